@@ -1,0 +1,154 @@
+"""The command line: a verb, Hydra's overrides, and one clear line when something is wrong.
+
+It decides which verb runs and with which exit code the process ends; what a verb does is the verb's. Nothing heavy is
+imported before a verb runs.
+"""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from finetune.config import check_read, conf_dir, register, verbs
+from finetune.errors import ConfigError, FinetuneError, nearest
+from finetune.messages import explain
+from finetune.runs import Run
+
+log = logging.getLogger(__name__)
+
+DEFAULT = "train"
+VERBS = {
+    "train": "finetune.training.train:train",
+    "evaluate": "finetune.evaluation.verbs:evaluate",
+    "predict": "finetune.evaluation.verbs:predict",
+}
+# flags of Hydra's that only show something
+SHOWING = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
+
+
+def main() -> None:
+    """Run the command line of this process and exit with the code of its outcome."""
+    try:
+        register()
+        sys.argv[1:] = with_resumed_folder(with_config_name(sys.argv[1:]))
+        arguments = sys.argv[1:]
+        if is_multirun(arguments):
+            from finetune.search.grid import run_grid
+
+            sys.exit(run_grid(arguments))
+        sys.exit(run_hydra())
+    except KeyboardInterrupt:
+        complain("Interrupted.")
+        sys.exit(130)
+    except FinetuneError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
+
+
+def run_hydra() -> int:
+    """Compose the configuration and run the verb; return the exit code."""
+    outcome: list[int] = []
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    task = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=DEFAULT)(_task(outcome))
+    try:
+        task()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, sys.argv[1:])) from error
+    return outcome[0] if outcome else 0
+
+
+def _task(outcome: list[int]) -> Callable[[DictConfig], None]:
+    def task(config: DictConfig) -> None:
+        outcome.append(run_verb(config))
+
+    return task
+
+
+def run_verb(config: DictConfig) -> int:
+    """Run the verb of a composed configuration and return the exit code.
+
+    An error of the user's is one line; another one is one line on the screen and a traceback in the run's log.
+    """
+    verb = str(config.get("verb", DEFAULT))
+    if verb not in VERBS:
+        raise ConfigError(f"verb={verb} is not known. Use one of {', '.join(VERBS)}.{nearest(verb, VERBS)}")
+    try:
+        check_read(config)
+        module, _, name = VERBS[verb].partition(":")
+        getattr(importlib.import_module(module), name)(config)
+    except FinetuneError as error:
+        log_to_file(str(error))
+        complain(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort: whatever a run dies of is logged whole
+        log_to_file("The run failed", error)
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        complain(f"The run failed: {type(error).__name__}: {first} The traceback is in {log_file() or 'no file'}.")
+        return 1
+    return 0
+
+
+def log_file() -> Path | None:
+    """Return the file that the run's log goes to."""
+    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    return Path(files[0].baseFilename) if files else None
+
+
+def log_to_file(message: str, error: BaseException | None = None) -> None:
+    """Write an error to the run's log alone."""
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), (type(error), error, error.__traceback__) if error else None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)
+
+
+def complain(message: str) -> None:
+    """Print one line to standard error."""
+    print(f"finetune: {' '.join(message.split())}", file=sys.stderr)
+
+
+def with_config_name(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a leading verb rewritten to Hydra's --config-name.
+
+    It is rewritten, not removed, because a distributed run starts its other ranks with the same arguments.
+
+    Raises:
+        ConfigError: The first word is no verb.
+    """
+    if not arguments or arguments[0].startswith("-") or "=" in arguments[0] or arguments[0].startswith("~"):
+        return list(arguments)
+    word, *rest = arguments
+    parsed = get_args_parser().parse_known_args(rest)[0]
+    own = [file.stem for file in Path(parsed.config_dir).glob("*.yaml")] if parsed.config_dir else []
+    if word not in (*verbs(), *own):
+        raise ConfigError(f"'{word}' is not a verb ({', '.join(verbs())}).{nearest(word, (*verbs(), *own))} An override is typed as key=value.")
+    return ["--config-name", word, *rest]
+
+
+def with_resumed_folder(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with `resume=` made an absolute folder, which the run's output goes to again."""
+    values = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+    reference = values.get("resume", "null")
+    if reference in ("null", "", "None") or "hydra.run.dir" in values:
+        return list(arguments)
+    folder = Run.find(reference, Path(values.get("runs", "runs"))).path
+    rest = [argument for argument in arguments if not argument.startswith("resume=")]
+    return [*rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Return whether several runs are asked for, and not just something shown."""
+    flags = [argument.split("=")[0] for argument in arguments if argument.startswith("-")]
+    asked = "-m" in flags or "--multirun" in flags
+    return asked and not any(flag in SHOWING for flag in flags)
+

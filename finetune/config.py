@@ -1,0 +1,324 @@
+"""Configuration: where conf/ is, which keys it may have, and how it becomes a plain dictionary.
+
+It decides what is a valid key; what the values mean is left to the parts that receive them.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from finetune.errors import ConfigError, nearest
+
+NAME_LENGTH = 60
+
+
+@dataclass
+class HeadConfig:
+    """Keys of model.head."""
+
+    kind: str = "linear"
+    hidden: int = 512
+    dropout: float = 0.0
+
+
+@dataclass
+class ModelConfig:
+    """Keys of the group model."""
+
+    name: str = MISSING
+    weights: str = "timm"
+    head: HeadConfig = field(default_factory=HeadConfig)
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    in_chans: int = 3
+    image_size: int | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    interpolation: str | None = None
+    crop_pct: float | None = None
+    grad_checkpointing: bool = False
+
+
+@dataclass
+class PhaseConfig:
+    """Keys of an entry of strategy.phases."""
+
+    name: str = MISSING
+    train: str = MISSING
+    fraction: float = 1.0
+    epochs: int = 1
+    lr: float | None = None
+    head_lr: float = 1.0
+    layer_decay: float = 1.0
+    batchnorm: str = "frozen"
+    features: str = "none"
+    schedule: str | None = None
+    warmup: float | None = None
+
+
+@dataclass
+class AugmentConfig:
+    """Keys of the group augment."""
+
+    enabled: bool = True
+    crop_scale: list[float] = MISSING
+    crop_ratio: list[float] = MISSING
+    horizontal_flip: float = 0.0
+    vertical_flip: float = 0.0
+    color_jitter: float = 0.0
+    rand_augment: str | None = None
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+@dataclass
+class OptimizerConfig:
+    """Keys of the group optimizer."""
+
+    name: str = MISSING
+    lr: float = 5e-4
+    weight_decay: float = 0.05
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ScheduleConfig:
+    """Keys of the group schedule."""
+
+    kind: str = MISSING
+    warmup: float = 0.0
+    final: float = 0.0
+
+
+@dataclass
+class TrainerConfig:
+    """Keys of the group trainer."""
+
+    accelerator: str = "auto"
+    devices: Any = 1
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+    gradient_clip: float | None = 1.0
+    accumulate: int = 1
+    compile: bool = False
+    channels_last: bool = True
+    deterministic: bool = False
+    log_every: int = 10
+    limit_batches: int | None = None
+    threads: int | None = None
+
+
+@dataclass
+class TrainConfig:
+    """Keys of the root of the verb train; groups driven by a target are open here and checked by what they name."""
+
+    verb: str = "train"
+    seed: int = 0
+    name: str | None = None
+    runs: str = "runs"
+    tags: list[str] = field(default_factory=list)
+    group: str | None = None
+    monitor: str = "val/accuracy"
+    mode: str = "max"
+    resume: str | None = None
+    bootstrap: int = 1000
+    data: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    strategy: dict[str, Any] = field(default_factory=dict)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: dict[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluateConfig:
+    """Keys of the root of the verb evaluate."""
+
+    verb: str = "evaluate"
+    run: str = "last"
+    runs: str = "runs"
+    split: str = "test"
+    data: dict[str, Any] = field(default_factory=dict)
+    bootstrap: int = 1000
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    seed: int | None = None
+
+
+@dataclass
+class PredictConfig:
+    """Keys of the root of the verb predict."""
+
+    verb: str = "predict"
+    run: str = "last"
+    runs: str = "runs"
+    input: str = MISSING
+    output: str | None = None
+    top_k: int = 5
+    unreadable: str = "error"
+    batch_size: int = 64
+    workers: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+
+
+def conf_dir() -> Path:
+    """Return the folder of configurations: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise ConfigError(f"conf/ is neither in {package} nor beside it. Install the package again.")
+
+
+def register() -> None:
+    """Make the schemas and the resolvers known to Hydra."""
+    store = ConfigStore.instance()
+    for name, schema in (("train", TrainConfig), ("evaluate", EvaluateConfig), ("predict", PredictConfig)):
+        store.store(name=f"{name}_schema", node=schema)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+
+def run_name(*, _root_: DictConfig) -> str:
+    """Return the name of a new run's folder: the given one, or model, strategy and what else was changed."""
+    given = _root_.get("name")
+    if given:
+        return _file_name(str(given))
+    hydra = _root_.hydra
+    choices = hydra.runtime.choices
+    skip = ("model=", "strategy=", "runs=", "resume=", "name=", "logger", "hydra", "tags=", "group=", "trainer.devices", "bootstrap")
+    changed = [override for override in hydra.overrides.task if not override.lstrip("+~").startswith(skip)]
+    parts = [str(choices.get("model", "model")), str(choices.get("strategy", "strategy")), *map(_short, changed)]
+    return _cut(_file_name("-".join(parts)))
+
+
+def _short(override: str) -> str:
+    key, _, value = override.lstrip("+~").partition("=")
+    if "/" in value:
+        value = Path(value).name
+    return f"{key.rsplit('.', 1)[-1]}_{value}"
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.,+-]+", "_", text).strip("._") or "run"
+
+
+def _cut(name: str) -> str:
+    if len(name) <= NAME_LENGTH:
+        return name
+    return f"{name[: NAME_LENGTH - 9].rstrip('-_')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def to_dict(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration as a plain dictionary with every reference resolved.
+
+    Raises:
+        ConfigError: A value is missing or refers to nothing.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"{missing[0]} is not set. Type {missing[0]}=VALUE.")
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"The configuration cannot be resolved: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+# what may change when a run is continued: how it is run and recorded, not what is trained
+RESUMABLE = ("trainer.accelerator", "trainer.devices", "trainer.threads", "trainer.log_every", "logger.", "data.workers", "data.root", "data.path", "tags", "bootstrap", "resume", "runs")
+
+
+def resumed_config(stored: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """Return a stored run's configuration with the values that may change when it is continued.
+
+    Args:
+        stored: The run's configuration.
+        overrides: What was typed beside `resume=`.
+
+    Raises:
+        ConfigError: An override would change what is trained, or is not a plain value of an existing key.
+    """
+    config = OmegaConf.create(stored)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key in ("resume", "runs"):
+            continue
+        if override.is_sweep_override() or override.is_add() or override.is_delete() or not key.startswith(RESUMABLE):
+            raise ConfigError(f"{override.input_line} cannot be changed when a run is resumed: it would be another run. Start a new one without resume=, or leave it out.")
+        if OmegaConf.select(config, key, throw_on_missing=False) is None and key not in _keys(config):
+            raise ConfigError(f"The run has no setting '{key}'.{nearest(key, _keys(config))}")
+        OmegaConf.update(config, key, override.value())
+        if key in ("data.root", "data.path"):
+            OmegaConf.update(config, f"data.source.{key.split('.')[1]}", override.value())
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        keys.append(f"{prefix}{key}")
+        value = config._get_node(key)
+        if isinstance(value, DictConfig):
+            keys += _keys(value, f"{prefix}{key}.")
+    return keys
+
+
+# keys that code reads by name; any other key of these groups must be referred to, or nothing reads it
+READ = {
+    "data": (
+        "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "image_size", "horizontal_flip",
+    ),
+    "data.splits": ("val", "test", "seed", "group"),
+    "strategy": ("name", "adapter", "phases"),
+    "strategy.adapter": ("rank", "alpha", "targets"),
+    "logger.wandb": ("project", "entity", "mode", "checkpoints", "images"),
+}  # fmt: skip
+
+
+def check_read(config: DictConfig) -> None:
+    """Check that something reads every key of the groups that are open to new keys.
+
+    Raises:
+        ConfigError: A key is misspelt, or belongs to another option of the group.
+    """
+    if config.get("verb") == "evaluate":  # its data keys are those of the stored run, which checks them
+        return
+    referred = set(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(config, resolve=False)))
+    for place, known in READ.items():
+        node = OmegaConf.select(config, place, throw_on_missing=False)
+        for key in node if isinstance(node, DictConfig) else ():
+            if key not in known and f"{place}.{key}" not in referred:
+                near = nearest(str(key), [*known, *(name.rsplit(".", 1)[1] for name in referred if name.startswith(f"{place}."))])
+                raise ConfigError(f"Nothing reads the key '{place}.{key}'.{near}")
+
+
+@lru_cache(maxsize=1)
+def verbs() -> tuple[str, ...]:
+    """Return the verbs: the root configurations."""
+    return tuple(sorted(file.stem for file in conf_dir().glob("*.yaml")))
+
+
+def hydra_overrides() -> list[str]:
+    """Return what was typed on the command line of this run."""
+    return list(HydraConfig.get().overrides.task)

@@ -1,0 +1,1 @@
+"""Labelled images: tables, splits, decoding, transforms and batches."""

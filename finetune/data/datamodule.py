@@ -1,0 +1,174 @@
+"""Batches of images for training and evaluation, the same whatever the number of workers or ranks.
+
+It decides how a draw becomes a tensor and how loaders are set up; the order of draws is decided in `sampling`.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from finetune.data.sampling import Draw, EvalBatches, TrainBatches
+from finetune.data.table import ImageTable
+from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
+
+Batch = dict[str, Tensor]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of Python, NumPy and torch, and put them back as they were."""
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.random.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.random.set_rng_state(states[2])
+
+
+class Images(Dataset[dict[str, Any]]):
+    """Images of a table, addressed by draws; each draw's augmentation depends on its seed alone."""
+
+    def __init__(self, table: ImageTable, transform: Transform, channels: int, *, random: bool) -> None:
+        """Read images of `table` with `channels` and apply `transform`, under the draw's seed where it is random."""
+        self.paths = table.frame["path"].tolist()
+        self.store = table.store
+        self.targets = table.targets()
+        self.transform = transform
+        self.channels = channels
+        self.random = random
+
+    def __len__(self) -> int:
+        """Return the number of images of the table."""
+        return len(self.paths)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        """Return image (C, H, W), target, row and valid of a draw.
+
+        Raises:
+            DataError: The image cannot be read; another is never put in its place.
+        """
+        image = self.store.read(self.paths[draw.row], self.channels)
+        if self.random:
+            with seeded(draw.seed):
+                pixels = self.transform(image)
+        else:
+            pixels = self.transform(image)
+        return {"image": pixels, "target": self.targets[draw.row], "row": draw.row, "valid": draw.valid}
+
+
+def collate(items: list[dict[str, Any]]) -> Batch:
+    """Return a batch: image (B, C, H, W), target (B,) or (B, K), row (B,), valid (B,)."""
+    return {
+        "image": torch.stack([item["image"] for item in items]),
+        "target": torch.from_numpy(np.stack([item["target"] for item in items])),
+        "row": torch.tensor([item["row"] for item in items]),
+        "valid": torch.tensor([item["valid"] for item in items]),
+    }
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+class ImageData(pl.LightningDataModule):
+    """The loaders of a table's splits."""
+
+    def __init__(
+        self,
+        table: ImageTable,
+        spec: InputSpec,
+        augment: Augment,
+        *,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+        balanced: bool = False,
+    ) -> None:
+        """Serve batches.
+
+        Args:
+            table: The images, all in a split.
+            spec: What the weights expect.
+            augment: How training images are varied.
+            batch_size: Training images per batch and rank.
+            eval_batch_size: Images per batch and rank elsewhere.
+            workers: Processes that read images; 0 reads in this one.
+            seed: The run's seed.
+            balanced: Whether each class is drawn equally often in training.
+        """
+        super().__init__()
+        self.table = table
+        self.spec = spec
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.workers = workers
+        self.seed = seed
+        self.balanced = balanced
+        self.train_transform = train_transform(spec, augment)
+        self.eval_transform = eval_transform(spec)
+        self.augmented = augment.enabled
+
+    def training_weights(self) -> npt.NDArray[np.float64] | None:
+        """Return how often each training image is to be drawn (N,), or None for once an epoch."""
+        if not self.balanced:
+            return None
+        targets = self.table.targets()[self.table.rows("train")]
+        if targets.ndim == 1:
+            return np.asarray(1.0 / np.bincount(targets, minlength=self.table.num_classes)[targets])
+        rarity = 1.0 / np.maximum(targets.sum(0), 1)
+        return np.maximum((targets * rarity).max(1), 1.0 / len(targets))
+
+    def loader(self, split: str, *, augmented: bool, rank: int = 0, world_size: int = 1) -> "DataLoader[Batch]":
+        """Return the batches of a split: shuffled and varied for training, else in order and each image once."""
+        rows = self.table.rows(split)
+        batches: TrainBatches | EvalBatches
+        if augmented:
+            batches = TrainBatches(
+                rows, self.batch_size, seed=self.seed, rank=rank, world_size=world_size, weights=self.training_weights()
+            )
+        else:
+            batches = EvalBatches(rows, self.eval_batch_size, rank=rank, world_size=world_size)
+        transform = self.train_transform if augmented else self.eval_transform
+        images = Images(self.table, transform, self.spec.channels, random=augmented and self.augmented)
+        return DataLoader(
+            images,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+            generator=torch.Generator(),
+        )
+
+    def _ranks(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {} if trainer is None else {"rank": trainer.global_rank, "world_size": trainer.world_size}
+
+    def train_dataloader(self) -> "DataLoader[Batch]":
+        """Return the training batches, starting with the epoch at which the trainer stands."""
+        loader = self.loader("train", augmented=True, **self._ranks())
+        if self.trainer is not None:
+            loader.batch_sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[union-attr]
+        return loader
+
+    def val_dataloader(self) -> "DataLoader[Batch]":
+        """Return the validation images in order."""
+        return self.loader("val", augmented=False, **self._ranks())
+
+    def test_dataloader(self) -> "DataLoader[Batch]":
+        """Return the test images in order."""
+        return self.loader("test", augmented=False, **self._ranks())

@@ -1,0 +1,106 @@
+"""From a PIL image to the tensor that the weights expect, for evaluation and, augmented, for training.
+
+It decides the transforms of single images; mixing several images of a batch is left to training.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What images the weights were trained on.
+
+    Attributes:
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        height: In pixels.
+        width: In pixels.
+        mean: Per channel, of values in [0, 1].
+        std: Per channel, of values in [0, 1].
+        interpolation: bicubic, bilinear, ...
+        crop_pct: Share of the resized image that the central crop keeps.
+        crop_mode: center, squash or border.
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str = "center"
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How training images are varied.
+
+    Attributes:
+        enabled: False trains on the images as evaluation sees them.
+        crop_scale: Smallest and largest share of the image that a random crop covers.
+        crop_ratio: Smallest and largest aspect ratio of the crop.
+        horizontal_flip: Probability of a mirror image.
+        vertical_flip: Probability of an upside-down image.
+        color_jitter: Strength of changes of brightness, contrast and saturation; 0 for none.
+        rand_augment: RandAugment in timm's notation, such as rand-m9-mstd0.5; None for none.
+        erase: Probability that a random rectangle is replaced by noise.
+        mixup: Alpha of Mixup; 0 for none.
+        cutmix: Alpha of CutMix; 0 for none.
+    """
+
+    enabled: bool = True
+    crop_scale: tuple[float, float] = field(default=(0.35, 1.0))
+    crop_ratio: tuple[float, float] = field(default=(3 / 4, 4 / 3))
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.0
+    color_jitter: float = 0.0
+    rand_augment: str | None = None
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+def eval_transform(spec: InputSpec) -> Transform:
+    """Return the transform of evaluation, which is timm's own: resize, central crop, normalise to (C, H, W)."""
+    transform: Transform = create_transform(
+        (spec.channels, spec.height, spec.width),
+        is_training=False,
+        interpolation=spec.interpolation,
+        mean=spec.mean,
+        std=spec.std,
+        crop_pct=spec.crop_pct,
+        crop_mode=spec.crop_mode,
+    )
+    return transform
+
+
+def train_transform(spec: InputSpec, augment: Augment) -> Transform:
+    """Return the transform of training: random crop, flips, colours, RandAugment and erasing through timm.
+
+    It draws from the global generators of Python, NumPy and torch, which the data module seeds for each image.
+    """
+    if not augment.enabled:
+        return eval_transform(spec)
+    transform: Transform = create_transform(
+        (spec.channels, spec.height, spec.width),
+        is_training=True,
+        scale=tuple(augment.crop_scale),
+        ratio=tuple(augment.crop_ratio),
+        hflip=augment.horizontal_flip,
+        vflip=augment.vertical_flip,
+        color_jitter=augment.color_jitter or None,
+        auto_augment=augment.rand_augment,
+        re_prob=augment.erase,
+        re_mode="pixel",
+        interpolation=spec.interpolation,
+        mean=spec.mean,
+        std=spec.std,
+    )
+    return transform

@@ -1,0 +1,189 @@
+"""Which images an evaluation looks at: those of the run's own split, or other ones, in the run's vocabulary.
+
+It decides what counts as the same image and what must be said when they are not; predicting them is left to others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from finetune.data.decoding import FileStore, verify
+from finetune.data.table import ImageTable, read_saved
+from finetune.errors import ConfigError, DataError, FinetuneError, nearest
+from finetune.evaluation.predictions import Task
+from finetune.runs import Run
+
+SHOWN = 3
+
+
+class ImagesGoneError(DataError):
+    """The images of a run are not where they were."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The labels a model knows, in order, and whether an image may have several."""
+
+    labels: tuple[str, ...]
+    task: Task
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Images to evaluate, all of one split, and what the reader of their scores must know.
+
+    Attributes:
+        table: The images, labelled in the run's vocabulary.
+        same: Whether they are those that the run stored for the split.
+        notes: Sentences for the reader.
+    """
+
+    table: ImageTable
+    same: bool
+    notes: tuple[str, ...] = ()
+
+
+def own_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
+    """Take the very images that the run stored for the split: at their stored places, else from the source.
+
+    Raises:
+        ImagesGoneError: Some are not there.
+        DataError: Some have another content than they had, or the run has no such split.
+    """
+    stored = one_split(stored_table(run), split)
+    places = [Path(path) for path in stored.frame["path"]]
+    table = (
+        stored if all(path.is_absolute() and path.is_file() for path in places) else _from_source(stored, source, split)
+    )
+    try:
+        table.check_contents()
+    except OSError as error:
+        raise ImagesGoneError(f"The run's images cannot be read ({error}).") from error
+    return Selection(in_vocabulary(table, vocabulary), same=True)
+
+
+def _from_source(stored: ImageTable, config: Mapping[str, Any], split: str) -> ImageTable:
+    try:
+        source = open_source(config)
+    except FinetuneError as error:
+        raise ImagesGoneError(f"The run's images cannot be found: {error}") from error
+    paths = dict(zip(source.frame["id"], source.frame["path"], strict=True))
+    ids = stored.frame["id"]
+    gone = [name for name in ids if name not in paths]
+    if gone:
+        raise ImagesGoneError(f"{len(gone):,} of the run's {len(ids):,} {split} images are gone (first: {gone[0]}).")
+    return replace(stored, frame=stored.frame.assign(path=ids.map(paths)), store=source.store)
+
+
+def other_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Vocabulary, unreadable: str) -> Selection:
+    """Take other images: the split of that name where the source has splits, else all of them.
+
+    Raises:
+        DataError: A label is unknown to the run, the split is empty, or an image cannot be read.
+    """
+    table = open_source(source)
+    if table.frame["split"].isna().all():
+        table = replace(table, frame=table.frame.assign(split=split))
+    table = verify(in_vocabulary(one_split(table, split), vocabulary), unreadable)
+    saved = stored_table(run).frame
+    here = table.frame["digest"]
+    own = saved.loc[saved["split"] == split, "digest"]
+    if sorted(here) == sorted(own.dropna()):
+        note = f"These are the run's own {split} images: the content of all {len(here):,} is the same."
+        return Selection(table, same=True, notes=(note,))
+    shared = int(here.isin(own).sum())
+    notes = [
+        f"The images differ from the run's own {len(own):,} of split {split}: {len(here):,} here, {shared:,} in both."
+    ]
+    if table.skipped:
+        notes.append(f"{len(table.skipped):,} images cannot be read and are left out.")
+    seen = int(here.isin(saved.loc[saved["split"].isin({"train", "val"} - {split}), "digest"].dropna()).sum())
+    if seen:
+        notes.append(f"{seen:,} of the {len(here):,} images helped to train or select the run: the scores flatter it.")
+    return Selection(table, same=False, notes=tuple(notes))
+
+
+def override_source(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Put changes like root=… into the source of a stored data config; a source with a target replaces it whole.
+
+    Raises:
+        ConfigError: The run's source has no such setting.
+    """
+    asked = dict(changes)
+    given = dict(asked.pop("source", {}))
+    if "_target_" in given:
+        return {**given, **asked}
+    asked |= given
+    known = [name for name in stored if name != "_target_"]
+    for name in asked:
+        if name not in known:
+            raise ConfigError(
+                f"data.{name} is not a setting of this run's source ({', '.join(known) or 'it has none'})."
+                f"{nearest(name, known)} For another kind of images type, say, "
+                "'data.source={_target_: finetune.data.sources.folder, root: photos}'."
+            )
+    return {**stored, **asked}
+
+
+def open_source(source: Mapping[str, Any]) -> ImageTable:
+    """Build the table that a source's config describes.
+
+    Raises:
+        DataError: Its images or labels are not as declared.
+        ConfigError: A setting or a path is wrong.
+    """
+    try:
+        table: ImageTable = instantiate(dict(source))
+    except InstantiationException as error:
+        if isinstance(error.__cause__, FinetuneError):
+            raise error.__cause__ from None
+        raise ConfigError(f"data.source cannot be opened: {str(error).splitlines()[-1]}") from error
+    return table
+
+
+def one_split(table: ImageTable, split: str) -> ImageTable:
+    """Keep the images of the split.
+
+    Raises:
+        DataError: There is none.
+    """
+    rows = table.rows(split)
+    if not len(rows):
+        splits = sorted(table.frame["split"].dropna().unique())
+        hint = nearest(split, splits)
+        raise DataError(f"There are no images in split '{split}'. Use split= with one of: {', '.join(splits)}.{hint}")
+    return replace(table, frame=table.frame.iloc[rows].reset_index(drop=True))
+
+
+def in_vocabulary(table: ImageTable, vocabulary: Vocabulary) -> ImageTable:
+    """Number the table's labels as the model does.
+
+    Raises:
+        DataError: The model does not know a label, or one side has several labels per image and the other one.
+    """
+    if table.task != vocabulary.task:
+        raise DataError(f"The images are {table.task}, the run is {vocabulary.task}. Give labels of the run's kind.")
+    unknown = sorted(set(table.labels) - set(vocabulary.labels))
+    if unknown:
+        known = ", ".join(vocabulary.labels[:10]) + (" …" if len(vocabulary.labels) > 10 else "")
+        raise DataError(
+            f"The run does not know {len(unknown):,} of the labels (first: '{unknown[0]}'); it knows {known}. "
+            f"Rename or remove them.{nearest(unknown[0], vocabulary.labels)}"
+        )
+    return replace(table, labels=vocabulary.labels)
+
+
+def stored_table(run: Run) -> ImageTable:
+    """The table that the run stored, its images read from the stored paths.
+
+    Raises:
+        ImagesGoneError: The run has no table of its images.
+    """
+    if not run.table_file.is_file():
+        raise ImagesGoneError(f"The run has not stored which images it used ({run.table_file} is missing).")
+    frame, meta = read_saved(run.table_file)
+    return ImageTable(frame, tuple(meta["labels"]), meta["task"], FileStore(), tuple(meta["groups"]))

@@ -1,0 +1,118 @@
+"""Running a network over batches of images in one process, without gradients.
+
+It decides device placement, precision and that padding never reaches a score; what is read is the batches' business.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import ConfigError, RunError, nearest
+
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Outputs(NamedTuple):
+    """What a network said of some images.
+
+    Attributes:
+        rows: (N,) int64 row numbers.
+        logits: (N, K) float32.
+        targets: (N,) int64, or (N, K) float32 for multi-label.
+    """
+
+    rows: np.ndarray
+    logits: np.ndarray
+    targets: np.ndarray
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; auto is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        ConfigError: The name means no device, or one that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        torch.empty(0, device=(device := torch.device(name)))
+    except (RuntimeError, AssertionError) as error:
+        hint = nearest(name, ("auto", "cpu", "cuda"))
+        raise ConfigError(f"device={name} is not there. Use auto, cpu, or cuda where there is a GPU.{hint}") from error
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return the precision to compute in; half precision (16-mixed) is full precision on the CPU.
+
+    Raises:
+        ConfigError: The precision is not known.
+    """
+    if name not in PRECISIONS:
+        raise ConfigError(
+            f"precision={name} is not known. Use one of {', '.join(PRECISIONS)}.{nearest(name, PRECISIONS)}"
+        )
+    return "32-true" if name == "16-mixed" and device.type == "cpu" else name
+
+
+def predict_loader(
+    network: nn.Module, batches: Iterable[dict[str, Tensor]], *, device: torch.device, precision: str = "32-true"
+) -> Outputs:
+    """Run the network over all batches and return its outputs in the order of the rows, without padding.
+
+    Args:
+        network: Images (B, C, H, W) to logits (B, K). Moved to the device; its train or eval mode is as before.
+        batches: Dicts of image (B, C, H, W) float32, target, row (B,) int64 and valid (B,) bool.
+        device: Where to compute.
+        precision: 32-true, bf16-mixed or 16-mixed.
+
+    Raises:
+        ConfigError: The precision is not known.
+        RunError: There is no batch.
+    """
+    parts = list(predict_batches(network, batches, device=device, precision=precision))
+    if not parts:
+        raise RunError("There are no images to predict: the split is empty. Choose another with split=train|val|test.")
+    rows, logits, targets = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(rows, kind="stable")
+    return Outputs(rows[order], logits[order], targets[order])
+
+
+def predict_batches(
+    network: nn.Module, batches: Iterable[dict[str, Tensor]], *, device: torch.device, precision: str = "32-true"
+) -> Iterator[Outputs]:
+    """Yield the outputs of one batch after the other, without padding; arguments as in `predict_loader`."""
+    for batch in batches:
+        valid = batch["valid"].cpu()
+        logits = forward(network, batch["image"], device=device, precision=precision)
+        yield Outputs(*(part.cpu()[valid].numpy() for part in (batch["row"], logits, batch["target"])))
+
+
+def forward(network: nn.Module, images: Tensor, *, device: torch.device, precision: str) -> Tensor:
+    """Compute the logits (B, K), float32, of images (B, C, H, W)."""
+    images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.inference_mode(), _autocast(device, precision), _eval_mode(network):
+        logits: Tensor = network(images)
+    return logits.float()
+
+
+@contextmanager
+def _eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put the network in eval mode and each module back as it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    dtype = PRECISIONS[choose_precision(precision, device)]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

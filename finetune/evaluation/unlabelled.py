@@ -1,0 +1,212 @@
+"""Labels for images that nobody has labelled: a file or a folder in, a table out, however many images there are.
+
+It decides which files are images, what a row of the table holds and that a row is never made up; batches are read,
+predicted and written one at a time, and the table appears under its name only when it is whole.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from finetune.data.decoding import FileStore, reason
+from finetune.data.sources import image_suffixes
+from finetune.data.transforms import InputSpec, eval_transform
+from finetune.errors import ConfigError, DataError, nearest
+from finetune.evaluation.predictions import PROBABILITY, SEPARATOR, THRESHOLD, Task, check_finite, to_probabilities
+from finetune.runs import replacing
+
+ROW_GROUP = 10_000
+Row = dict[str, Any]
+Read = tuple[list[str], Tensor | None, list[str | None]]
+
+
+def find_images(source: Path) -> list[str]:
+    """List the image files under a folder, nested ones too, in a fixed order; or the one file.
+
+    Hidden files and folders are left out, and files whose ending no image format has.
+
+    Raises:
+        ConfigError: There is no such file or folder.
+        DataError: The folder holds no image.
+    """
+    if source.is_file():
+        return [str(source)]
+    if not source.is_dir():
+        siblings = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
+        raise ConfigError(f"input={source} is neither a file nor a folder.{nearest(source.name, siblings)}")
+    endings = image_suffixes()
+    found = []
+    for folder, folders, names in os.walk(source):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = sorted(name for name in names if not name.startswith("."))
+        found += [str(Path(folder, name)) for name in shown if Path(name).suffix.lower() in endings]
+    if not found:
+        raise DataError(f"There is no image under {source} (.jpg, .png, .webp, .tif …). Point input= at images.")
+    return found
+
+
+class ImageFiles(Dataset[tuple[str, Tensor | None, str | None]]):
+    """Files as (path, image (C, H, W) or None, what is wrong with it or None)."""
+
+    def __init__(self, paths: Sequence[str], spec: InputSpec) -> None:
+        """Read the paths and bring the images to the input that the spec describes."""
+        self.paths, self.channels, self.transform = paths, spec.channels, eval_transform(spec)
+
+    def __len__(self) -> int:
+        """How many files there are."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor | None, str | None]:
+        """Read one file; what cannot be read is said, not replaced."""
+        path = self.paths[index]
+        try:
+            return path, self.transform(FileStore().read(path, self.channels)), None
+        except DataError as error:
+            return path, None, reason(error.__cause__ or error)
+
+
+def read_batches(images: ImageFiles, *, batch_size: int, workers: int) -> Iterable[Read]:
+    """Yield (paths, images (B, C, H, W) of those that can be read or None, error or None per path)."""
+    return DataLoader(images, batch_size=batch_size, num_workers=workers, collate_fn=_collate, shuffle=False)
+
+
+def _collate(samples: list[tuple[str, Tensor | None, str | None]]) -> Read:
+    paths, tensors, errors = zip(*samples, strict=True)
+    held = [tensor for tensor in tensors if tensor is not None]
+    return list(paths), torch.stack(held) if held else None, list(errors)
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """The columns of a table of predictions.
+
+    Multi-class: path, predicted, probability (of the predicted label), then label_1, probability_1 … for the `top_k`
+    most probable labels, or all where there are fewer. Multi-label: path, predicted (labels above the threshold,
+    joined by '|'), probability/<label> for each. With `errors`, a last column `error` says why a row has no prediction.
+    """
+
+    labels: tuple[str, ...]
+    task: Task
+    top_k: int = 5
+    threshold: float = THRESHOLD
+    errors: bool = False
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        """Names and types of the columns."""
+        columns = {"path": pa.string(), "predicted": pa.string()}
+        if self.task == "multilabel":
+            columns |= {PROBABILITY + label: pa.float32() for label in self.labels}
+        else:
+            columns["probability"] = pa.float32()
+            for rank in range(1, min(self.top_k, len(self.labels)) + 1):
+                columns |= {f"label_{rank}": pa.string(), f"probability_{rank}": pa.float32()}
+        return columns | ({"error": pa.string()} if self.errors else {})
+
+    def rows(self, paths: Sequence[str], logits: np.ndarray, errors: Sequence[str | None]) -> list[Row]:
+        """Make a row per path; logits (M, K) are those of the paths without error.
+
+        Raises:
+            RunError: A probability is not a finite number.
+        """
+        probabilities = to_probabilities(logits, self.task)
+        check_finite(probabilities)
+        remaining = iter(probabilities)
+        return [
+            {"path": path, "error": error} if error is not None else {"path": path, **self._cells(next(remaining))}
+            for path, error in zip(paths, errors, strict=True)
+        ]
+
+    def _cells(self, probabilities: np.ndarray) -> Row:
+        if self.task == "multilabel":
+            above = [label for label, value in zip(self.labels, probabilities, strict=True) if value > self.threshold]
+            named = {PROBABILITY + label: float(p) for label, p in zip(self.labels, probabilities, strict=True)}
+            return {"predicted": SEPARATOR.join(above), **named}
+        order = np.argsort(-probabilities, kind="stable")
+        cells: Row = {"predicted": self.labels[order[0]], "probability": float(probabilities[order[0]])}
+        for rank, number in enumerate(order[: self.top_k], start=1):
+            cells |= {f"label_{rank}": self.labels[number], f"probability_{rank}": float(probabilities[number])}
+        return cells
+
+
+class RowWriter(Protocol):
+    """Takes rows a few at a time."""
+
+    def append(self, rows: list[Row]) -> None:
+        """Write some rows; a cell that a row lacks stays empty."""
+
+
+def open_table(path: Path, columns: dict[str, pa.DataType]) -> AbstractContextManager[RowWriter]:
+    """Open a table for appending; it gets its name when the block ends well, and nothing is left behind otherwise.
+
+    Raises:
+        ConfigError: The ending is neither .csv nor .parquet.
+    """
+    writers = {".csv": _open_csv, ".parquet": _open_parquet}
+    if path.suffix.lower() not in writers:
+        hint = nearest(path.suffix, writers)
+        raise ConfigError(f"output={path} has an unknown ending. Use one of {', '.join(writers)}.{hint}")
+    return writers[path.suffix.lower()](path, columns)
+
+
+@contextmanager
+def _open_csv(path: Path, columns: dict[str, pa.DataType]) -> Iterator[RowWriter]:
+    with replacing(path) as temporary, _open_text(temporary) as file:
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+        writer.writeheader()
+        yield _CsvRows(writer)
+
+
+def _open_text(path: Path) -> TextIO:
+    """Open for CSV; a file name that is not UTF-8 keeps its bytes."""
+    return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+
+
+class _CsvRows:
+    def __init__(self, writer: "csv.DictWriter[str]") -> None:
+        self.writer = writer
+
+    def append(self, rows: list[Row]) -> None:
+        """Write some rows; probabilities with the digits of their type."""
+        self.writer.writerows(
+            {name: f"{cell:.7g}" if isinstance(cell, float) else cell for name, cell in row.items()} for row in rows
+        )
+
+
+@contextmanager
+def _open_parquet(path: Path, columns: dict[str, pa.DataType]) -> Iterator[RowWriter]:
+    schema = pa.schema(list(columns.items()))
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        rows = _ParquetRows(writer)
+        yield rows
+        rows.flush()
+
+
+class _ParquetRows:
+    """Gathers rows to row groups of a size that readers like."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self.writer = writer
+        self.waiting: list[Row] = []
+
+    def append(self, rows: list[Row]) -> None:
+        """Write some rows."""
+        self.waiting += rows
+        if len(self.waiting) >= ROW_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.writer.schema))
+        self.waiting = []

@@ -1,0 +1,256 @@
+"""The verbs evaluate and predict: what a stored run says of its own images, of others, and of unlabelled ones.
+
+It is a composition root, the only code of evaluation that sees a config; both verbs run in one process and need nothing
+but the run's folder and the images.
+"""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from finetune.config import to_dict
+from finetune.data.datamodule import ImageData
+from finetune.data.transforms import Augment
+from finetune.errors import ConfigError, DataError, nearest
+from finetune.evaluation.images import (
+    ImagesGoneError,
+    Selection,
+    Vocabulary,
+    other_images,
+    override_source,
+    own_images,
+)
+from finetune.evaluation.inference import choose_device, choose_precision, forward, predict_loader
+from finetune.evaluation.intervals import metrics_document
+from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.unlabelled import (
+    ImageFiles,
+    Read,
+    Row,
+    TableFormat,
+    find_images,
+    open_table,
+    read_batches,
+)
+from finetune.models.bundle import Bundle, load_bundle
+from finetune.runs import Run, write_json
+
+log = logging.getLogger(__name__)
+Document = dict[str, Any]
+UNREADABLE = ("error", "skip")
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Recompute predictions and metrics of a stored run, write them beside the old ones and print the difference.
+
+    Without data overrides the images are the very ones of the run's split. With them (data.root=…, data.path=…, or a
+    whole data.source) other images are scored. Where the run's own images are gone, the metrics are recomputed from
+    the stored predictions, and said to be.
+
+    Raises:
+        ConfigError: The run or a setting is not there.
+        DataError: The run's images have changed, or other images do not fit the run's labels.
+    """
+    config = to_dict(cfg)
+    console = Console()
+    run = Run.find(config["run"], Path(config["runs"]))
+    split = config["split"]
+    predictions, facts = predict_labelled(run, config)
+    seed = config["seed"] if config["seed"] is not None else run.config["seed"]
+    document = metrics_document({split: predictions}, resamples=config["bootstrap"], seed=seed)
+    folder = new_folder(run.path / "evaluations")
+    predictions.save(folder / "predictions" / f"{split}.parquet")
+    write_json(folder / "metrics.json", document)
+    write_json(folder / "evaluation.json", {"created": now().isoformat(), "split": split, "seed": seed, **facts})
+    for note in facts["notes"]:
+        console.print(note, highlight=False, soft_wrap=True)
+    console.print(difference_table(read_metrics(run).get(split, {}), document[split], split, predictions.num))
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+
+
+def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, Document]:
+    """Predict the run's own images, or others if data was overridden; says which they were and how it was done."""
+    split = config["split"]
+    changes = {name: value for name, value in config["data"].items() if value is not None}
+    bundle = load_bundle(run.model_dir)
+    device = choose_device(config["device"])
+    precision = own_precision(run, config["precision"], device)
+    try:
+        selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
+    except ImagesGoneError as error:
+        if changes:
+            raise
+        predictions = Predictions.load(run.predictions_file(split))
+        note = f"{error} The metrics are recomputed from the stored predictions; the model was not run."
+        return predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}
+    size = config["batch_size"] or run.config["data"]["eval_batch_size"]
+    workers = config["workers"] if config["workers"] is not None else free_workers(device)
+    images = ImageData(selection.table, bundle.network.spec, Augment(), eval_batch_size=size, workers=workers)
+    outputs = predict_loader(bundle.network, images.loader(split, augmented=False), device=device, precision=precision)
+    return Predictions.from_logits(selection.table, outputs.rows, outputs.logits / bundle.temperature), {
+        "images": "same" if selection.same else "other",
+        "data": changes,
+        "fingerprint": selection.table.fingerprint(),
+        "notes": list(selection.notes),
+        "device": str(device),
+        "precision": precision,
+    }
+
+
+def select_images(run: Run, changes: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
+    """Take the run's own images, or others where anything of its data is changed."""
+    data = run.config["data"]
+    if not changes:
+        return own_images(run, data["source"], split, vocabulary)
+    others = {name: value for name, value in changes.items() if name != "unreadable"}
+    source = override_source(data["source"], others)
+    return other_images(run, source, split, vocabulary, changes.get("unreadable", data["unreadable"]))
+
+
+def predict(cfg: DictConfig) -> None:
+    """Write a table of what a stored run says of each image of a file or folder, however many there are.
+
+    Without output= the table is predictions.csv in the current folder, and an existing one is not touched. With
+    unreadable=skip a file that cannot be read keeps its row, with the reason in the column `error`.
+
+    Raises:
+        ConfigError: The run, the input or a setting is not there, or the output exists.
+        DataError: A file cannot be read, and unreadable is error.
+    """
+    config = to_dict(cfg)
+    console = Console()
+    check_settings(config)
+    output = choose_output(config["output"])
+    paths = find_images(Path(config["input"]).expanduser())
+    run = Run.find(config["run"], Path(config["runs"]))
+    bundle = load_bundle(run.model_dir)
+    device = choose_device(config["device"])
+    size = config["batch_size"]
+    workers = min(config["workers"] if config["workers"] is not None else free_workers(device), len(paths))
+    skip = config["unreadable"] == "skip"
+    table = TableFormat(bundle.labels, bundle.task, config["top_k"], threshold=bundle.threshold, errors=skip)
+    batches = read_batches(ImageFiles(paths, bundle.network.spec), batch_size=size, workers=workers)
+    shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+    rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device))
+    unread = 0
+    with open_table(output, table.columns) as writer:
+        for part in track(rows, "Predicting", math.ceil(len(paths) / size), **shown):
+            writer.append(part)
+            unread += sum(row.get("error") is not None for row in part)
+    remark = f" ({unread:,} of them could not be read: see the column error)" if unread else ""
+    console.print(f"Wrote {len(paths):,} rows{remark} to {output}", highlight=False, soft_wrap=True)
+
+
+def predict_rows(
+    bundle: Bundle, table: TableFormat, batches: Iterable[Read], device: torch.device, precision: str
+) -> Iterator[list[Row]]:
+    """Yield the rows of one batch after the other.
+
+    Raises:
+        DataError: A file cannot be read, and the table has no column for it.
+    """
+    for paths, images, errors in batches:
+        bad = [(path, error) for path, error in zip(paths, errors, strict=True) if error is not None]
+        if bad and not table.errors:
+            raise DataError(f"{bad[0][0]} cannot be read: {bad[0][1]}. Remove it, or set unreadable=skip.")
+        logits = np.zeros((0, len(bundle.labels)), np.float32)
+        if images is not None:
+            logits = forward(bundle.network, images, device=device, precision=precision).cpu().numpy()
+        yield table.rows(paths, logits / bundle.temperature, errors)
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Refuse settings of predict that mean nothing.
+
+    Raises:
+        ConfigError: A number is below 1, or the policy is not known.
+    """
+    for name in ("top_k", "batch_size"):
+        if config[name] < 1:
+            raise ConfigError(f"{name}={config[name]} must be 1 or more. Type {name}=5, say.")
+    policy = config["unreadable"]
+    if policy not in UNREADABLE:
+        raise ConfigError(f"unreadable={policy} is not known. Use error or skip.{nearest(policy, UNREADABLE)}")
+
+
+def choose_output(output: str | None) -> Path:
+    """Return where the table goes.
+
+    Raises:
+        ConfigError: No name was given and the usual one is taken, or the name is a folder's.
+    """
+    path = Path(output).expanduser() if output is not None else Path("predictions.csv")
+    if path.is_dir():
+        raise ConfigError(f"output={path} is a folder. Name a file in it: output={path / 'predictions.csv'}")
+    if output is None and path.exists():
+        raise ConfigError(f"{path} exists in this folder. Name another with output=other.csv; a named one is replaced.")
+    return path
+
+
+def own_precision(run: Run, given: str | None, device: torch.device) -> str:
+    """Return the given precision, else the one the run was trained in."""
+    return choose_precision(given if given is not None else run.config["trainer"]["precision"], device)
+
+
+def free_workers(device: torch.device) -> int:
+    """Return how many processes may read images: none on the CPU, where the network takes all cores."""
+    return 0 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 1) - 1))
+
+
+def new_folder(parent: Path) -> Path:
+    """Make a folder named after the time; one that exists is never used again."""
+    name = now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    for number in range(1, 1000):
+        folder = parent / (name if number == 1 else f"{name}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise ConfigError(f"{parent} holds 1,000 evaluations of this second. Wait a second.")
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+def read_metrics(run: Run) -> Document:
+    """Return the metrics that the run stored; none if it did not get there."""
+    if not run.metrics_file.is_file():
+        return {}
+    return dict(json.loads(run.metrics_file.read_text()))
+
+
+def difference_table(old: Document, new: Document, split: str, num: int) -> Table:
+    """Show each metric as it was stored, as it is now with its interval, and the difference."""
+    table = Table(title=f"{split}, n = {num:,}")
+    for column in ("metric", "stored", "now", "interval", "difference"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name in {**new, **old}:
+        before = old.get(name, {}).get("value")
+        after = new.get(name, {"value": None, "low": None, "high": None})
+        known = before is not None and after["value"] is not None
+        # adding 0 turns a rounded -0.0 into 0.0
+        change = f"{round(after['value'] - before, 4) + 0:+.4f}" if known else "–"
+        table.add_row(
+            name, show(before), show(after["value"]), f"{show(after['low'])} to {show(after['high'])}", change
+        )
+    return table
+
+
+def show(value: float | None) -> str:
+    """Write a metric with four digits, and a dash where it is undefined."""
+    return "–" if value is None else f"{value:.4f}"

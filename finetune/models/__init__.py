@@ -1,0 +1,1 @@
+"""Networks: a timm backbone, its weights, its layers and a head."""

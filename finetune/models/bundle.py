@@ -1,0 +1,73 @@
+"""The finished model on disk: weights as safetensors and, beside them, all that is needed to use them.
+
+It decides what a shipped model consists of; loading needs neither a network connection nor the training config.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from finetune.data.table import Task
+from finetune.data.transforms import InputSpec
+from finetune.errors import ConfigError
+from finetune.models.adapters import merge
+from finetune.models.network import HeadSpec, Network, build_network
+from finetune.runs import replacing, write_json
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model that is ready to predict.
+
+    Attributes:
+        network: In eval mode.
+        labels: Label names; a label's number is its position.
+        task: multiclass or multilabel.
+        threshold: Probability from which a label of a multi-label task is predicted.
+        temperature: Logits are divided by it.
+    """
+
+    network: Network
+    labels: tuple[str, ...]
+    task: Task
+    threshold: float = 0.5
+    temperature: float = 1.0
+
+
+def save_bundle(network: Network, labels: tuple[str, ...], task: Task, folder: Path) -> None:
+    """Write weights.safetensors and model.json; adapters are merged into the weights."""
+    merged = merge(network)
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in merged.state_dict().items()}
+    with replacing(folder / "weights.safetensors") as temporary:
+        safetensors.torch.save_file(state, temporary)
+    write_json(folder / "model.json", {
+        "version": VERSION, "name": network.name, "labels": labels, "task": task, "options": network.options,
+        "input": dataclasses.asdict(network.spec), "threshold": 0.5, "temperature": 1.0,
+    })  # fmt: skip
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Return the model in a folder.
+
+    Raises:
+        ConfigError: The folder holds no whole model.
+    """
+    for name in ("model.json", "weights.safetensors"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder} holds no model ({name} is missing). Name a finished run: run=PATH.")
+    try:
+        meta = json.loads((folder / "model.json").read_text())
+        options = dict(meta["options"])
+        head = HeadSpec(**options.pop("head"))
+        network = build_network(meta["name"], num_classes=len(meta["labels"]), weights="none", head=head, **options)
+        network.spec = InputSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in meta["input"].items()})
+        network.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"The model in {folder} is damaged: {str(error).splitlines()[0]}. Use another run, or train it again.") from error
+    return Bundle(network.eval(), tuple(meta["labels"]), meta["task"], meta["threshold"], meta["temperature"])

@@ -1,0 +1,220 @@
+"""The network: a timm backbone, a head of our own, and what its weights expect of an image.
+
+It decides how a model's name and options become a network; which of its layers move is left to the strategies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from finetune.data.transforms import InputSpec
+from finetune.errors import ConfigError, nearest
+from finetune.models.weights import create_backbone
+
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """The classifier on top of the pooled features.
+
+    Attributes:
+        kind: linear, or mlp with one hidden layer.
+        hidden: Width of the hidden layer.
+        dropout: Probability of dropping a feature in training.
+    """
+
+    kind: Literal["linear", "mlp"] = "linear"
+    hidden: int = 512
+    dropout: float = 0.0
+
+
+class Network(nn.Module):
+    """A backbone and a head.
+
+    Attributes:
+        backbone: Images (B, C, H, W), normalised, to pooled features (B, F).
+        head: Features (B, F) to logits (B, K).
+        name: The backbone's name in timm.
+        spec: What its weights expect of an image.
+        num_features: F.
+        num_classes: K.
+        options: What `build_network` needs to build the same architecture again.
+        resting: Modules that stay in eval mode while the rest trains; set by `finetune.strategies.freezing`.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, head: nn.Module, *, name: str, spec: InputSpec, num_features: int, num_classes: int, options: dict[str, Any]
+    ) -> None:
+        """Put the parts together."""
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.name = name
+        self.spec = spec
+        self.num_features = num_features
+        self.num_classes = num_classes
+        self.options = options
+        self.resting: tuple[nn.Module, ...] = ()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K) of images (B, C, H, W)."""
+        return self.head(self.backbone(images))  # type: ignore[no-any-return]
+
+    def train(self, mode: bool = True) -> "Network":
+        """Set training mode; modules that a phase leaves at rest stay in eval mode."""
+        super().train(mode)
+        if mode:
+            for module in self.resting:
+                module.training = False
+        return self
+
+
+def build_network(
+    name: str,
+    *,
+    num_classes: int,
+    weights: str = "timm",
+    head: HeadSpec | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    in_chans: int = 3,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    crop_pct: float | None = None,
+    grad_checkpointing: bool = False,
+) -> Network:
+    """Return a network with a new head.
+
+    Args:
+        name: Any timm model, with or without a pretrained tag.
+        num_classes: Number of classes K.
+        weights: bundled, timm, none, or the path of a file.
+        head: The head; linear by default.
+        drop_rate: Dropout inside the backbone, before the pooled features leave it.
+        drop_path_rate: Stochastic depth of the backbone.
+        in_chans: Channels of an image.
+        image_size: Side of the square input in pixels; None for the weights' own.
+        mean: Per channel; None for the weights' own. Likewise std, interpolation and crop_pct.
+        std: Per channel.
+        interpolation: How images are resized.
+        crop_pct: Share of the image that the central crop keeps.
+        grad_checkpointing: Whether activations are computed again in the backward pass to save memory.
+
+    Raises:
+        ConfigError: There is no such model, or it cannot do what is asked.
+    """
+    check_name(name)
+    head = head or HeadSpec()
+    options = model_options(name, drop_rate, drop_path_rate, in_chans, image_size)
+    try:
+        backbone = create_backbone(name, weights, options)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise ConfigError(f"model.name={name} cannot be built with {options}: {str(error).splitlines()[0]}. Change model.* or image_size.") from error
+    if grad_checkpointing:
+        set_checkpointing(backbone, name)
+    overrides = {"mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
+    spec = input_spec(backbone, in_chans, image_size, overrides)
+    num_features = count_features(backbone, spec, name)
+    remembered = {"head": vars(head), "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    remembered |= {"in_chans": in_chans, "image_size": image_size}
+    return Network(
+        backbone, build_head(head, num_features, num_classes), name=name, spec=spec,
+        num_features=num_features, num_classes=num_classes, options=remembered,
+    )  # fmt: skip
+
+
+def check_name(name: str) -> None:
+    """Check that timm has the model, and the pretrained tag where one is named."""
+    base, _, tag = name.partition(".")
+    if base not in timm.list_models():
+        raise ConfigError(f"timm has no model '{base}'. Set model.name to one of timm.list_models().{nearest(base, timm.list_models())}")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")] + [known.partition(".")[2] for known in timm.list_pretrained(base)]
+    if tag and tag not in tags:
+        raise ConfigError(f"timm has no weights '{tag}' for {base} (it has: {', '.join(filter(None, tags)) or 'none'}).{nearest(tag, tags)}")
+
+
+def model_options(name: str, drop_rate: float, drop_path_rate: float, in_chans: int, image_size: int | None) -> dict[str, Any]:
+    """Return the arguments of `timm.create_model` that are not at their defaults."""
+    options: dict[str, Any] = {"in_chans": in_chans} if in_chans != 3 else {}
+    options |= {"drop_rate": drop_rate} if drop_rate else {}
+    options |= {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if image_size is not None and config is not None and config.fixed_input_size:
+        options["img_size"] = image_size
+    return options
+
+
+def set_checkpointing(backbone: nn.Module, name: str) -> None:
+    """Turn gradient checkpointing on."""
+    try:
+        backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:
+        raise ConfigError(f"model.name={name} has no gradient checkpointing. Set model.grad_checkpointing=false.") from error
+
+
+def input_spec(backbone: nn.Module, channels: int, size: int | None, overrides: dict[str, Any]) -> InputSpec:
+    """Return what the weights expect of an image, with the given values in place of theirs."""
+    config = resolve_model_data_config(backbone)
+    height, width = (size, size) if size is not None else config["input_size"][1:]
+    interpolation = overrides["interpolation"] or config["interpolation"]
+    if interpolation not in INTERPOLATIONS:
+        raise ConfigError(f"model.interpolation={interpolation} is not known. Use one of {', '.join(INTERPOLATIONS)}.{nearest(interpolation, INTERPOLATIONS)}")
+    crop = config["crop_pct"] if overrides["crop_pct"] is None else float(overrides["crop_pct"])
+    if not 0 < crop <= 1:
+        raise ConfigError(f"model.crop_pct={crop} is not a share above 0 and at most 1.")
+    return InputSpec(
+        channels, height, width,
+        per_channel("mean", overrides["mean"], config["mean"], channels),
+        per_channel("std", overrides["std"], config["std"], channels),
+        interpolation, crop, config["crop_mode"],
+    )  # fmt: skip
+
+
+def per_channel(key: str, given: Sequence[float] | None, default: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return one value per channel; the weights' own are averaged for other channels than theirs."""
+    if given is not None and len(given) not in (1, channels):
+        raise ConfigError(f"model.{key} has {len(given)} values for {channels} channels. Give one per channel.")
+    values = tuple(float(value) for value in (given if given is not None else default))
+    if key == "std" and min(values) <= 0:
+        raise ConfigError(f"model.std={list(values)} must be above 0.")
+    if len(values) == channels:
+        return values
+    return (sum(values) / len(values),) * channels
+
+
+@torch.no_grad()
+def count_features(backbone: nn.Module, spec: InputSpec, name: str) -> int:
+    """Return the number of pooled features, found by passing one blank image through the backbone."""
+    training = backbone.training
+    backbone.eval()
+    try:
+        features = backbone(torch.zeros(1, spec.channels, spec.height, spec.width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{name} cannot take images of {spec.height} x {spec.width} ({first}). Set model.image_size to another, such as a multiple of 32.") from error
+    finally:
+        backbone.train(training)
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise ConfigError(f"{name} gives no pooled features (B, F), so no head can be put on it. Choose another model.name.")
+    return int(features.shape[1])
+
+
+def build_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequential:
+    """Return the head; its weights start near zero, so that the first predictions are almost uniform."""
+    if spec.kind not in ("linear", "mlp"):
+        raise ConfigError(f"model.head.kind={spec.kind} is not known. Use linear or mlp.{nearest(spec.kind, ('linear', 'mlp'))}")
+    if not 0 <= spec.dropout < 1:
+        raise ConfigError(f"model.head.dropout={spec.dropout} is not a probability from 0 to below 1.")
+    last = nn.Linear(num_features if spec.kind == "linear" else spec.hidden, num_classes)
+    nn.init.trunc_normal_(last.weight, std=0.01)
+    nn.init.zeros_(last.bias)
+    hidden = [] if spec.kind == "linear" else [nn.Linear(num_features, spec.hidden), nn.GELU()]
+    return nn.Sequential(*hidden, nn.Dropout(spec.dropout), last)

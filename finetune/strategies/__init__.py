@@ -1,0 +1,1 @@
+"""Strategies: phases that say which layers move, when and how fast."""

@@ -1,0 +1,1 @@
+"""Training: steps, losses, optimizers, schedules and the train verb."""

@@ -1,0 +1,270 @@
+"""Fitting: the phases of a strategy one after the other, each with a trainer, an optimizer and a schedule of its own.
+
+It decides the order of phases, where a resumed run goes on, and how a Lightning trainer is set up; the steps are the
+classifier's, and what is measured and saved is the callbacks'.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import FSDPStrategy, Strategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from finetune.data.datamodule import ImageData
+from finetune.errors import ConfigError
+from finetune.models.network import Network
+from finetune.strategies import phases
+from finetune.strategies.features import FeatureData
+from finetune.strategies.freezing import apply_phase
+from finetune.strategies.phases import Phase
+from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
+from finetune.training.classifier import Batch, Classifier
+from finetune.training.metrics import MetricsCallback
+from finetune.training.optimizers import build_optimizer, parameter_groups
+from finetune.training.schedules import Schedule, build_scheduler
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How the machine is used.
+
+    Attributes:
+        accelerator: cpu, gpu, or auto for the best there is.
+        devices: A number of devices, or auto for all.
+        strategy: How several devices work together: auto, ddp or fsdp.
+        num_nodes: Number of machines.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        gradient_clip: Largest norm of the gradient; None for no clipping.
+        accumulate: Batches per optimizer step.
+        compile: Whether the network is compiled.
+        channels_last: Whether images and weights are laid out with channels last.
+        deterministic: Whether only deterministic operations are allowed.
+        log_every: Optimizer steps between two rows of the training loss.
+        limit_batches: Most batches of an epoch, for trying things; None for all.
+    """
+
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+    gradient_clip: float | None = 1.0
+    accumulate: int = 1
+    compile: bool = False
+    channels_last: bool = True
+    deterministic: bool = False
+    log_every: int = 10
+    limit_batches: int | None = None
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Which optimizer moves the weights, by its timm name, and its rates."""
+
+    name: str = "adamw"
+    lr: float = 5e-4
+    weight_decay: float = 0.05
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that turns a network and images into a trained network."""
+
+    loss: nn.Module
+    optimizer: OptimizerSettings
+    schedule: Schedule
+    trainer: TrainerSettings
+    mixing: Callable[[Batch], Batch] | None = None
+    seed: int = 0
+    monitor: str = "val/accuracy"
+    head_batch_size: int = 256
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands.
+
+    Attributes:
+        phase: The phase to train next.
+        steps: Optimizer steps of the phases before it.
+        epochs: Epochs of the phases before it.
+        reached: The last step that the run keeps.
+        checkpoint: Where the phase goes on; None for its start.
+    """
+
+    phase: int = 0
+    steps: int = 0
+    epochs: int = 0
+    reached: int = 0
+    checkpoint: Path | None = None
+
+
+def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) -> pl.Trainer:
+    """Return a Lightning trainer; batches are shared among ranks by our own samplers.
+
+    Raises:
+        ConfigError: The machine cannot do what the settings ask for.
+    """
+    try:
+        return pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy=_strategy(settings),
+            num_nodes=settings.num_nodes,
+            precision=settings.precision,  # type: ignore[arg-type]
+            deterministic=settings.deterministic,
+            limit_train_batches=settings.limit_batches,
+            limit_val_batches=settings.limit_batches,
+            limit_predict_batches=settings.limit_batches,
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **options,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        message = " ".join(str(error).split())
+        raise ConfigError(f"The trainer cannot be set up as asked: {message} Check trainer.* (try trainer=cpu).") from error
+
+
+def _strategy(settings: TrainerSettings) -> str | Strategy:
+    if settings.strategy != "fsdp":
+        return settings.strategy
+    if not torch.cuda.is_available():
+        raise ConfigError("trainer=fsdp needs GPUs, and none is here. Use trainer=ddp trainer.accelerator=cpu, or trainer=cpu.")
+    return FSDPStrategy(use_orig_params=True, state_dict_type="full")
+
+
+def find_place(last: Path, checkpoints: Checkpoints, network: Network) -> Place:
+    """Return where an interrupted run goes on, with its weights loaded into the network.
+
+    A run without a checkpoint starts anew. The callback that keeps the best epoch is brought up to date too.
+    """
+    if not last.exists():
+        return Place()
+    checkpoint = read_checkpoint(last)
+    place = checkpoint["finetune"]
+    network.load_state_dict(network_state(checkpoint, averaged=place["finished"]))
+    checkpoints.load_state_dict(checkpoint["callbacks"][checkpoints.state_key])
+    if place["finished"]:
+        return Place(place["phase"] + 1, place["steps"], place["epochs"], place["steps"])
+    return Place(place["phase"], place["steps_before"], place["epochs_before"], place["steps"], last)
+
+
+def fit(
+    network: Network,
+    strategy: phases.Strategy,
+    images: ImageData,
+    recipe: Recipe,
+    *,
+    place: Place,
+    metrics: MetricsCallback,
+    checkpoints: Checkpoints,
+    callbacks: Callable[[], Sequence[Callback]],
+    loggers: Sequence[Logger],
+) -> None:
+    """Train the phases that are left.
+
+    Args:
+        network: The network; it is changed in place.
+        strategy: The phases.
+        images: The images and their batches.
+        recipe: Loss, optimizer, schedule and machine.
+        place: Where to start.
+        metrics: Computes and logs, in all phases.
+        checkpoints: Keeps the last and the best epoch, in all phases.
+        callbacks: Makes the further callbacks of a phase, such as early stopping, anew for each.
+        loggers: Where values go besides the history.
+    """
+    for index, phase in enumerate(strategy.phases):
+        if index < place.phase:
+            continue
+        apply_phase(network, phase)
+        classifier = build_classifier(network, phase, recipe, index, place)
+        trainer = build_trainer(
+            recipe.trainer,
+            folder=checkpoints.run.path,
+            max_epochs=phase.epochs,
+            logger=list(loggers) or False,
+            callbacks=[*callbacks(), metrics, checkpoints],
+            gradient_clip_val=recipe.trainer.gradient_clip,
+            accumulate_grad_batches=recipe.trainer.accumulate,
+            log_every_n_steps=recipe.trainer.log_every,
+            enable_progress_bar=False,
+        )
+        data = batches_of(phase, images, recipe)
+        trainer.fit(classifier, datamodule=data, ckpt_path=place.checkpoint, weights_only=True)
+        place = Place(index + 1, place.steps + trainer.global_step, place.epochs + trainer.current_epoch)
+
+
+def batches_of(phase: Phase, images: ImageData, recipe: Recipe) -> pl.LightningDataModule:
+    """Return the batches of a phase: cached features where the phase asks for them, else images."""
+    if phase.features == "cached":
+        return FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed)
+    return images
+
+
+def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int, place: Place) -> Classifier:
+    """Return the steps of a phase, with its optimizer and schedule still to be built from the moving parameters."""
+    if recipe.trainer.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.trainer.compile:
+        network.backbone.compile()
+
+    def optimizer(moving: Network) -> Optimizer:
+        settings = recipe.optimizer
+        groups = parameter_groups(moving, phase, lr=settings.lr, weight_decay=settings.weight_decay)
+        return build_optimizer(settings.name, groups, settings.options)
+
+    return Classifier(
+        network,
+        phase,
+        recipe.loss,
+        build_optimizer=optimizer,
+        build_scheduler=partial(build_scheduler, schedule=schedule_of(phase, recipe.schedule)),
+        mixing=recipe.mixing,
+        seed=recipe.seed,
+        phase_index=index,
+        steps_before=place.steps,
+        epochs_before=place.epochs,
+        monitor=recipe.monitor,
+        channels_last=recipe.trainer.channels_last,
+    )
+
+
+def schedule_of(phase: Phase, default: Schedule) -> Schedule:
+    """Return the phase's own schedule where it names one, else the run's."""
+    return Schedule(
+        kind=phase.schedule or default.kind,  # type: ignore[arg-type]
+        warmup=default.warmup if phase.warmup is None else phase.warmup,
+        final=default.final,
+    )
+
+
+def predict_split(classifier: Classifier, images: ImageData, split: str, settings: TrainerSettings, folder: Path) -> dict[str, Tensor]:
+    """Return row (N,), logits (N, K) and target of a split in the order of its rows, on every rank.
+
+    The images are shared among the ranks; padding is dropped, so that each image is there exactly once.
+    """
+    trainer = build_trainer(settings, folder=folder, logger=False, enable_progress_bar=False)
+    loader = images.loader(split, augmented=False, rank=trainer.global_rank, world_size=trainer.world_size)
+    parts = trainer.predict(classifier, dataloaders=loader) or []
+    share = {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target")}  # type: ignore[index,call-overload]
+    shares: list[Any] = [share]
+    if trainer.world_size > 1:
+        shares = [None] * trainer.world_size
+        torch.distributed.all_gather_object(shares, share)
+    merged = {name: torch.cat([part[name] for part in shares]) for name in share}
+    order = torch.argsort(merged["row"])
+    return {name: value[order] for name, value in merged.items()}

@@ -1,0 +1,191 @@
+"""Losses over logits: cross-entropy and focal for one label per image, binary cross-entropy for any number of labels.
+
+It decides what each loss means for hard, mixed and multi-hot targets and which task it fits; how images are weighted
+against imbalance is asked for elsewhere and only computed here.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune.errors import ConfigError
+
+Task = Literal["multiclass", "multilabel"]
+Weights = Tensor | Sequence[float] | None
+
+
+class _WeightedLoss(nn.Module):
+    """A loss whose classes may count differently; the weights move with the module but are not part of its state."""
+
+    task: ClassVar[Task]
+
+    def __init__(self, class_weights: Weights) -> None:
+        super().__init__()
+        if class_weights is not None and not isinstance(class_weights, Tensor):
+            class_weights = torch.tensor([float(weight) for weight in class_weights])
+        if class_weights is not None and not (torch.isfinite(class_weights).all() and (class_weights >= 0).all()):
+            raise ConfigError("loss.class_weights must be finite and not negative: one number per class, or null.")
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def weights_for(self, logits: Tensor) -> Tensor | None:
+        """Return the weights (K,) of the classes of logits (B, K), None where all count the same.
+
+        Raises:
+            ConfigError: There is not one weight per class.
+        """
+        weights = self.class_weights
+        if weights is not None and len(weights) != logits.shape[1]:
+            raise ConfigError(
+                f"loss.class_weights has {len(weights)} numbers for {logits.shape[1]} classes. "
+                "Give one per class, in the order of the sorted labels, or use data.imbalance=class_weights."
+            )
+        return weights
+
+
+class CrossEntropy(_WeightedLoss):
+    """Softmax cross-entropy, for one label per image.
+
+    Source: Szegedy et al. 2016, Rethinking the Inception Architecture, section 7 (label smoothing).
+    """
+
+    task = "multiclass"
+
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Weights = None) -> None:
+        """Hold the settings.
+
+        Args:
+            label_smoothing: Share of each target, in [0, 1), that is spread evenly over all classes.
+            class_weights: One weight per class.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
+        super().__init__(class_weights)
+        self.label_smoothing = _checked_smoothing(label_smoothing)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of logits (B, K) against classes (B,) or class probabilities (B, K).
+
+        With weights, hard targets are averaged by weight and probabilities by image, as torch does.
+        """
+        logits = logits.float()
+        weights = self.weights_for(logits)
+        return functional.cross_entropy(logits, target, weight=weights, label_smoothing=self.label_smoothing)
+
+
+class Focal(_WeightedLoss):
+    """Cross-entropy that counts well-classified images less, for one label per image.
+
+    Source: Lin et al. 2017, Focal Loss for Dense Object Detection, section 3.2 (softmax form).
+    """
+
+    task = "multiclass"
+
+    def __init__(self, gamma: float = 2.0, class_weights: Weights = None) -> None:
+        """Hold the settings.
+
+        Args:
+            gamma: How fast the loss of well-classified images fades; 0 is cross-entropy.
+            class_weights: One weight per class (alpha in the paper).
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
+        super().__init__(class_weights)
+        if gamma < 0:
+            raise ConfigError(f"loss.gamma={gamma} must not be negative: 0 is cross-entropy, 2 is usual.")
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of logits (B, K) against classes (B,) or class probabilities (B, K).
+
+        With weights, hard targets are averaged by weight and probabilities by image, as cross-entropy is.
+        """
+        log_probabilities = functional.log_softmax(logits.float(), dim=1)
+        # away from 0, where the power has no finite slope for a gamma below 1
+        misses = (-log_probabilities.expm1()).clamp(min=torch.finfo(torch.float32).eps)
+        losses = -misses.pow(self.gamma) * log_probabilities
+        weights = self.weights_for(logits)
+        if target.ndim == 2:
+            soft = target.float() if weights is None else target.float() * weights
+            return (soft * losses).sum(dim=1).mean()
+        own = losses.gather(1, target[:, None]).squeeze(1)
+        if weights is None:
+            return own.mean()
+        own_weights = weights[target]
+        return (own * own_weights).sum() / own_weights.sum()
+
+
+class BinaryCrossEntropy(_WeightedLoss):
+    """Sigmoid cross-entropy of each label by itself, for any number of labels per image."""
+
+    task = "multilabel"
+
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Weights = None) -> None:
+        """Hold the settings.
+
+        Args:
+            label_smoothing: Share of each target, in [0, 1), that is replaced by one half.
+            class_weights: For each label, how much an image that has it counts against one that has not.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
+        super().__init__(class_weights)
+        self.label_smoothing = _checked_smoothing(label_smoothing)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of logits (B, K) against multi-hot or mixed targets (B, K) in [0, 1]."""
+        logits = logits.float()
+        target = target.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
+        weights = self.weights_for(logits)
+        return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weights)
+
+
+def check_task(loss: nn.Module, task: Task) -> None:
+    """Check that a loss fits the table's task; a loss of the user's own is trusted.
+
+    Raises:
+        ConfigError: The loss is for the other task.
+    """
+    if not isinstance(loss, _WeightedLoss) or loss.task == task:
+        return
+    name = type(loss).__name__
+    if task == "multilabel":
+        raise ConfigError(f"{name} needs exactly one label per image, and these images have several. Use loss=bce.")
+    raise ConfigError(f"{name} is for several labels per image; these have one. Use loss=cross_entropy or loss=focal.")
+
+
+def class_weights(targets: Tensor, task: Task, num_classes: int) -> Tensor:
+    """Return weights (K,) that let each class count the same, however many images it has.
+
+    Args:
+        targets: Classes (N,) or multi-hot (N, K) of the training images.
+        task: For multiclass, inverse frequencies whose mean over the images is 1; for multilabel, images without the
+            label per image with it, which is the weight of a positive in `BinaryCrossEntropy`.
+        num_classes: K.
+
+    Returns:
+        float32 weights; 1 for a class that has no training image, or a label that all or none have.
+
+    Source: King and Zeng 2001, Logistic Regression in Rare Events Data, section 4.
+    """
+    if task == "multilabel":
+        positive = targets.double().sum(dim=0)
+        negative = len(targets) - positive
+        weights = torch.where((positive > 0) & (negative > 0), negative / positive.clamp(min=1), 1.0)
+        return weights.float()
+    counts = torch.bincount(targets.long(), minlength=num_classes).double()
+    present = (counts > 0).sum()
+    weights = torch.where(counts > 0, len(targets) / (present * counts.clamp(min=1)), 1.0)
+    return weights.float()
+
+
+def _checked_smoothing(label_smoothing: float) -> float:
+    if not 0 <= label_smoothing < 1:
+        raise ConfigError(f"loss.label_smoothing={label_smoothing} must be at least 0 and below 1; 0.1 is usual.")
+    return label_smoothing

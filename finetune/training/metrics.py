@@ -1,0 +1,179 @@
+"""Metrics while a run trains: a callback that reads what the steps return and logs it once an epoch.
+
+It decides which torchmetrics are computed and where their values go (history, loggers, the monitor); the scores of
+the finished run are computed from its predictions by `finetune.evaluation`.
+"""
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassAveragePrecision,
+    MulticlassCalibrationError,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+    MultilabelAccuracy,
+    MultilabelAUROC,
+    MultilabelAveragePrecision,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelRecall,
+)
+
+from finetune.errors import ConfigError, RunError, nearest
+from finetune.history import History
+from finetune.training.classifier import Batch, Classifier
+
+Task = Literal["multiclass", "multilabel"]
+
+
+def multiclass_metrics(num_classes: int) -> dict[str, Metric]:
+    """Return the metrics of a task with one label per image, by name."""
+    metrics: dict[str, Metric] = {
+        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+        "precision_macro": MulticlassPrecision(num_classes, average="macro"),
+        "recall_macro": MulticlassRecall(num_classes, average="macro"),
+        "f1_macro": MulticlassF1Score(num_classes, average="macro"),
+        "roc_auc": MulticlassAUROC(num_classes),
+        "average_precision": MulticlassAveragePrecision(num_classes),
+        "calibration_error": MulticlassCalibrationError(num_classes),
+    }
+    if num_classes > 5:
+        metrics["accuracy_top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
+    return metrics
+
+
+def multilabel_metrics(num_labels: int) -> dict[str, Metric]:
+    """Return the metrics of a task with any number of labels per image, by name."""
+    return {
+        "accuracy": MultilabelAccuracy(num_labels, average="micro"),
+        "exact_match": MultilabelExactMatch(num_labels),
+        "precision_macro": MultilabelPrecision(num_labels, average="macro"),
+        "recall_macro": MultilabelRecall(num_labels, average="macro"),
+        "f1_macro": MultilabelF1Score(num_labels, average="macro"),
+        "f1_micro": MultilabelF1Score(num_labels, average="micro"),
+        "roc_auc": MultilabelAUROC(num_labels),
+        "average_precision": MultilabelAveragePrecision(num_labels),
+    }
+
+
+def build_metrics(task: Task, num_classes: int) -> MetricCollection:
+    """Return the validation metrics of a task; each is synchronised over the ranks when it is computed."""
+    metrics = multiclass_metrics(num_classes) if task == "multiclass" else multilabel_metrics(num_classes)
+    return MetricCollection(dict(metrics), prefix="val/")
+
+
+def check_monitor(monitor: str, task: Task, num_classes: int) -> None:
+    """Check that the monitored value will exist.
+
+    Raises:
+        ConfigError: The value is not one that validation computes.
+    """
+    known = [*build_metrics(task, num_classes).keys(), "val/loss"]
+    if monitor not in known:
+        raise ConfigError(f"monitor={monitor} is not a validation metric ({', '.join(known)}).{nearest(monitor, known)}")
+
+
+class MetricsCallback(Callback):
+    """Computes the validation metrics and writes one row an epoch, and the training loss at intervals.
+
+    The loss is added up on the device and read once an interval, so that no step waits for the host.
+    """
+
+    def __init__(self, task: Task, num_classes: int, history: History | None, log_every: int) -> None:
+        """Write to `history` (None on all ranks but the first); `log_every` is in optimizer steps."""
+        self.metrics = build_metrics(task, num_classes)
+        self.loss = MeanMetric()
+        self.history = history
+        self.log_every = log_every
+        self.values: dict[str, float] = {}
+        self.interval = self.epoch = (torch.zeros(()), 0)
+        self.logged_step = 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the sums of the epoch and let the batches follow the epoch's permutation."""
+        zero = torch.zeros((), device=pl_module.device)
+        self.interval = self.epoch = (zero, 0)
+        loader = trainer.train_dataloader
+        loader.batch_sampler.set_epoch(trainer.current_epoch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Add the loss up, and log its mean at intervals."""
+        loss = outputs["loss"].detach()
+        self.interval = (self.interval[0] + loss, self.interval[1] + 1)
+        self.epoch = (self.epoch[0] + loss, self.epoch[1] + 1)
+        step = trainer.global_step
+        if step % self.log_every == 0 and step != self.logged_step:
+            self.logged_step = step
+            mean = float(self.interval[0]) / self.interval[1]
+            self.interval = (torch.zeros_like(loss), 0)
+            if mean != mean or mean in (float("inf"), float("-inf")):
+                raise RunError(
+                    f"The training loss is {mean} at step {step}. Lower optimizer.lr, or set trainer.precision=32-true."
+                )
+            self.write(trainer, pl_module, {"train/loss_step": mean})
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring the metrics to the device and empty them."""
+        for metric in (self.metrics, self.loss):
+            metric.to(pl_module.device)
+            metric.reset()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch to the metrics; padding is already left out."""
+        target: Tensor = outputs["target"]
+        if len(target) == 0:
+            return
+        self.loss.update(outputs["loss"], weight=len(target))
+        self.metrics.update(outputs["logits"], target.long())
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compute the metrics over all ranks and hand them to whoever monitors them."""
+        values = {**self.metrics.compute(), "val/loss": self.loss.compute()}
+        self.values = {name: float(value) for name, value in values.items()}
+        pl_module.log_dict(values, logger=False, rank_zero_only=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the row of the epoch."""
+        total, count = self.epoch
+        mean = torch.stack([total, torch.tensor(float(count), device=total.device)])
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(mean)
+        self.write(trainer, pl_module, {"train/loss": float(mean[0] / mean[1].clamp(min=1)), **self.values})
+
+    def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
+        """Write values with the step, epoch, phase and learning rates to the history and the loggers."""
+        assert isinstance(pl_module, Classifier)
+        if not trainer.is_global_zero:
+            return
+        step = pl_module.steps_before + trainer.global_step
+        place = {"epoch": pl_module.epochs_before + trainer.current_epoch, "phase": pl_module.phase.name}
+        rates = learning_rates(trainer)
+        if self.history is not None:
+            self.history.append({"step": step, **place, **rates, **values})
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": place["epoch"], **rates, **values}, step=step)  # type: ignore[arg-type]
+
+
+def learning_rates(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the learning rate of each parameter group by name; groups that differ only in decay share one."""
+    groups = trainer.optimizers[0].param_groups
+    return {f"lr/{group['name'].removesuffix('/no_decay')}": float(group["lr"]) for group in groups}

@@ -1,0 +1,47 @@
+"""What Lightning and its libraries say that is no news to the user of a run.
+
+It decides which messages are left out, each for a reason; anything else reaches the log as it is.
+"""
+
+import logging
+import warnings
+
+# each is either by design here or about a default that is set explicitly
+WARNINGS = (
+    r".*module\(s\) in eval mode at the start of training.*",  # frozen layers rest by design
+    r".*custom batch sampler.*",  # ours returns every image exactly once
+    r".*does not have many workers.*",  # the number of workers is resolved and stated
+    r".*is smaller than the logging interval.*",  # a row is written at each epoch's end as well
+    r".*isinstance\(treespec, LeafSpec\).*",  # between Lightning and torch
+    r".*`weights_only` was not set.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*You have overridden `on_after_batch_transfer`.*",
+    r".*The `srun` command is available.*",
+)
+LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+
+
+class _NotNews(logging.Filter):
+    """Lets warnings and errors pass, but not what Lightning says of itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a message is let through."""
+        return record.levelno > logging.WARNING or (
+            record.levelno == logging.WARNING and "weights_only" not in record.getMessage()
+        )
+
+
+def quieten() -> None:
+    """Leave out messages that would only distract; call it once, before a trainer is made."""
+    for message in WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for name in LOGGERS:
+        for logger in [logging.getLogger(name), *_children(name)]:
+            logger.addFilter(_NotNews())
+            for handler in logger.handlers:
+                handler.addFilter(_NotNews())
+
+
+def _children(name: str) -> list[logging.Logger]:
+    known = [key for key in logging.root.manager.loggerDict if key.startswith(f"{name}.")]
+    return [logging.getLogger(key) for key in known]

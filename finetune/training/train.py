@@ -1,0 +1,258 @@
+"""The verb train: the story of a run, from a configuration to a classifier with a test score.
+
+It is a composition root, the only code of training that sees a config; everything it calls takes typed arguments or
+plain dictionaries.
+"""
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from finetune.config import resumed_config, to_dict
+from finetune.data.datamodule import ImageData
+from finetune.data.table import ImageTable
+from finetune.evaluation.intervals import metrics_document
+from finetune.evaluation.predictions import Predictions
+from finetune.report.summary import (
+    DataSummary,
+    ModelSummary,
+    PhaseSummary,
+    end_summary,
+    print_summary,
+    start_summary,
+)
+from finetune.models.bundle import save_bundle
+from finetune.models.network import Network
+from finetune.history import History
+from finetune.runs import Run, write_json
+from finetune.strategies.freezing import moving_parameters
+from finetune.strategies.phases import Strategy, build_strategy
+from finetune.tracking import Tracker
+from finetune.training.assembly import (
+    build_callbacks,
+    build_loggers,
+    build_recipe,
+    build_tracker,
+    load_images,
+    load_network,
+    load_table,
+)
+from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
+from finetune.training.fit import Place, Recipe, build_classifier, find_place, fit, predict_split
+from finetune.training.metrics import MetricsCallback
+from finetune.training.progress import PhaseProgressBar
+from finetune.training.quiet import quieten
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> None:
+    """Train a classifier as configured, score it on the test split and write its run folder."""
+    started = time.monotonic()
+    quieten()
+    run, config = open_run(cfg)
+    with recorded(run, config) as tracker:
+        pl.seed_everything(config["seed"], verbose=False)
+        table = load_table(config["data"], run.table_file)
+        strategy = build_strategy(config["strategy"])
+        network = load_network(config["model"], strategy, table)
+        recipe = build_recipe(config, table)
+        images = load_images(config, table, network)
+        if is_first_rank():
+            record_data(run, table)
+            show_start(config, table, network, strategy, recipe)
+        checkpoints = Checkpoints(run, config["monitor"], config["mode"])
+        place = find_place(run.last_checkpoint, checkpoints, network)
+        history = open_history(run, place)
+        fit(
+            network,
+            strategy,
+            images,
+            recipe,
+            place=place,
+            metrics=MetricsCallback(table.task, table.num_classes, history, recipe.trainer.log_every),
+            checkpoints=checkpoints,
+            callbacks=build_callbacks(config["callbacks"] or {}, PhaseProgressBar),
+            loggers=build_loggers(run, config, tracker),
+        )
+        predictions = predict_best(run, network, strategy, images, recipe)
+        if is_first_rank():
+            document = write_results(run, config, network, predictions)
+            publish(config, document, predictions["test"], table, tracker)
+            show_end(run, document, tracker, time.monotonic() - started)
+
+
+def is_first_rank() -> bool:
+    """Return whether this process is the one that writes."""
+    return int(rank_zero_only.rank) == 0  # type: ignore[attr-defined]
+
+
+def open_run(cfg: DictConfig) -> tuple[Run, dict[str, Any]]:
+    """Return the run's folder, new or continued, and its whole resolved configuration."""
+    hydra = HydraConfig.get()
+    if cfg.resume is not None:
+        run = Run.open(Path(cfg.resume))
+        config = to_dict(resumed_config(run.config, list(hydra.overrides.task)))
+        if is_first_rank():
+            run.continue_with(sys.argv)
+        return run, config
+    config = to_dict(cfg)
+    folder = Path(hydra.runtime.output_dir)
+    if is_first_rank():
+        return Run.create(folder, config=config, command=sys.argv, seed=config["seed"]), config
+    return Run(folder), config
+
+
+@contextmanager
+def recorded(run: Run, config: dict[str, Any]) -> Iterator[Tracker | None]:
+    """Record how the run ends, in its folder and in the tracker: finished, failed or interrupted.
+
+    A SIGTERM ends the run like an interruption with exit code 143, so that the logs are complete.
+    """
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    tracker = None
+    status, code = "failed", 1
+    try:
+        if is_first_rank():
+            tracker = build_tracker(run, config)
+        yield tracker
+        status, code = "finished", 0
+    except KeyboardInterrupt:
+        status, code = "interrupted", 130
+        raise
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into SystemExit(1)
+        code = 130 if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
+        status = "interrupted"
+        raise SystemExit(code) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if is_first_rank():
+            run.update(status=status)
+            if tracker is not None:
+                tracker.finish(code)
+
+
+def record_data(run: Run, table: ImageTable) -> None:
+    """Store which images are in which split, and their fingerprint."""
+    table.save(run.table_file)
+    run.update(data={"fingerprint": table.fingerprint(), "unreadable": len(table.skipped)})
+
+
+def open_history(run: Run, place: Place) -> History | None:
+    """Return the run's history, cut back to where the run goes on; None on all ranks but the first."""
+    if not is_first_rank():
+        return None
+    history = History(run.history_file)
+    history.truncate_after(place.reached)
+    return history
+
+
+def predict_best(
+    run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe
+) -> dict[str, Predictions]:
+    """Return the predictions of the best epoch's weights for the validation and the test split.
+
+    Every rank takes part; each image is predicted once.
+    """
+    network.load_state_dict(network_state(read_checkpoint(run.best_checkpoint), averaged=True))
+    classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, Place())
+    table = images.table
+    predictions = {}
+    for split in ("val", "test"):
+        outputs = predict_split(classifier, images, split, recipe.trainer, run.path)
+        predictions[split] = Predictions.from_logits(table, outputs["row"].numpy(), outputs["logits"].numpy())
+    return predictions
+
+
+def write_results(
+    run: Run, config: dict[str, Any], network: Network, predictions: dict[str, Predictions]
+) -> dict[str, Any]:
+    """Write predictions, metrics with intervals, and the model that predict and export need."""
+    for split, found in predictions.items():
+        found.save(run.predictions_file(split))
+    document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
+    write_json(run.metrics_file, document)
+    any_split = predictions["test"]
+    save_bundle(network, any_split.labels, any_split.task, run.model_dir)
+    return document
+
+
+def publish(
+    config: dict[str, Any],
+    document: dict[str, Any],
+    predictions: Predictions,
+    table: ImageTable,
+    tracker: Tracker | None,
+) -> None:
+    """Hand the final scores to the tracker, and the worst errors as images where the user asked for them."""
+    if tracker is None:
+        return
+    for split in ("test", "val"):
+        scores = {f"{split}/{name}": score["value"] for name, score in document[split].items()}
+        bounds = {f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")}
+        tracker.log_summary({**scores, **bounds} if split == "test" else {f"best/{name}": v for name, v in scores.items()})
+    number = config["logger"]["wandb"]["images"]
+    if number:
+        tracker.log_images(worst_errors(predictions, table, number), "test/worst_errors")
+
+
+def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> list[tuple[Any, str]]:
+    """Return the images that were predicted wrongly with the highest probability, with captions."""
+    labels, guesses = predictions.label_names, predictions.predicted_names
+    wrong = [row for row in range(predictions.num) if labels[row] != guesses[row]]
+    wrong.sort(key=lambda row: -float(predictions.probabilities[row].max()))
+    return [
+        (table.store.read(str(predictions.paths[row]), 3), f"{predictions.ids[row]}: {labels[row]}, predicted {guesses[row]}")
+        for row in wrong[:number]
+    ]
+
+
+def show_start(
+    config: dict[str, Any], table: ImageTable, network: Network, strategy: Strategy, recipe: Recipe
+) -> None:
+    """Print what is about to be trained."""
+    counts = {label: number for label, number in table.counts()["train"].items()}
+    ordered = sorted(counts.items(), key=lambda item: item[1])
+    sizes = dict(network.named_parameters())
+    phases = [
+        PhaseSummary(
+            phase.name,
+            phase.train,
+            phase.fraction,
+            sum(sizes[name].numel() for name in moving_parameters(network, phase)),
+            phase.epochs,
+            phase.lr or recipe.optimizer.lr,
+            phase.layer_decay,
+            phase.features == "cached",
+        )
+        for phase in strategy.phases
+    ]
+    spec = network.spec
+    target = config["data"]["source"]["_target_"].rsplit(".", 1)[-1]
+    source = config["data"].get("root") or config["data"].get("path") or config["data"].get("name") or target
+    data = DataSummary(str(source), table.task, table.num_classes, table.sizes(), ordered[0], ordered[-1], len(table.skipped))
+    total = sum(value.numel() for value in sizes.values())
+    model = ModelSummary(network.name, config["model"]["weights"], total, (spec.channels, spec.height, spec.width))
+    print_summary(start_summary(data, model, strategy.name, phases))
+
+
+def show_end(run: Run, document: dict[str, Any], tracker: Tracker | None, seconds: float) -> None:
+    """Print the scores and what can be done with the run."""
+    notes = [tracker.how_to_view] if tracker else []
+    print_summary(end_summary(document, seconds=seconds, folder=run.path, notes=notes))

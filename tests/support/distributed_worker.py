@@ -1,0 +1,125 @@
+"""One rank of a distributed training: trains tiny networks by each strategy and reports what the ranks hold.
+
+usage: distributed_worker.py FOLDER STRATEGY...
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from finetune.models.network import HeadSpec, Network, build_network
+from finetune.runs import Run
+from finetune.strategies.phases import build_strategy
+from finetune.training.checkpoints import Checkpoints
+from finetune.training.fit import OptimizerSettings, Place, Recipe, TrainerSettings, build_classifier, fit, predict_split
+from finetune.training.losses import CrossEntropy
+from finetune.training.metrics import MetricsCallback
+from finetune.training.schedules import Schedule
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny import strategy_config, tiny_images, tiny_table  # noqa: E402
+
+
+def digest(network: Network) -> str:
+    """Return a digest of all weights and buffers."""
+    content = b"".join(value.detach().contiguous().numpy().tobytes() for value in network.state_dict().values())
+    return hashlib.sha256(content).hexdigest()
+
+
+class Compare(Callback):
+    """Collects, after each epoch, the digest of every rank's weights."""
+
+    def __init__(self, seen: list[list[str]]) -> None:
+        self.seen = seen
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        digests = [digest(pl_module.network)]
+        if trainer.world_size > 1:
+            digests = [""] * trainer.world_size
+            torch.distributed.all_gather_object(digests, digest(pl_module.network))
+        self.seen.append(digests)
+
+
+def train_one(name: str, folder: Path) -> dict:
+    """Train one strategy and return what happened."""
+    pl.seed_everything(0, verbose=False)
+    table = tiny_table(train=40, val=13, test=21)
+    strategy = build_strategy(strategy_config(name))
+    network = tiny_network(table.num_classes, strategy)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    settings = TrainerSettings(accelerator="cpu", devices=world_size(), strategy="ddp" if world_size() > 1 else "auto")
+    recipe = Recipe(CrossEntropy(), OptimizerSettings(lr=1e-2), Schedule("cosine", 0.1, 0.0), settings)
+    checkpoints = Checkpoints(Run(folder / name), "val/accuracy", "max")
+    metrics = MetricsCallback(table.task, table.num_classes, None, 100)
+    seen: list[list[str]] = []
+    images = tiny_images(table, network)
+    fit(network, strategy, images, recipe, place=Place(), metrics=metrics, checkpoints=checkpoints,
+        callbacks=lambda: [Compare(seen)], loggers=[])  # fmt: skip
+    moved = sum(not torch.equal(before[key], value) for key, value in network.state_dict().items())
+    classifier = build_classifier(network, strategy.phases[-1], recipe, 0, Place())
+    validated = predict_split(classifier, images, "val", settings, folder)
+    return {"digests": seen, "moved": moved, "validated": len(validated["row"])}
+
+
+def tiny_network(num_classes: int, strategy: object) -> Network:
+    """Return a small network, with adapters where the strategy has them."""
+    from finetune.models.adapters import add_lora
+
+    network = build_network("test_efficientnet", num_classes=num_classes, weights="none", head=HeadSpec(), image_size=32)
+    adapter = strategy.adapter
+    if adapter is not None:
+        add_lora(network.backbone, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets)
+    return network
+
+
+def score(folder: Path) -> dict:
+    """Score untrained but seeded weights on 21 test images, and validate them inside a trainer."""
+    pl.seed_everything(1, verbose=False)
+    table = tiny_table(train=40, val=13, test=21)
+    strategy = build_strategy(strategy_config("full"))
+    network = tiny_network(table.num_classes, strategy)
+    settings = TrainerSettings(accelerator="cpu", devices=world_size(), strategy="ddp" if world_size() > 1 else "auto")
+    recipe = Recipe(CrossEntropy(), OptimizerSettings(lr=0.0), Schedule("constant", 0.0, 1.0), settings)
+    images = tiny_images(table, network)
+    classifier = build_classifier(network, strategy.phases[-1], recipe, 0, Place())
+    found = predict_split(classifier, images, "test", settings, folder)
+    metrics = MetricsCallback(table.task, table.num_classes, None, 100)
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=world_size(), strategy=settings.strategy, callbacks=[metrics], logger=False,
+        enable_progress_bar=False, enable_checkpointing=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.validate(
+        classifier, images.loader("val", augmented=False, rank=trainer.global_rank, world_size=trainer.world_size),
+        verbose=False,
+    )  # fmt: skip
+    values = [value for name, value in sorted(metrics.values.items()) if value == value]
+    return {"n": len(found["row"]), "rows": found["row"].tolist(), "logits": found["logits"].flatten().tolist(), "validation": values}
+
+
+def world_size() -> int:
+    """Return the number of ranks."""
+    import os
+
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def main() -> None:
+    """Train, score and report from the first rank."""
+    import os
+
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    results = {"scored": score(folder)}
+    for name in sys.argv[2:] if world_size() > 1 else []:
+        results[name] = train_one(name, folder)
+    if os.environ.get("RANK", "0") == "0":
+        (folder / "results.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Two processes on the CPU (gloo): every strategy trains, ranks stay equal, and nothing is scored twice."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).parent.parent / "support" / "distributed_worker.py"
+STRATEGIES = ("full", "frozen", "lp_ft", "gradual", "partial", "lora", "bitfit")
+
+pytestmark = pytest.mark.slow
+
+
+def run_ranks(world_size: int, folder: Path) -> dict[str, dict]:
+    """Run the worker once per rank, as a launcher would, and return what the first rank wrote."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder.mkdir()
+    processes = []
+    for rank in range(world_size):
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
+        place |= {"LOCAL_RANK": str(rank), "RANK": str(rank), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(WORKER), str(folder), *STRATEGIES]
+        environment = os.environ | (place if world_size > 1 else {"OMP_NUM_THREADS": "1"})
+        log = (folder / f"log_{rank}").open("w")
+        processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    codes = [process.wait(timeout=400) for process in processes]
+    logs = "\n".join((folder / f"log_{rank}").read_text()[-3000:] for rank in range(world_size))
+    assert codes == [0] * world_size, logs
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """What two processes report."""
+    return run_ranks(2, tmp_path_factory.mktemp("two") / "ranks")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """What one process reports of the same weights."""
+    return run_ranks(1, tmp_path_factory.mktemp("one") / "ranks")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_ranks_keep_equal_weights_through_every_phase(two: dict[str, dict], strategy: str) -> None:
+    digests = two[strategy]["digests"]
+    assert digests, "no epoch was trained"
+    assert all(first == second for first, second in digests)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_moves_weights_in_two_processes(two: dict[str, dict], strategy: str) -> None:
+    assert two[strategy]["moved"] > 0
+    assert two[strategy]["validated"] == 13
+
+
+def test_two_processes_score_21_images_as_21(two: dict[str, dict]) -> None:
+    assert two["scored"]["n"] == 21
+    assert two["scored"]["rows"] == sorted(set(two["scored"]["rows"]))
+
+
+def test_two_processes_score_like_one(one: dict[str, dict], two: dict[str, dict]) -> None:
+    assert one["scored"]["rows"] == two["scored"]["rows"]
+    assert one["scored"]["logits"] == pytest.approx(two["scored"]["logits"], abs=1e-5)
+    assert one["scored"]["validation"] == pytest.approx(two["scored"]["validation"], abs=1e-5)
