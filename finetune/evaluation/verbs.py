@@ -5,7 +5,6 @@ but the run's folder and the images.
 """
 
 import json
-import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +46,6 @@ from finetune.evaluation.unlabelled import (
 from finetune.models.bundle import Bundle, load_bundle
 from finetune.runs import Run, write_json
 
-log = logging.getLogger(__name__)
 Document = dict[str, Any]
 UNREADABLE = ("error", "skip")
 
@@ -90,7 +88,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     try:
         selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
     except ImagesGoneError as error:
-        if changes:
+        if changes or not run.predictions_file(split).is_file():
             raise
         predictions = Predictions.load(run.predictions_file(split))
         note = f"{error} The metrics are recomputed from the stored predictions; the model was not run."
@@ -110,11 +108,19 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
 
 
 def select_images(run: Run, changes: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
-    """Take the run's own images, or others where anything of its data is changed."""
+    """Take the run's own images, or others where anything of its data is changed.
+
+    Raises:
+        ConfigError: The changes name no other images.
+    """
     data = run.config["data"]
     if not changes:
         return own_images(run, data["source"], split, vocabulary)
     others = {name: value for name, value in changes.items() if name != "unreadable"}
+    if not others:
+        raise ConfigError(
+            "data.unreadable is for other images; the run's own must all be there. Add data.root=… to it."
+        )
     source = override_source(data["source"], others)
     return other_images(run, source, split, vocabulary, changes.get("unreadable", data["unreadable"]))
 

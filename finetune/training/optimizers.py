@@ -97,7 +97,8 @@ def _classifier_shares_a_layer(backbone: nn.Module) -> bool:
         return False
     own = {f"{name}.weight" for name in ([classifier] if isinstance(classifier, str) else classifier)}
     others = {plain_name(name) for name, _ in backbone.named_parameters()}
-    depths = group_with_matcher([(name, None) for name in sorted(own | others)], matcher(coarse=False), reverse=True)
+    named = ((name, None) for name in sorted(own | others))
+    depths = group_with_matcher(named, matcher(coarse=False), reverse=True)
     return not {depths[name] for name in own}.isdisjoint(depths[name] for name in others)
 
 

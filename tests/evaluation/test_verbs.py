@@ -276,6 +276,8 @@ def test_misspelt_data_setting_split_and_folder_name_the_nearest(run, tmp_path):
 def test_setting_that_cannot_change_an_evaluation_is_refused(run):
     with pytest.raises(ConfigError, match=r"data\.image_size is not a setting"):
         evaluate(evaluate_config(run, data={"image_size": 64}))
+    with pytest.raises(ConfigError, match=r"data\.unreadable is for other images"):
+        evaluate(evaluate_config(run, data={"unreadable": "skip"}))
 
 
 def test_missing_device_and_unknown_precision_are_named(run):

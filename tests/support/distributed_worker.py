@@ -5,6 +5,7 @@ usage: distributed_worker.py FOLDER STRATEGY...
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from finetune.training.schedules import Schedule
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import strategy_config, tiny_images, tiny_table  # noqa: E402
+
+WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def digest(network: Network) -> str:
@@ -102,16 +105,12 @@ def score(folder: Path) -> dict:
 
 
 def world_size() -> int:
-    """Return the number of ranks."""
-    import os
-
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return the number of ranks; Lightning takes it out of the environment after its first trainer."""
+    return WORLD_SIZE
 
 
 def main() -> None:
     """Train, score and report from the first rank."""
-    import os
-
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     results = {"scored": score(folder)}
