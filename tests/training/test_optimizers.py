@@ -103,7 +103,7 @@ def test_layer_decay_reaches_every_groups_rate() -> None:
 def test_shallow_layers_move_less_than_deep_ones() -> None:
     network = make_network("test_vit")
     apply_phase(network, ALL)
-    before = {name: weight.clone() for name, weight in network.named_parameters()}
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     optimizer = build_optimizer("adamw", parameter_groups(network, ALL, lr=1e-3, weight_decay=0.0), {})
     network(torch.randn(2, 3, 160, 160)).pow(2).sum().backward()
     optimizer.step()
