@@ -7,6 +7,7 @@ imported before a verb runs.
 import importlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config import check_read, conf_dir, register, verbs
+from finetune.config import check_missing, check_read, conf_dir, register, verbs
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.messages import explain
 from finetune.runs import Run
@@ -81,12 +82,14 @@ def run_verb(config: DictConfig) -> int:
     if verb not in VERBS:
         raise ConfigError(f"verb={verb} is not known. Use one of {', '.join(VERBS)}.{nearest(verb, VERBS)}")
     try:
+        check_missing(config)
         check_read(config)
         module, _, name = VERBS[verb].partition(":")
         getattr(importlib.import_module(module), name)(config)
     except FinetuneError as error:
         log_to_file(str(error))
         complain(str(error))
+        discard_empty_folder()
         return error.exit_code
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -96,6 +99,18 @@ def run_verb(config: DictConfig) -> int:
         complain(f"The run failed: {type(error).__name__}: {first} The traceback is in {log_file() or 'no file'}.")
         return 1
     return 0
+
+
+def discard_empty_folder() -> None:
+    """Remove the folder that Hydra has made for a run which was refused before it began."""
+    file = log_file()
+    if file is None or (file.parent / "run.json").exists() or not (file.parent / ".hydra").is_dir():
+        return
+    if {entry.name for entry in file.parent.iterdir()} <= {".hydra", file.name}:
+        shutil.rmtree(file.parent)
+        for parent in (file.parent.parent, file.parent.parent.parent):
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def log_file() -> Path | None:

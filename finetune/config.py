@@ -5,7 +5,7 @@ It decides what is a valid key; what the values mean is left to the parts that r
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import MISSING, DictConfig, OmegaConf
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.errors import ConfigError, nearest
+from finetune.errors import ConfigError, FinetuneError, nearest
 
 NAME_LENGTH = 60
 
@@ -233,15 +235,45 @@ def to_dict(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: A value is missing or refers to nothing.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ConfigError(f"{missing[0]} is not set. Type {missing[0]}=VALUE.")
+    check_missing(config)
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration cannot be resolved: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def check_missing(config: DictConfig) -> None:
+    """Check that every value that must be typed has been typed.
+
+    Raises:
+        ConfigError: One has not.
+    """
+    for key in _keys(config):
+        place, _, name = key.rpartition(".")
+        node = OmegaConf.select(config, place) if place else config
+        if OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
+            raise ConfigError(f"{key} is not set. Type {key}=VALUE.")
+
+
+def build(node: Mapping[str, Any], **options: Any) -> Any:
+    """Return what a node's `_target_` makes of its other keys and the options.
+
+    Raises:
+        FinetuneError: As the target raised it.
+        ConfigError: The target does not exist, or does not take these keys.
+    """
+    try:
+        return instantiate(dict(node), **options)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, FinetuneError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise cause from None
+        text = str(error.__cause__ or error).strip().splitlines()
+        raise ConfigError(f"{node.get('_target_')} cannot be used as configured: {text[0] if text else error}") from error
 
 
 # what may change when a run is continued: how it is run and recorded, not what is trained
@@ -304,6 +336,8 @@ def check_read(config: DictConfig) -> None:
     """
     if config.get("verb") == "evaluate":  # its data keys are those of the stored run, which checks them
         return
+    if "strategy" in config and not isinstance(config.strategy.get("phases"), ListConfig):
+        raise ConfigError("strategy.phases must be a list of phases. Write them in a file of conf/strategy, or choose strategy=NAME.")
     referred = set(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(config, resolve=False)))
     for place, known in READ.items():
         node = OmegaConf.select(config, place, throw_on_missing=False)

@@ -40,5 +40,6 @@ class MissingExtraError(ConfigError):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" with the choice nearest to `word`, or an empty string."""
     known = {choice.lower(): choice for choice in choices}
-    found = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    swapped = [choice for choice in known if sorted(choice) == sorted(word.lower())]
+    found = swapped or get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f" Did you mean '{known[found[0]]}'?" if found else ""

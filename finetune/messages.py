@@ -80,13 +80,14 @@ def own_dirs(arguments: Sequence[str]) -> list[str]:
 def known_keys(arguments: Sequence[str]) -> list[str]:
     """Return the groups, and the dotted names of all settings of the configuration without its value overrides."""
     parsed = get_args_parser().parse_known_args(list(arguments))[0]
-    groups = [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
+    config_name = parsed.config_name or "train"
+    groups = [folder.name for folder in conf_dir().iterdir() if folder.is_dir()] if config_name == "train" else []
     choices = [text for text in parsed.overrides if text.partition("=")[0] in groups]
     GlobalHydra.instance().clear()
     for overrides in (choices, []):
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                config = compose(parsed.config_name or "train", overrides)
+                config = compose(config_name, overrides)
         except (HydraException, OmegaConfBaseException):
             continue
         return [*groups, *dotted(config)]

@@ -30,8 +30,8 @@ def make_splits(table: ImageTable, *, val: float, test: float, seed: int, group:
 
     Args:
         table: The images.
-        val: Share of the images for validation.
-        test: Share of the images for the test.
+        val: Share for validation of the images that are divided: those without a split, or else those of train.
+        test: Likewise for the test.
         seed: Seeds the division.
         group: Column whose values must not stand on two sides; None for none.
 
@@ -93,8 +93,6 @@ def divide(table: ImageTable, pool: Sequence[int], wanted: dict[str, float], see
     strata: dict[str, list[list[int]]] = {}
     for rows, label in units_of(table, pool, group):
         strata.setdefault(label, []).append(rows)
-    total = len(table)
-    scale = total / max(1, len(pool)) if len(pool) < total else 1.0
     owed = dict.fromkeys(wanted, 0.0)
     taken: dict[int, str] = {}
     for label, units in sorted(strata.items()):
@@ -103,7 +101,7 @@ def divide(table: ImageTable, pool: Sequence[int], wanted: dict[str, float], see
         left = [units[index] for index in order]
         images = sum(map(len, units))
         for split, share in wanted.items():
-            owed[split] += images * min(0.9, share * scale)
+            owed[split] += images * share
             while len(left) > 1 and owed[split] >= 0.5 * len(left[-1]):
                 rows = left.pop()
                 owed[split] -= len(rows)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
+from finetune.config import build
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import verify
 from finetune.data.splits import make_splits
@@ -45,7 +45,7 @@ def load_table(data: Config, stored: Path) -> ImageTable:
         data: The config's data group.
         stored: The run's stored table; where it exists (a resumed run), its splits are used again.
     """
-    table: ImageTable = instantiate(data["source"])
+    table: ImageTable = build(data["source"])
     if stored.exists():
         return table.with_splits_of(stored)
     table = verify(table, data["unreadable"])
@@ -66,6 +66,9 @@ def load_network(model: Config, strategy: Strategy, table: ImageTable) -> Networ
 def load_images(config: Config, table: ImageTable, network: Network) -> ImageData:
     """Return the batches of images that the network's weights expect, augmented for training."""
     data = config["data"]
+    for key in ("batch_size", "eval_batch_size"):
+        if data[key] < 1:
+            raise ConfigError(f"data.{key}={data[key]} must be 1 or more.")
     return ImageData(
         table,
         network.spec,
@@ -118,7 +121,7 @@ def build_loss(config: Config, table: ImageTable) -> torch.nn.Module:
     if imbalance == "class_weights":
         targets = torch.from_numpy(table.targets()[table.rows("train")])
         options["class_weights"] = class_weights(targets, table.task, table.num_classes)
-    loss: torch.nn.Module = instantiate(config["loss"], **options)
+    loss: torch.nn.Module = build(config["loss"], **options)
     check_task(loss, table.task)
     return loss
 
@@ -126,11 +129,11 @@ def build_loss(config: Config, table: ImageTable) -> torch.nn.Module:
 def build_callbacks(entries: Mapping[str, Config | None], *extra: Callable[[], Callback]) -> Callable[[], Sequence[Callback]]:
     """Return a function that makes the configured callbacks anew, for each phase; an entry set to null is left out."""
 
-    def build() -> Sequence[Callback]:
-        configured = [instantiate(entry) for entry in entries.values() if entry]
+    def make_all() -> Sequence[Callback]:
+        configured = [build(entry) for entry in entries.values() if entry]
         return [*configured, *(make() for make in extra)]
 
-    return build
+    return make_all
 
 
 def build_tracker(run: Run, config: Config) -> Tracker | None:
@@ -157,5 +160,5 @@ def build_tracker(run: Run, config: Config) -> Tracker | None:
 def build_loggers(run: Run, config: Config, tracker: Tracker | None) -> list[Logger]:
     """Return the loggers of a run: the tracker's, and each further one of the logger group that has a target."""
     entries = (config["logger"] or {}).values()
-    others = [instantiate(entry, save_dir=str(run.path)) for entry in entries if entry and "_target_" in entry]
+    others = [build(entry, save_dir=str(run.path)) for entry in entries if entry and "_target_" in entry]
     return [*([tracker.logger] if tracker else []), *others]

@@ -49,7 +49,7 @@ from finetune.training.assembly import (
     load_table,
 )
 from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
-from finetune.training.fit import Place, Recipe, build_classifier, find_place, fit, predict_split
+from finetune.training.fit import Place, Recipe, build_classifier, find_place, fit, predict_split, rehearse
 from finetune.training.metrics import MetricsCallback
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
@@ -61,27 +61,27 @@ def train(cfg: DictConfig) -> None:
     """Train a classifier as configured, score it on the test split and write its run folder."""
     started = time.monotonic()
     quieten()
-    run, config = open_run(cfg)
+    run, config = locate_run(cfg)
+    pl.seed_everything(config["seed"], verbose=False)
+    table = load_table(config["data"], run.table_file)
+    strategy = build_strategy(config["strategy"])
+    network = load_network(config["model"], strategy, table)
+    recipe = build_recipe(config, table)
+    images = load_images(config, table, network)
+    rehearse(network, strategy, recipe, run.path)
     with recorded(run, config) as tracker:
-        pl.seed_everything(config["seed"], verbose=False)
-        table = load_table(config["data"], run.table_file)
-        strategy = build_strategy(config["strategy"])
-        network = load_network(config["model"], strategy, table)
-        recipe = build_recipe(config, table)
-        images = load_images(config, table, network)
         if is_first_rank():
             record_data(run, table)
             show_start(config, table, network, strategy, recipe)
         checkpoints = Checkpoints(run, config["monitor"], config["mode"])
         place = find_place(run.last_checkpoint, checkpoints, network)
-        history = open_history(run, place)
         fit(
             network,
             strategy,
             images,
             recipe,
             place=place,
-            metrics=MetricsCallback(table.task, table.num_classes, history, recipe.trainer.log_every),
+            metrics=MetricsCallback(table.task, table.num_classes, open_history(run, place), recipe.trainer.log_every),
             checkpoints=checkpoints,
             callbacks=build_callbacks(config["callbacks"] or {}, PhaseProgressBar),
             loggers=build_loggers(run, config, tracker),
@@ -98,20 +98,21 @@ def is_first_rank() -> bool:
     return int(rank_zero_only.rank) == 0  # type: ignore[attr-defined]
 
 
-def open_run(cfg: DictConfig) -> tuple[Run, dict[str, Any]]:
-    """Return the run's folder, new or continued, and its whole resolved configuration."""
+def locate_run(cfg: DictConfig) -> tuple[Run, dict[str, Any]]:
+    """Return the run's folder, new or continued, and its whole resolved configuration; nothing is written yet."""
     hydra = HydraConfig.get()
-    if cfg.resume is not None:
-        run = Run.open(Path(cfg.resume))
-        config = to_dict(resumed_config(run.config, list(hydra.overrides.task)))
-        if is_first_rank():
-            run.continue_with(sys.argv)
-        return run, config
-    config = to_dict(cfg)
-    folder = Path(hydra.runtime.output_dir)
-    if is_first_rank():
-        return Run.create(folder, config=config, command=sys.argv, seed=config["seed"]), config
-    return Run(folder), config
+    if cfg.resume is None:
+        return Run(Path(hydra.runtime.output_dir)), to_dict(cfg)
+    run = Run.open(Path(cfg.resume))
+    return run, to_dict(resumed_config(run.config, list(hydra.overrides.task)))
+
+
+def begin(run: Run, config: dict[str, Any]) -> None:
+    """Write the folder of a new run, or mark an interrupted one as running again."""
+    if run.record_file.exists():
+        run.continue_with(sys.argv)
+    else:
+        Run.create(run.path, config=config, command=sys.argv, seed=config["seed"])
 
 
 @contextmanager
@@ -124,6 +125,8 @@ def recorded(run: Run, config: dict[str, Any]) -> Iterator[Tracker | None]:
     def terminate(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)
 
+    if is_first_rank():
+        begin(run, config)
     previous = signal.signal(signal.SIGTERM, terminate)
     tracker = None
     status, code = "failed", 1
