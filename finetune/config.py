@@ -6,7 +6,6 @@ It decides what is a valid key; what the values mean is left to the parts that r
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,170 +15,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError, FinetuneError, nearest
+from finetune.schema import EvaluateConfig, PredictConfig, TrainConfig
 
 NAME_LENGTH = 60
-
-
-@dataclass
-class HeadConfig:
-    """Keys of model.head."""
-
-    kind: str = "linear"
-    hidden: int = 512
-    dropout: float = 0.0
-
-
-@dataclass
-class ModelConfig:
-    """Keys of the group model."""
-
-    name: str = MISSING
-    weights: str = "timm"
-    head: HeadConfig = field(default_factory=HeadConfig)
-    drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    in_chans: int = 3
-    image_size: int | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    interpolation: str | None = None
-    crop_pct: float | None = None
-    grad_checkpointing: bool = False
-
-
-@dataclass
-class PhaseConfig:
-    """Keys of an entry of strategy.phases."""
-
-    name: str = MISSING
-    train: str = MISSING
-    fraction: float = 1.0
-    epochs: int = 1
-    lr: float | None = None
-    head_lr: float = 1.0
-    layer_decay: float = 1.0
-    batchnorm: str = "frozen"
-    features: str = "none"
-    schedule: str | None = None
-    warmup: float | None = None
-
-
-@dataclass
-class AugmentConfig:
-    """Keys of the group augment."""
-
-    enabled: bool = True
-    crop_scale: list[float] = MISSING
-    crop_ratio: list[float] = MISSING
-    horizontal_flip: float = 0.0
-    vertical_flip: float = 0.0
-    color_jitter: float = 0.0
-    rand_augment: str | None = None
-    erase: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-
-
-@dataclass
-class OptimizerConfig:
-    """Keys of the group optimizer."""
-
-    name: str = MISSING
-    lr: float = 5e-4
-    weight_decay: float = 0.05
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class ScheduleConfig:
-    """Keys of the group schedule."""
-
-    kind: str = MISSING
-    warmup: float = 0.0
-    final: float = 0.0
-
-
-@dataclass
-class TrainerConfig:
-    """Keys of the group trainer."""
-
-    accelerator: str = "auto"
-    devices: Any = 1
-    strategy: str = "auto"
-    num_nodes: int = 1
-    precision: str = "32-true"
-    gradient_clip: float | None = 1.0
-    accumulate: int = 1
-    compile: bool = False
-    channels_last: bool = True
-    deterministic: bool = False
-    log_every: int = 10
-    limit_batches: int | None = None
-    threads: int | None = None
-
-
-@dataclass
-class TrainConfig:
-    """Keys of the root of the verb train; groups driven by a target are open here and checked by what they name."""
-
-    verb: str = "train"
-    seed: int = 0
-    name: str | None = None
-    runs: str = "runs"
-    tags: list[str] = field(default_factory=list)
-    group: str | None = None
-    monitor: str = "val/accuracy"
-    mode: str = "max"
-    resume: str | None = None
-    bootstrap: int = 1000
-    data: dict[str, Any] = field(default_factory=dict)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    strategy: dict[str, Any] = field(default_factory=dict)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    loss: dict[str, Any] = field(default_factory=dict)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    callbacks: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class EvaluateConfig:
-    """Keys of the root of the verb evaluate."""
-
-    verb: str = "evaluate"
-    run: str = "last"
-    runs: str = "runs"
-    split: str = "test"
-    data: dict[str, Any] = field(default_factory=dict)
-    bootstrap: int = 1000
-    batch_size: int | None = None
-    workers: int | None = None
-    device: str = "auto"
-    precision: str | None = None
-    seed: int | None = None
-
-
-@dataclass
-class PredictConfig:
-    """Keys of the root of the verb predict."""
-
-    verb: str = "predict"
-    run: str = "last"
-    runs: str = "runs"
-    input: str = MISSING
-    output: str | None = None
-    top_k: int = 5
-    unreadable: str = "error"
-    batch_size: int = 64
-    workers: int | None = None
-    device: str = "auto"
-    precision: str | None = None
 
 
 def conf_dir() -> Path:
@@ -197,6 +39,14 @@ def register() -> None:
     for name, schema in (("train", TrainConfig), ("evaluate", EvaluateConfig), ("predict", PredictConfig)):
         store.store(name=f"{name}_schema", node=schema)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("option_table", option_table, replace=True)
+
+
+def option_table() -> str:
+    """Return the groups with their options, a line each, for the help; files that others build on are left out."""
+    groups = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
+    options = [(group.name, sorted(file.stem for file in group.glob("*.yaml") if not file.stem.startswith("_"))) for group in groups]
+    return "\n".join(f"  {name:<11} {', '.join(names)}" for name, names in options)
 
 
 def run_name(*, _root_: DictConfig) -> str:
@@ -319,7 +169,7 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 # keys that code reads by name; any other key of these groups must be referred to, or nothing reads it
 READ = {
     "data": (
-        "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "image_size", "horizontal_flip",
+        "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "image_size", "horizontal_flip", "smallest_crop",
     ),
     "data.splits": ("val", "test", "seed", "group"),
     "strategy": ("name", "adapter", "phases"),

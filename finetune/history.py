@@ -5,12 +5,14 @@ It decides how rows reach the disk so that a killed run keeps what it logged; wh
 
 import csv
 import io
+import numbers
 from pathlib import Path
 from typing import Any
 
 from finetune.runs import write_atomic
 
 FIRST = ("step", "epoch", "phase")
+WORDS = ("phase",)
 
 
 class History:
@@ -21,8 +23,9 @@ class History:
     """
 
     def __init__(self, path: Path) -> None:
-        """Continue the file where it exists; a line torn by a kill is dropped."""
+        """Read the file where it exists; a line torn by a kill is left out, and gone from the file at the next row."""
         self.path = path
+        self.whole = False
         self.rows = self._load()
         self.columns = list(FIRST)
         for row in self.rows:
@@ -31,10 +34,12 @@ class History:
     def _load(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
-        text = self.path.read_text()
-        whole = text[: text.rfind("\n") + 1]
-        rows = list(csv.DictReader(io.StringIO(whole)))
-        return [row for row in rows if None not in row and None not in row.values()]
+        content = self.path.read_bytes()
+        lines = content[: content.rfind(b"\n") + 1]
+        rows = list(csv.DictReader(io.StringIO(lines.decode())))
+        kept = [row for row in rows if None not in row and None not in row.values()]
+        self.whole = bool(lines) and lines == content and kept == rows
+        return kept
 
     def _learn(self, row: dict[str, Any]) -> bool:
         new = [name for name in row if name not in self.columns]
@@ -45,10 +50,10 @@ class History:
         """Add a row; it is on the disk when this returns."""
         text = {name: _text(value) for name, value in row.items()}
         self.rows.append(text)
-        if self._learn(text) or not self.path.exists():
+        if self._learn(text) or not self.whole:
             self._rewrite()
             return
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(text)
             file.flush()
 
@@ -60,7 +65,10 @@ class History:
 
     def read(self) -> list[dict[str, Any]]:
         """Return the rows; numbers as numbers, empty cells left out."""
-        return [{name: _value(cell) for name, cell in row.items() if cell != ""} for row in self.rows]
+        return [
+            {name: cell if name in WORDS else _value(cell) for name, cell in row.items() if cell != ""}
+            for row in self.rows
+        ]
 
     def _rewrite(self) -> None:
         buffer = io.StringIO()
@@ -68,10 +76,13 @@ class History:
         writer.writeheader()
         writer.writerows(self.rows)
         write_atomic(self.path, buffer.getvalue())
+        self.whole = True
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        return repr(float(value))  # the shortest text that reads back as the same number
+    return "" if value is None else str(value)
 
 
 def _value(cell: str) -> Any:

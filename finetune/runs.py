@@ -6,13 +6,13 @@ left to the parts that produce them.
 
 import json
 import math
+import numbers
 import os
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,18 @@ import yaml
 
 from finetune.errors import ConfigError, RunError, nearest
 
-PACKAGES = ("finetune-images", "torch", "torchvision", "timm", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb")
+PACKAGES = (
+    "finetune-images",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch-lightning",
+    "torchmetrics",
+    "hydra-core",
+    "wandb",
+)
+# begins the name of a file that is being written
+PARTIAL = ".partial-"
 RUNNING, FINISHED, FAILED, INTERRUPTED, PRUNED = "running", "finished", "failed", "interrupted", "pruned"
 
 
@@ -29,21 +40,12 @@ RUNNING, FINISHED, FAILED, INTERRUPTED, PRUNED = "running", "finished", "failed"
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which replaces it when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -58,8 +60,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _finite(content: Any) -> Any:
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
+    if isinstance(content, numbers.Real) and not isinstance(content, numbers.Integral):
+        return float(content) if math.isfinite(content) else None
+    if isinstance(content, numbers.Integral) and not isinstance(content, bool):
+        return int(content)
     if isinstance(content, dict):
         return {str(key): _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -72,11 +76,33 @@ class Run:
 
     Attributes:
         path: The folder, absolute.
+        config_file: The resolved configuration.
+        record_file: What identifies the run and says how it stands.
+        history_file: The values of each epoch.
+        metrics_file: The final metrics with their intervals.
+        table_file: Which images are in which split.
+        checkpoints: The folder of checkpoints.
+        best_checkpoint: The checkpoint of the best epoch.
+        last_checkpoint: The checkpoint of the last epoch.
+        model_dir: The folder of the finished model.
+        log_file: The run's log.
+        report_file: The page about the run.
     """
 
     def __init__(self, path: Path) -> None:
         """Address a run's folder without looking at it; `open` checks that it is one."""
         self.path = Path(path).absolute()
+        self.config_file = self.path / "config.yaml"
+        self.record_file = self.path / "run.json"
+        self.history_file = self.path / "metrics.csv"
+        self.metrics_file = self.path / "metrics.json"
+        self.table_file = self.path / "table.parquet"
+        self.checkpoints = self.path / "checkpoints"
+        self.best_checkpoint = self.checkpoints / "best.ckpt"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.model_dir = self.path / "model"
+        self.log_file = self.path / "train.log"
+        self.report_file = self.path / "report.html"
 
     @classmethod
     def create(cls, path: Path, *, config: dict[str, Any], command: list[str], seed: int) -> "Run":
@@ -96,8 +122,9 @@ class Run:
         try:
             os.close(os.open(run.record_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
-            raise RunError(f"{run.path} already holds a run. Name another folder, or continue it: finetune resume={run.path}") from None
-        run.config_file.write_text("")
+            raise RunError(
+                f"{run.path} already holds a run. Name another folder, or continue it: finetune resume={run.path}"
+            ) from None
         write_atomic(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         record = {"id": uuid.uuid4().hex[:8], "status": RUNNING, "created": _now(), "command": command, "seed": seed}
         write_json(run.record_file, {**record, **_process(), "versions": versions(), "git": git_state()})
@@ -113,7 +140,9 @@ class Run:
         run = cls(path)
         if not run.record_file.is_file() or not run.config_file.is_file():
             siblings = [entry.name for entry in run.path.parent.glob("*")] if run.path.parent.is_dir() else []
-            raise ConfigError(f"{path} is not a run folder (it has no run.json and config.yaml).{nearest(run.path.name, siblings)}")
+            raise ConfigError(
+                f"{path} is not a run folder (it has no run.json and config.yaml).{nearest(run.path.name, siblings)}"
+            )
         return run
 
     @classmethod
@@ -134,72 +163,21 @@ class Run:
         runs = cls.all(root) if Path(root).is_dir() else []
         if reference == "last":
             if not runs:
-                raise ConfigError(f"There is no run below {Path(root).absolute()}. Train one first (finetune), or name its folder (run=PATH).")
+                below = Path(root).absolute()
+                raise ConfigError(f"There is no run below {below}. Train one (finetune), or name a folder (run=PATH).")
             return runs[-1]
         if os.sep in reference and not (Path(root) / reference).exists():
             return cls.open(Path(reference))
-        names = {name: run for run in runs for name in (run.path.name, str(run.record.get("id")), f"{run.path.parent.name}/{run.path.name}")}
-        matches = {run.path: run for name, run in names.items() if name.startswith(reference)}
+        names = [(name, run) for run in runs for name in _names(run, Path(root))]
+        exact = {run.path: run for name, run in names if name == reference}
+        matches = exact or {run.path: run for name, run in names if reference and name.startswith(reference)}
         if len(matches) == 1:
             return next(iter(matches.values()))
         if matches:
-            raise ConfigError(f"{len(matches)} runs are meant by '{reference}'. Name one by its folder: {', '.join(map(str, sorted(matches)[:3]))} …")
-        raise ConfigError(f"There is no run '{reference}' below {Path(root).absolute()}.{nearest(reference, [*names, 'last'])}")
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def record_file(self) -> Path:
-        """What identifies the run and says how it stands."""
-        return self.path / "run.json"
-
-    @property
-    def history_file(self) -> Path:
-        """The values of each epoch."""
-        return self.path / "metrics.csv"
-
-    @property
-    def metrics_file(self) -> Path:
-        """The final metrics with their intervals."""
-        return self.path / "metrics.json"
-
-    @property
-    def table_file(self) -> Path:
-        """Which images are in which split."""
-        return self.path / "table.parquet"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The checkpoint of the best epoch."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The checkpoint of the last epoch."""
-        return self.checkpoints / "last.ckpt"
-
-    @property
-    def model_dir(self) -> Path:
-        """The folder of the finished model."""
-        return self.path / "model"
-
-    @property
-    def log_file(self) -> Path:
-        """The run's log."""
-        return self.path / "train.log"
-
-    @property
-    def report_file(self) -> Path:
-        """The page about the run."""
-        return self.path / "report.html"
+            some = ", ".join(map(str, sorted(matches)[:3]))
+            raise ConfigError(f"'{reference}' means {len(matches)} runs ({some}, …). Type one's folder or id.")
+        near = nearest(reference, [*(name for name, _ in names), "last"])
+        raise ConfigError(f"There is no run '{reference}' below {Path(root).absolute()}.{near}")
 
     def predictions_file(self, split: str) -> Path:
         """Return where the predictions of a split lie."""
@@ -209,14 +187,21 @@ class Run:
     def record(self) -> dict[str, Any]:
         """The content of run.json."""
         try:
-            return dict(json.loads(self.record_file.read_text()))
+            return dict(json.loads(self.record_file.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        return dict(yaml.safe_load(self.config_file.read_text()))
+        """The resolved configuration.
+
+        Raises:
+            RunError: The file is no configuration; the run was killed as it began, or the file was changed.
+        """
+        try:
+            return dict(yaml.safe_load(self.config_file.read_text(encoding="utf-8")))
+        except (TypeError, ValueError, yaml.YAMLError) as error:
+            raise RunError(f"{self.config_file} cannot be read as a configuration. Start the run anew.") from error
 
     @property
     def status(self) -> str:
@@ -230,7 +215,9 @@ class Run:
         record = self.record
         if record.get("host") != os.uname().nodename:
             return record.get("status") == RUNNING
-        return record.get("process_started") is not None and record["process_started"] == _process_start(int(record["pid"]))
+        return record.get("process_started") is not None and record["process_started"] == _process_start(
+            int(record["pid"])
+        )
 
     def update(self, **fields: Any) -> None:
         """Change fields of run.json."""
@@ -244,15 +231,33 @@ class Run:
         """
         status = self.status
         if status == FINISHED:
-            raise ConfigError(f"The run {self.path} is finished, there is nothing to resume. Look at it with: finetune evaluate run={self.path}")
+            hint = f"Look at it with: finetune evaluate run={self.path}"
+            raise ConfigError(f"The run {self.path} is finished, there is nothing to resume. {hint}")
         if status == RUNNING:
-            raise ConfigError(f"The run {self.path} is still running (process {self.record.get('pid')}). Stop it first, or wait for it.")
+            raise ConfigError(self._still_running())
+        for leftover in self.path.rglob(f"{PARTIAL}*"):
+            leftover.unlink()
         resumed = [*self.record.get("resumed", []), {"at": _now(), "command": command}]
         self.update(status=RUNNING, resumed=resumed, **_process())
 
+    def _still_running(self) -> str:
+        record = self.record
+        place = f"process {record.get('pid')} on {record.get('host')}"
+        if record.get("host") == os.uname().nodename:
+            return f"The run {self.path} is still running ({place}). Stop it first, or wait for it."
+        hint = f'If it is gone, set "status": "interrupted" in {self.record_file}'
+        return f"The run {self.path} is recorded as running on another machine ({place}). {hint}"
+
+
+def _names(run: Run, root: Path) -> list[str]:
+    """Return what a run may be called: its folder's name, its path below the root, its id."""
+    identity = run.record.get("id")
+    below = run.path.relative_to(root.absolute()).as_posix()
+    return [run.path.name, below, *([str(identity)] if identity else [])]
+
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _process() -> dict[str, Any]:

@@ -3,11 +3,15 @@
 It decides how a run is opened, continued, linked with its folder and closed; which values are logged is the callbacks'.
 """
 
+import logging
+import math
 import netrc
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import wandb
@@ -15,14 +19,20 @@ from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
 from finetune.errors import ConfigError, RunError, nearest
+from finetune.history import History
 from finetune.runs import Run
 
-Mode = Literal["auto", "online", "offline", "disabled"]
+log = logging.getLogger(__name__)
+
 MODES = ("auto", "online", "offline", "disabled")
-CHECKPOINTS = ("none", "best", "best_and_last")
-NAME_LENGTH = 128
+CHECKPOINTS = {"none": (), "best": ("best",), "best_and_last": ("best", "last")}
+NAME_LENGTH, TAG_LENGTH = 128, 64
+OFFLINE = "or set logger.wandb.mode=offline and upload later with wandb sync."
 STEP = "trainer/global_step"
-# values of which less is better
+VALIDATED = (
+    "loss", "accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_micro", "exact_match",
+    "roc_auc", "average_precision", "calibration_error",
+)  # fmt: skip
 LOWER_IS_BETTER = ("loss", "calibration_error")
 
 
@@ -36,25 +46,32 @@ class Tracker:
         folder: Where its files are until they are uploaded.
     """
 
-    def __init__(self, tracked: "wandb.Run", run: Run, checkpoints: str) -> None:
-        """Link an open W&B run with its folder."""
+    def __init__(self, tracked: "wandb.Run", run: Run, checkpoints: str, best_of: Mapping[str, str]) -> None:
+        """Link an open W&B run with its folder.
+
+        Args:
+            tracked: The W&B run.
+            run: The folder.
+            checkpoints: Which are uploaded: none, best or best_and_last.
+            best_of: Of which values the summary holds the best, and whether that is the max or the min.
+        """
         self.tracked = tracked
         self.run = run
         self.checkpoints = checkpoints
-        self.logger = WandbLogger(experiment=tracked)
+        self.best_of = best_of
+        self.logger = WandbLogger(experiment=tracked, save_dir=run.path)
         self.id = str(tracked.id)
-        self.offline = bool(tracked.offline)
-        self.url = None if self.offline else tracked.url
+        self.url = None if tracked.offline else tracked.url
         self.folder = Path(tracked.dir).parent
         self.finished = False
 
     @property
     def how_to_view(self) -> str:
-        """One line saying where the run can be looked at."""
+        """One line saying where the run can be looked at, and how it is uploaded."""
         if self.url:
             return f"W&B: {self.url}"
-        folder = _relative(self.folder)
-        return f"W&B offline: look at it with `wandb leet {folder}`, upload it with `wandb sync {folder}`"
+        folder = shlex.quote(_relative(self.folder.parent))
+        return f"W&B offline: look at it with `wandb leet {folder}`, upload it with `wandb sync {folder}/offline-run-*`"
 
     def log_summary(self, values: dict[str, Any]) -> None:
         """Set final values, such as the test scores, beside the history."""
@@ -62,16 +79,17 @@ class Tracker:
 
     def log_images(self, images: Sequence[tuple[Path | Image.Image, str]], key: str) -> None:
         """Upload images with captions; only ever called when the user asked for it."""
-        self.tracked.log({key: [wandb.Image(image if isinstance(image, Image.Image) else str(image), caption=text) for image, text in images]})
+        shown = [(image if isinstance(image, Image.Image) else str(image), caption) for image, caption in images]
+        self.tracked.log({key: [wandb.Image(image, caption=caption) for image, caption in shown]})
 
     def upload_checkpoints(self) -> None:
-        """Add the checkpoints that are there, as one artifact of the type model each."""
-        wanted = {"none": (), "best": ("best",), "best_and_last": ("best", "last")}[self.checkpoints]
-        for alias in wanted:
+        """Add the checkpoints that are there, each as a version of the run's model."""
+        for alias in CHECKPOINTS[self.checkpoints]:
             file = self.run.checkpoints / f"{alias}.ckpt"
             if file.exists():
-                artifact = wandb.Artifact(f"model-{self.id}", type="model", metadata={"run_folder": str(self.run.path), "checkpoint": alias})
-                artifact.add_file(str(file), name=file.name)
+                metadata = {"run_folder": str(self.run.path), "checkpoint": alias}
+                artifact = wandb.Artifact(f"model-{self.id}", type="model", metadata=metadata)
+                artifact.add_file(str(file), name=file.name, skip_cache=True)
                 self.tracked.log_artifact(artifact, aliases=[alias])
 
     def finish(self, exit_code: int) -> None:
@@ -79,9 +97,25 @@ class Tracker:
         if self.finished:
             return
         self.finished = True
-        os.environ["WANDB_DATA_DIR"] = str(self.run.path / "wandb")
-        self.upload_checkpoints()
-        self.tracked.finish(exit_code=exit_code)
+        with own_environment(self.run):
+            try:
+                self.upload_checkpoints()
+                self._keep_best()
+                self.run.update(wandb={**self.run.record["wandb"], "next_step": self.tracked.step})
+            except OSError as error:
+                log.warning("W&B lacks the checkpoints or the best values of this run: %s", error)
+            finally:
+                self.tracked.finish(exit_code=exit_code)
+
+    def _keep_best(self) -> None:
+        """Let the summary of a continued run know the epochs before; the client only knows its own."""
+        if not self.run.record.get("resumed"):
+            return
+        rows = History(self.run.history_file).read()
+        for name, which in self.best_of.items():
+            values = [row[name] for row in rows if name in row and math.isfinite(row[name])]
+            if values:
+                self.tracked.summary[name] = {which: max(values) if which == "max" else min(values)}
 
 
 def start_wandb(
@@ -98,15 +132,15 @@ def start_wandb(
     monitor: str,
     mode_of_monitor: str,
     checkpoints: str,
-) -> Tracker:
-    """Open a W&B run for a run folder, or continue the one it had.
+) -> Tracker | None:
+    """Open a W&B run for a run folder, or continue the one it had; return None where W&B is disabled.
 
     Args:
-        run: The run's folder; all files of the tracker are in it, so that a moved folder can still be uploaded.
+        run: The run's folder, which all of the client's files go to.
         config: The whole resolved configuration.
         project: W&B project; WANDB_PROJECT comes before it.
         entity: User or team; None for the default.
-        mode: auto (online if logged in), online, offline or disabled; WANDB_MODE comes before auto.
+        mode: auto (online if logged in), online, offline or disabled; WANDB_MODE decides what auto is.
         name: Shown in W&B, cut at 128 characters.
         group: Runs that belong together.
         job_type: train, eval or sweep.
@@ -117,75 +151,148 @@ def start_wandb(
 
     Raises:
         ConfigError: An option is not known, or online is asked for without being logged in.
-        RunError: The server cannot be reached.
+        RunError: The server cannot be reached or refuses the run.
     """
-    for key, value, choices in (("mode", mode, MODES), ("checkpoints", checkpoints, CHECKPOINTS)):
-        if value not in choices:
-            raise ConfigError(f"logger.wandb.{key}={value} is not known. Use {', '.join(choices)}.{nearest(value, choices)}")
-    resolved = resolve_mode(mode)
-    known = (run.record.get("wandb") or {}).get("id")
-    identity = known or f"{run.record['id']}{os.urandom(2).hex()}"
-    folder = run.path / "wandb"
-    folder.mkdir(exist_ok=True)
-    os.environ["WANDB_DATA_DIR"] = str(folder)
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    try:
-        tracked = wandb.init(
+    check_options(mode, checkpoints, tags)
+    with own_environment(run):
+        resolved = resolve_mode(mode)
+        if resolved == "disabled":
+            return None
+        known = run.record.get("wandb") or {}
+        tracked = open_wandb_run(
             project=os.environ.get("WANDB_PROJECT") or project,
             entity=os.environ.get("WANDB_ENTITY") or entity,
-            id=identity,
+            id=known.get("id") or f"{run.record['id']}{os.urandom(2).hex()}",
             name=name[:NAME_LENGTH],
             group=group,
             job_type=job_type,
             tags=list(tags),
             config={**config, "run_folder": str(run.path)},
             dir=str(run.path),
-            mode=resolved,  # type: ignore[arg-type]
+            mode=resolved,
             resume="allow" if known and resolved == "online" else None,
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", quiet=True),
         )
-    except wandb.errors.UsageError as error:
-        raise ConfigError(f"W&B refuses to start online: {_first(error)} Log in (wandb login), or set logger.wandb.mode=offline.") from error
-    except (wandb.errors.CommError, wandb.errors.Error) as error:
-        raise RunError(f"The W&B server cannot be reached: {_first(error)} Set logger.wandb.mode=offline and upload later with wandb sync.") from error
-    define_metrics(tracked, monitor, mode_of_monitor)
-    tracker = Tracker(tracked, run, checkpoints)
-    run.update(wandb={"id": tracker.id, "url": tracker.url, "folder": str(tracker.folder.relative_to(run.path)) if tracker.folder.is_relative_to(run.path) else None, "mode": resolved})
+    tracker = Tracker(tracked, run, checkpoints, define_metrics(tracked, monitor, mode_of_monitor))
+    folder = tracker.folder.relative_to(run.path)
+    link = {"id": tracker.id, "url": tracker.url, "folder": str(folder), "mode": resolved}
+    run.update(wandb={**link, "first_step": continue_steps(tracked, run, known)})
     return tracker
 
 
-def define_metrics(tracked: "wandb.Run", monitor: str, mode: str) -> None:
-    """Let the summary hold the best of each validation value, not the last."""
+def check_options(mode: str, checkpoints: str, tags: Sequence[str]) -> None:
+    """Check the options that the client would refuse late or not at all.
+
+    Raises:
+        ConfigError: One is wrong.
+    """
+    for key, value, choices in (("mode", mode, MODES), ("checkpoints", checkpoints, tuple(CHECKPOINTS))):
+        if value not in choices:
+            near = nearest(value, choices)
+            raise ConfigError(f"logger.wandb.{key}={value} is not known. Use {', '.join(choices)}.{near}")
+    for tag in tags:
+        if not 1 <= len(tag) <= TAG_LENGTH:
+            raise ConfigError(f"A tag has 1 to {TAG_LENGTH} characters, and '{tag}' has {len(tag)}. Change tags=[…].")
+
+
+def open_wandb_run(**options: Any) -> "wandb.Run":
+    """Open a W&B run, with the client's errors as ours.
+
+    Raises:
+        ConfigError: The key or an option is refused.
+        RunError: The server cannot be reached or refuses the run.
+    """
+    try:
+        return wandb.init(**options)
+    except wandb.errors.AuthenticationError as error:
+        raise ConfigError(f"W&B refuses the key: {_first(error)} Log in (wandb login --relogin), {OFFLINE}") from error
+    except wandb.errors.UsageError as error:
+        raise ConfigError(f"W&B refuses the run: {_first(error)} Change logger.wandb, {OFFLINE}") from error
+    except wandb.errors.Error as error:
+        server = wandb.setup().settings.base_url
+        raise RunError(f"The W&B server {server} gives no run: {_first(error)} Try again, {OFFLINE}") from error
+
+
+@contextmanager
+def own_environment(run: Run) -> Iterator[None]:
+    """Keep the client's files in the run's folder while a block runs, then leave the environment as it was.
+
+    Without this, checkpoints that wait to be uploaded and the client's logs are in the user's home, and the next run
+    of the same process would inherit the folder of this one.
+    """
+    folder = run.path / "wandb"
+    folder.mkdir(parents=True, exist_ok=True)
+    before = _client_variables()
+    os.environ.update(WANDB_DATA_DIR=str(folder), WANDB_CACHE_DIR=str(folder / "cache"))
+    for name, value in (("WANDB_ERROR_REPORTING", "false"), ("WANDB_SILENT", "true")):
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        for name in _client_variables():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _client_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+
+
+def continue_steps(tracked: "wandb.Run", run: Run, known: Mapping[str, Any]) -> int:
+    """Let the steps of a continued run go on where they were and return the first; a server knows it by itself."""
+    if tracked.starting_step:
+        return int(tracked.starting_step)
+    rows = len(History(run.history_file).rows)
+    # a run that was killed could not say where it was: each row of its history was a step
+    step = int(known.get("next_step", known.get("first_step", 0) + rows)) if known else 0
+    if step:
+        tracked.log({}, step=step, commit=False)
+    return step
+
+
+def define_metrics(tracked: "wandb.Run", monitor: str, mode: str) -> dict[str, str]:
+    """Let the summary hold the best of each validation value, not the last; return which is best, max or min."""
+    best_of = {f"val/{name}": "min" if name in LOWER_IS_BETTER else "max" for name in VALIDATED}
+    best_of[monitor] = mode
     tracked.define_metric(STEP)
     tracked.define_metric("*", step_metric=STEP, step_sync=True)
-    names = ["loss", "accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_micro"]
-    names += ["exact_match", "roc_auc", "average_precision", "calibration_error"]
-    for name in names:
-        best = "min" if name in LOWER_IS_BETTER else "max"
-        tracked.define_metric(f"val/{name}", summary=mode if f"val/{name}" == monitor else best, step_metric=STEP, step_sync=True)
+    for name, best in best_of.items():
+        tracked.define_metric(name, summary=best, step_metric=STEP, step_sync=True)
+    return best_of
 
 
 def resolve_mode(mode: str) -> str:
-    """Return online, offline or disabled: what WANDB_MODE says, else online exactly if the user is logged in."""
-    if mode != "auto":
-        return mode
-    said = os.environ.get("WANDB_MODE")
-    if said in ("online", "offline", "disabled"):
-        return said
-    return "online" if is_logged_in() else "offline"
+    """Return online, offline or disabled; auto is what WANDB_MODE says, else online exactly if the user is logged in.
+
+    Raises:
+        ConfigError: Online is asked for without being logged in, or WANDB_MODE is not known.
+    """
+    said = os.environ.get("WANDB_MODE", "") if mode == "auto" else mode
+    if not said:
+        return "online" if is_logged_in() else "offline"
+    if said not in MODES[1:]:
+        raise ConfigError(f"WANDB_MODE={said} is not known. Use {', '.join(MODES[1:])}.{nearest(said, MODES[1:])}")
+    if said == "online" and not is_logged_in():
+        raise ConfigError(f"W&B is to be online, but there is no key for it. Log in (wandb login), {OFFLINE}")
+    return said
 
 
 def is_logged_in() -> bool:
-    """Return whether there is a key for the W&B server: in the environment, or from `wandb login`."""
-    if os.environ.get("WANDB_API_KEY"):
+    """Return whether there is a key for the W&B server: in the environment, in its settings, or from `wandb login`."""
+    settings = wandb.setup().settings
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or settings.api_key:
         return True
-    host = urlsplit(str(wandb.Settings().base_url)).hostname or ""
-    file = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    server = str(settings.base_url)
+    hosts = [urlsplit(server).netloc]
+    if server == str(wandb.Settings().base_url):
+        hosts.append("api.wandb.ai")  # the key of the public server is stored under this name, whatever its address
+    file = Path(os.environ.get("NETRC") or Path.home() / ".netrc").expanduser()
     try:
-        return netrc.netrc(str(file)).authenticators(host) is not None
+        known = netrc.netrc(str(file))
     except (OSError, netrc.NetrcParseError):
         return False
+    return any(known.authenticators(host) is not None for host in hosts)
 
 
 def _first(error: BaseException) -> str:

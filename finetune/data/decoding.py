@@ -5,7 +5,6 @@ It decides how modes are converted and what counts as unreadable; what follows f
 
 import io
 import logging
-import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
-from finetune.data.table import ImageTable, digest
+from finetune.data.table import ImageTable, cores, digest, objects
 from finetune.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
@@ -25,9 +24,32 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 POLICIES = ("error", "skip")
 # what PIL's readers raise on damaged files
 UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
-    MemoryError, NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError,
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
+    MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# more images than are checked in a few seconds
+MANY = 20_000
+
+
+class UnreadableError(DataError):
+    """An image cannot be read.
+
+    A worker process hands an error on as the text of its traceback; the message here is its last line, so that it
+    reads the same wherever the image was read.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Keep the message itself of a traceback."""
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
 
 
 def to_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -43,27 +65,50 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
         ConfigError: Another number of channels is asked for.
     """
     if channels not in MODES:
-        raise ConfigError(f"Images can be read with 1, 3 or 4 channels, not {channels}. Set model.in_chans to one of them.")
-    image = ImageOps.exif_transpose(image)
+        raise ConfigError(
+            f"Images can be read with 1, 3 or 4 channels, not {channels}. Set model.in_chans to one of them."
+        )
+    image = upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_eight_bits(image)
-    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if image.mode == "La":
+        image = image.convert("LA")
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
     if not transparent or channels == 4:
-        return image.convert(MODES[channels])
+        return image if image.mode == MODES[channels] and not transparent else image.convert(MODES[channels])
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image).convert(MODES[channels])
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF orientation says; EXIF data that cannot be read say nothing."""
+    image.load()
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (SyntaxError, ValueError, TypeError, LookupError, EOFError, OSError, struct.error):
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return a grey image of 8 bits: 16-bit values divided by 257, others by their own range where they exceed it."""
+    """Return a grey image of 8 bits.
+
+    Values of 16 bits are divided by 257, also in a mode of 32 bits; real numbers from 0 to 1 are multiplied by 255.
+    What then still lies outside 0 to 255 is scaled by the image's own range; NaN counts as the lowest value.
+    """
     values = np.asarray(image).astype(np.float64)
-    if image.mode == "F" and values.size and 0.0 <= values.min() and values.max() <= 1.0:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise ValueError("it holds no number")
+    low, high = float(finite.min()), float(finite.max())
+    values = np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high)
+    if image.mode == "F" and low >= 0 and high <= 1:
         values = values * 255.0
-    elif image.mode.startswith("I;16") or (values.size and 0 <= values.min() and 255 < values.max() <= 65535):
+    elif image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and 255 < high <= 65535):
         values = values / 257.0
-    elif values.size and (values.min() < 0 or values.max() > 255):
-        values = (values - values.min()) * (255.0 / (values.max() - values.min()))
+    elif low < 0 or high > 255:
+        values = (values - low) * (255.0 / max(high - low, np.finfo(np.float64).tiny))
     return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
@@ -85,11 +130,13 @@ def decode(source: bytes | Path, channels: int, *, name: str, draft: bool = Fals
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError
             if draft:
-                image.draft("RGB", (image.width // 8, image.height // 8))
+                image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
             return to_channels(image, channels)
     except UNREADABLE as error:
-        raise DataError(f"{name} cannot be read: {reason(error)}. Remove it, or set data.unreadable=skip.") from error
+        raise UnreadableError(
+            f"{name} cannot be read: {reason(error)}. Restore it, or start a run without it (data.unreadable=skip)."
+        ) from error
 
 
 def reason(error: BaseException) -> str:
@@ -97,7 +144,9 @@ def reason(error: BaseException) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible decompression bomb"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image that PIL knows, or empty"
+        return "empty, or not an image that PIL knows"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
 
 
@@ -137,7 +186,7 @@ class ArrayStore:
 
 
 def verify(table: ImageTable, unreadable: str) -> ImageTable:
-    """Decode every image once and note its digest, so that nothing unreadable is met later.
+    """Read and decode every image once, on all cores, and note its digest, so that nothing unreadable is met later.
 
     Args:
         table: The images.
@@ -149,36 +198,33 @@ def verify(table: ImageTable, unreadable: str) -> ImageTable:
     """
     if unreadable not in POLICIES:
         raise ConfigError(f"data.unreadable={unreadable} is not known. Use error or skip.{nearest(unreadable, POLICIES)}")
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(lambda path: _check(table, path), table.frame["path"]))
-    bad = [(name, problem) for name, (_, problem) in zip(table.frame["id"], found, strict=True) if problem]
+    if len(table) > MANY:
+        log.info("Checking that %s images can be read.", f"{len(table):,}")
+    Image.init()  # its table of formats is not made for several threads at once
+    with ThreadPoolExecutor(cores()) as pool:
+        found = list(pool.map(lambda path: _check(table, path), table.frame["path"].tolist()))
+    ids = table.frame["id"].tolist()
+    bad = [(name, problem) for name, (_, problem) in zip(ids, found, strict=True) if problem]
     if bad:
         listed = "; ".join(f"{name}: {problem}" for name, problem in bad[:3])
         message = f"{len(bad):,} of {len(table):,} images cannot be read (first: {listed})."
-        if unreadable == "error" or len(bad) == len(table):
+        if len(bad) == len(table):
+            raise DataError(f"{message} There is nothing to train on: restore them.")
+        if unreadable == "error":
             raise DataError(f"{message} Remove them, or set data.unreadable=skip.")
         log.warning("%s They are left out.", message)
-    frame = table.frame.assign(digest=pd_object([content for content, _ in found]))
-    readable = [problem is None for _, problem in found]
-    skipped = (*table.skipped, *(name for name, _ in bad))
-    return replace(table, frame=frame[readable].reset_index(drop=True), skipped=skipped)
-
-
-def pd_object(values: list[str | None]) -> npt.NDArray[np.object_]:
-    """Return values as an object column, so that None stays None."""
-    return np.array(values, dtype=object)
+    rows = [row for row, (_, problem) in enumerate(found) if problem is None]
+    frame = table.frame.iloc[rows].reset_index(drop=True)
+    frame = frame.assign(digest=objects([found[row][0] for row in rows]))
+    return replace(table, frame=frame, skipped=(*table.skipped, *(name for name, _ in bad)))
 
 
 def _check(table: ImageTable, path: str) -> tuple[str | None, str | None]:
     """Return the digest of an image, or why it cannot be read."""
     try:
         content = table.store.content(path)
-        if isinstance(table.store, FileStore):
+        if not isinstance(table.store, ArrayStore):
             decode(content, 3, name=path, draft=True)
-        else:
-            table.store.read(path, 3)
-    except DataError as error:
+    except (DataError, OSError) as error:
         return None, reason(error.__cause__ or error)
-    except OSError as error:
-        return None, reason(error)
     return digest(content), None

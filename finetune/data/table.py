@@ -6,7 +6,11 @@ tensors is left to its neighbours.
 
 import hashlib
 import json
+import logging
+import os
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,6 +25,8 @@ from PIL import Image
 from finetune.errors import DataError
 from finetune.runs import replacing
 
+log = logging.getLogger(__name__)
+
 Task = Literal["multiclass", "multilabel"]
 SPLITS = ("train", "val", "test")
 COLUMNS = ("id", "path", "label", "split", "digest")
@@ -33,7 +39,7 @@ class ImageStore(Protocol):
         """Return the image with 1, 3 or 4 channels, upright, or raise DataError naming it."""
 
     def content(self, path: str) -> bytes:
-        """Return the bytes that the image's digest is made of."""
+        """Return the bytes that the image's digest is made of, or raise OSError or DataError."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class ImageTable:
     Attributes:
         frame: One row per image: id, path, label (a name, or a tuple of names where an image has several), split
             (train, val, test or None), digest (of the content, None before it was checked), and the group columns.
-        labels: All label names of the whole table; a label's number is its position.
+        labels: All label names of the whole table, sorted; a label's number is its position.
         task: multiclass (one label per image) or multilabel (any number).
         store: Reads the pixels.
         groups: Names of the group columns.
@@ -68,44 +74,54 @@ class ImageTable:
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Return the row numbers of a split."""
-        return np.flatnonzero((self.frame["split"] == split).to_numpy()).astype(np.int64)
+        return np.flatnonzero((self.frame["split"] == split).to_numpy(dtype=bool)).astype(np.int64)
+
+    def names(self) -> list[tuple[str, ...]]:
+        """Return the labels of each image, as a tuple also where it has just one."""
+        labels = self.frame["label"].tolist()
+        return [(label,) for label in labels] if self.task == "multiclass" else [tuple(label) for label in labels]
 
     def targets(self) -> npt.NDArray[Any]:
         """Return class numbers (N,) int64, or multi-hot vectors (N, K) float32."""
         number = {label: index for index, label in enumerate(self.labels)}
         if self.task == "multiclass":
-            return self.frame["label"].map(number).to_numpy(dtype=np.int64)
+            return np.array([number[label] for label in self.frame["label"].tolist()], dtype=np.int64)
         targets = np.zeros((len(self), len(self.labels)), dtype=np.float32)
-        for row, names in enumerate(self.frame["label"]):
+        for row, names in enumerate(self.names()):
             targets[row, [number[name] for name in names]] = 1.0
         return targets
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images of each label in each split."""
-        counts: dict[str, dict[str, int]] = {}
-        for split, label in zip(self.frame["split"], self.frame["label"], strict=True):
+        counts: dict[str, dict[str, int]] = {split: dict.fromkeys(self.labels, 0) for split in SPLITS}
+        for split, names in zip(self.frame["split"].tolist(), self.names(), strict=True):
             found = counts.setdefault(str(split), dict.fromkeys(self.labels, 0))
-            for name in (label,) if self.task == "multiclass" else label:
+            for name in names:
                 found[name] += 1
         return counts
 
     def sizes(self) -> dict[str, int]:
         """Return the number of images in each split."""
-        found = Counter(self.frame["split"])
+        found = Counter(self.frame["split"].tolist())
         return {split: found.get(split, 0) for split in SPLITS}
 
     def fingerprint(self) -> str:
         """Return a digest of ids, labels, splits and contents, the same whatever the order of rows."""
-        columns = ["id", "label", "split", "digest"]
-        lines = sorted(json.dumps([str(value) for value in row]) for row in self.frame[columns].itertuples(index=False))
-        return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+        columns = (_plain(self.frame[name]) for name in ("id", "label", "split", "digest"))
+        lines = sorted(json.dumps(row) for row in zip(*columns, strict=True))
+        return digest("\n".join(lines).encode())
 
     def save(self, path: Path) -> None:
         """Write all but the pixels to a Parquet file."""
-        table = pa.Table.from_pandas(self.frame, preserve_index=False)
+        types = dict.fromkeys(COLUMNS, pa.string())
+        if self.task == "multilabel":
+            types["label"] = pa.list_(pa.string())
+        columns = {
+            name: pa.array(_plain(self.frame[name]), types.get(name)) for name in (*COLUMNS, *self.groups)
+        }
         meta = {"labels": self.labels, "task": self.task, "groups": self.groups, "skipped": self.skipped}
         with replacing(path) as temporary:
-            pq.write_table(table.replace_schema_metadata({"finetune": json.dumps(meta)}), temporary)
+            pq.write_table(pa.table(columns).replace_schema_metadata({"finetune": json.dumps(meta)}), temporary)
 
     def with_splits_of(self, path: Path) -> "ImageTable":
         """Return this source's images exactly as a run has stored them: same rows, splits and vocabulary.
@@ -117,33 +133,47 @@ class ImageTable:
             DataError: Images of the stored table are gone, have another label, or another content.
         """
         saved, meta = read_saved(path)
-        known = self.frame.set_index("id")
-        gone = [name for name in saved["id"] if name not in known.index]
+        row_of = {name: row for row, name in enumerate(self.frame["id"].tolist())}
+        ids = saved["id"].tolist()
+        gone = [name for name in ids if name not in row_of]
         if gone:
             raise DataError(
-                f"{len(gone):,} of the run's {len(saved):,} images are gone (first: {gone[0]}). "
+                f"{len(gone):,} of the run's {len(ids):,} images are gone (first: {gone[0]}). "
                 "Bring them back, or name where they are now (data.root=...)."
             )
-        paths = known.loc[saved["id"], "path"].tolist()
-        saved = saved.assign(path=paths)
+        rows = [row_of[name] for name in ids]
+        check_labels(saved, self.frame["label"].iloc[rows].tolist())
+        added = set(row_of).difference(ids, meta["skipped"])
+        if added:
+            log.warning("%d images are new since the run began and are left out (first: %s).", len(added), min(added))
+        paths = self.frame["path"].iloc[rows].tolist()
         table = replace(
             self,
-            frame=saved,
+            frame=saved.assign(path=objects(paths)),
             labels=tuple(meta["labels"]),
+            task=meta["task"],
             groups=tuple(meta["groups"]),
             skipped=tuple(meta["skipped"]),
         )
-        table.check_contents()
+        try:
+            table.check_contents()
+        except OSError as error:
+            raise DataError(f"An image of the run cannot be read: {error}. Bring it back to resume the run.") from error
         return table
 
     def check_contents(self) -> None:
-        """Check that the images are those whose digests the table holds.
+        """Check that the images are those whose digests the table holds; each file is read once, by all cores.
 
         Raises:
             DataError: Some have changed.
+            OSError: One cannot be read.
         """
-        pairs = zip(self.frame["id"], self.frame["path"], self.frame["digest"], strict=True)
-        changed = [name for name, path, found in pairs if isinstance(found, str) and digest(self.store.content(path)) != found]
+        known = [row for row, found in enumerate(self.frame["digest"].tolist()) if isinstance(found, str)]
+        frame = self.frame.iloc[known]
+        with ThreadPoolExecutor(cores()) as pool:
+            now = pool.map(lambda path: digest(self.store.content(path)), frame["path"].tolist())
+            triples = zip(frame["id"].tolist(), frame["digest"].tolist(), now, strict=True)
+            changed = [name for name, before, found in triples if before != found]
         if changed:
             raise DataError(
                 f"{len(changed):,} of the run's {len(self):,} images have changed since (first: {changed[0]}). "
@@ -151,16 +181,61 @@ class ImageTable:
             )
 
 
+def check_labels(saved: pd.DataFrame, now: Sequence[Any]) -> None:
+    """Check that images have the labels that a run has stored.
+
+    Raises:
+        DataError: Some have others.
+    """
+    pairs = zip(saved["id"].tolist(), saved["label"].tolist(), now, strict=True)
+    changed = [(name, before, label) for name, before, label in pairs if before != label]
+    if changed:
+        name, before, label = changed[0]
+        raise DataError(
+            f"{len(changed):,} of the run's {len(saved):,} images have another label now (first: {name}, {before} then "
+            f"and {label} now). Restore the labels, or start a new run."
+        )
+
+
 def read_saved(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the rows and the vocabulary of a stored table."""
-    table = pq.read_table(path)
-    meta = json.loads(table.schema.metadata[b"finetune"])
-    frame = table.to_pandas()
+    """Return the rows and the vocabulary of a stored table.
+
+    Raises:
+        DataError: The file is none.
+    """
+    try:
+        table = pq.read_table(path)
+        meta = json.loads((table.schema.metadata or {})[b"finetune"])
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path} is not the stored table of a run ({type(error).__name__}). Start a new run.") from error
+    columns = table.to_pydict()
     if meta["task"] == "multilabel":
-        frame["label"] = [tuple(names) for names in frame["label"]]
-    return frame.astype({"split": object, "digest": object}), meta
+        columns["label"] = [tuple(names) for names in columns["label"]]
+    return frame_of(columns), meta
+
+
+def frame_of(columns: Mapping[str, Collection[Any]]) -> pd.DataFrame:
+    """Return columns as a frame of plain Python objects, with the columns that every table has."""
+    size = len(columns["id"])
+    absent = {name: [None] * size for name in COLUMNS if name not in columns}
+    return pd.DataFrame({name: objects(values) for name, values in {**columns, **absent}.items()})
+
+
+def objects(values: Collection[Any]) -> "pd.Series[Any]":
+    """Return a column of plain objects, in which None stays None and a tuple stays a tuple."""
+    return pd.Series(np.fromiter(values, dtype=object, count=len(values)), dtype=object)
+
+
+def _plain(column: "pd.Series[Any]") -> list[Any]:
+    """Return the values of a column, with None wherever a frame has its own sign for nothing."""
+    return [None if value is None or value != value else value for value in column.tolist()]
 
 
 def digest(content: bytes) -> str:
     """Return the digest of an image's bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,61 @@
+"""The structure of the code: imports go one way, and files and functions stay short."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "finetune"
+# a package may import itself and what stands before it
+ORDER = ("errors", "runs", "history", "schema", "config", "messages", "tracking", "data", "models", "strategies", "training", "evaluation", "report", "search", "cli")
+# verbs put all parts together, and nothing but the command line imports them
+VERBS = ("training/train.py", "evaluation/verbs.py")
+# what may be imported without waiting for torch
+LIGHT = ("errors.py", "runs.py", "history.py", "schema.py", "config.py", "messages.py", "cli.py", "search/grid.py")
+HEAVY = ("torch", "timm", "pytorch_lightning", "torchmetrics", "pandas", "numpy", "wandb", "rich", "sklearn")
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = [path for path in FILES if path.name not in ("__init__.py", "__main__.py")]
+
+
+def imports(path: Path, *, top: bool = False) -> list[str]:
+    """Return the modules that a file imports; only those of its top level if asked."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top else list(ast.walk(tree))
+    found = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+    return found
+
+
+def place(module: str) -> str:
+    """Return the part of the package that a module belongs to."""
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_follow_the_arrow(path: Path) -> None:
+    relative = path.relative_to(PACKAGE).as_posix()
+    own = relative.split("/")[0].removesuffix(".py")
+    assert own in ORDER, f"{relative} has no place in the order"
+    used = [name for name in imports(path) if name.startswith("finetune.")]
+    assert not [name for name in used if name.replace(".", "/").removeprefix("finetune/") + ".py" in VERBS]
+    if relative not in VERBS:
+        assert [name for name in used if ORDER.index(place(name)) > ORDER.index(own)] == []
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_the_command_line_imports_nothing_heavy(name: str) -> None:
+    heavy = [module for module in imports(PACKAGE / name, top=True) if module.split(".")[0] in HEAVY]
+    assert heavy == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 300
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno > 60] == []

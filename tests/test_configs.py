@@ -1,0 +1,130 @@
+"""The configurations: every option composes, every target takes its keys, and misspelt keys are errors."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from finetune.config import build, check_read, conf_dir, register, resumed_config, run_name, to_dict, verbs
+from finetune.errors import ConfigError
+from finetune.strategies.phases import build_strategy
+
+register()
+OPTIONS = sorted(
+    (folder.name, file.stem)
+    for folder in conf_dir().iterdir()
+    if folder.is_dir() and folder.name != "hydra"
+    for file in folder.glob("*.yaml")
+    if not file.stem.startswith("_")
+)
+# what an option leaves for the user to type
+NEEDED = {
+    ("data", "folder"): ["data.root=x"],
+    ("data", "csv"): ["data.path=x"],
+    ("data", "hub"): ["data.name=x"],
+    ("model", "timm"): ["model.name=resnet18"],
+    ("optimizer", "timm"): ["optimizer.name=lion"],
+}
+
+
+def composed(*overrides: str, name: str = "train", folder: Path | None = None) -> DictConfig:
+    """Return the configuration of a command line."""
+    search = [f"hydra.searchpath=[file://{folder}]"] if folder else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(name, [*search, *overrides])
+
+
+def targets(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield every node that has a target."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from targets(value)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_its_targets_take_its_keys(group: str, option: str) -> None:
+    config = composed(f"{group}={option}", *NEEDED.get((group, option), []))
+    check_read(config)
+    for node in targets(to_dict(config)):
+        module, _, name = node["_target_"].rpartition(".")
+        signature = inspect.signature(getattr(importlib.import_module(module), name))
+        signature.bind_partial(**{key: value for key, value in node.items() if key != "_target_"})
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "strategy"])
+def test_every_strategy_is_one_that_can_be_trained(option: str) -> None:
+    strategy = build_strategy(to_dict(composed(f"strategy={option}"))["strategy"])
+    assert strategy.name == option
+    assert strategy.phases
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "strategy"])
+def test_epochs_of_every_strategy_can_be_typed(option: str) -> None:
+    strategy = build_strategy(to_dict(composed(f"strategy={option}", "strategy.epochs=7"))["strategy"])
+    assert strategy.phases[-1].epochs == 7
+
+
+@pytest.mark.parametrize("name", verbs())
+def test_every_verb_composes(name: str) -> None:
+    assert composed(*(["input=x"] if name == "predict" else []), name=name).verb == name
+
+
+@pytest.mark.parametrize("text", ["optimizer: {lrr: 1}", "sead: 1", "model: {weight: none}", "trainer: {device: 2}"])
+def test_typo_in_an_experiment_file_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises((HydraException, OmegaConfBaseException)):
+        composed("experiment=mine", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [("strategy: {epoch: 3}", "strategy.epochs"), ("data: {batchsize: 3}", "data.batch_size"), ("data: {splits: {vall: 0.1}}", "data.splits.val")],
+)
+def test_key_that_nothing_reads_is_an_error(tmp_path: Path, text: str, right: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(ConfigError, match=right.rsplit(".", 1)[1]):
+        check_read(composed("experiment=mine", folder=tmp_path))
+
+
+def test_missing_value_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"data\.root is not set"):
+        to_dict(composed("data=folder"))
+
+
+def test_resolved_config_has_no_references() -> None:
+    assert "${" not in OmegaConf.to_yaml(OmegaConf.create(to_dict(composed())))
+
+
+def test_resumed_run_takes_what_does_not_change_the_training() -> None:
+    stored = to_dict(composed())
+    assert resumed_config(stored, ["resume=last", "trainer.devices=2"]).trainer.devices == 2
+    for override in ("optimizer.lr=1", "strategy=full", "seed=3", "data.batch_size=3"):
+        with pytest.raises(ConfigError, match="cannot be changed"):
+            resumed_config(stored, [override])
+    with pytest.raises(ConfigError, match="logger.wandb.project"):
+        resumed_config(stored, ["logger.wandb.projct=mine"])
+
+
+def test_error_of_a_target_is_told_as_it_was_raised() -> None:
+    with pytest.raises(Exception, match="does not exist"):
+        build({"_target_": "finetune.data.sources.folder", "root": "/nowhere/at/all"})
+
+
+def test_name_of_a_run_tells_what_changed_and_stays_short() -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", ["optimizer.lr=1e-4", "strategy=full"], return_hydra_config=True)
+        config.hydra.runtime.output_dir = "x"
+        assert run_name(_root_=config) == "mobile-full-lr_1e-4"
+        long = compose("train", [f"+tags=[{'x' * 90}]".lstrip("+"), f"runs={'y' * 90}", f"data.image_size={'9' * 70}"], return_hydra_config=True)
+        assert len(run_name(_root_=long)) <= 60
