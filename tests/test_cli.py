@@ -66,7 +66,7 @@ def test_help_lists_verbs_and_groups(tmp_path: Path) -> None:
     text = finetune("--help", folder=tmp_path).stdout
     for word in ("evaluate", "predict", "strategy", "lp_ft", "data=folder", "-m"):
         assert word in text
-    assert "_base" not in text
+    assert " _base" not in text
 
 
 @pytest.mark.parametrize(
