@@ -166,8 +166,6 @@ class Run:
                 below = Path(root).absolute()
                 raise ConfigError(f"There is no run below {below}. Train one (finetune), or name a folder (run=PATH).")
             return runs[-1]
-        if os.sep in reference and not (Path(root) / reference).exists():
-            return cls.open(Path(reference))
         names = [(name, run) for run in runs for name in _names(run, Path(root))]
         exact = {run.path: run for name, run in names if name == reference}
         matches = exact or {run.path: run for name, run in names if reference and name.startswith(reference)}
@@ -177,6 +175,8 @@ class Run:
             some = ", ".join(map(str, sorted(matches)[:3]))
             raise ConfigError(f"'{reference}' means {len(matches)} runs ({some}, …). Type one's folder or id.")
         near = nearest(reference, [*(name for name, _ in names), "last"])
+        if os.sep in reference and Path(reference).parent.is_dir() and not near:
+            return cls.open(Path(reference))
         raise ConfigError(f"There is no run '{reference}' below {Path(root).absolute()}.{near}")
 
     def predictions_file(self, split: str) -> Path:

@@ -77,10 +77,9 @@ class Tracker:
         """Set final values, such as the test scores, beside the history."""
         self.tracked.summary.update(values)
 
-    def log_images(self, images: Sequence[tuple[Path | Image.Image, str]], key: str) -> None:
+    def log_images(self, images: Sequence[tuple[Image.Image, str]], key: str) -> None:
         """Upload images with captions; only ever called when the user asked for it."""
-        shown = [(image if isinstance(image, Image.Image) else str(image), caption) for image, caption in images]
-        self.tracked.log({key: [wandb.Image(image, caption=caption) for image, caption in shown]})
+        self.tracked.log({key: [wandb.Image(image, caption=caption) for image, caption in images]})
 
     def upload_checkpoints(self) -> None:
         """Add the checkpoints that are there, each as a version of the run's model."""

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
+from finetune.errors import ConfigError, DataError
 
 Batch = dict[str, Tensor]
 
@@ -28,7 +29,7 @@ def seeded(seed: int) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.random.default_generator.manual_seed(seed)
+    torch.random.default_generator.manual_seed(seed)  # type: ignore[attr-defined]
     try:
         yield
     finally:
@@ -108,8 +109,15 @@ class ImageData(pl.LightningDataModule):
             workers: Processes that read images; 0 reads in this one.
             seed: The run's seed.
             balanced: Whether each class is drawn equally often in training.
+
+        Raises:
+            ConfigError: A batch size or the number of workers makes no sense.
         """
         super().__init__()
+        least = {"batch_size": (batch_size, 1), "eval_batch_size": (eval_batch_size, 1), "workers": (workers, 0)}
+        for name, (number, low) in least.items():
+            if number < low:
+                raise ConfigError(f"data.{name}={number} is too small. Use {low} or more.")
         self.table = table
         self.spec = spec
         self.batch_size = batch_size
@@ -126,14 +134,20 @@ class ImageData(pl.LightningDataModule):
         if not self.balanced:
             return None
         targets = self.table.targets()[self.table.rows("train")]
-        if targets.ndim == 1:
-            return np.asarray(1.0 / np.bincount(targets, minlength=self.table.num_classes)[targets])
-        rarity = 1.0 / np.maximum(targets.sum(0), 1)
-        return np.maximum((targets * rarity).max(1), 1.0 / len(targets))
+        marks = targets if targets.ndim == 2 else np.eye(self.table.num_classes)[targets]
+        rarity = 1.0 / np.maximum(marks.sum(0), 1)
+        weights: npt.NDArray[np.float64] = np.maximum((marks * rarity).max(1), 1.0 / len(marks)).astype(np.float64)
+        return weights
 
     def loader(self, split: str, *, augmented: bool, rank: int = 0, world_size: int = 1) -> "DataLoader[Batch]":
-        """Return the batches of a split: shuffled and varied for training, else in order and each image once."""
+        """Return the batches of a split: shuffled and varied for training, else in order and each image once.
+
+        Raises:
+            DataError: The split has no images.
+        """
         rows = self.table.rows(split)
+        if not len(rows):
+            raise DataError(f"There are no images in the split '{split}' ({self.table.sizes()}).")
         batches: TrainBatches | EvalBatches
         if augmented:
             batches = TrainBatches(
@@ -162,7 +176,9 @@ class ImageData(pl.LightningDataModule):
         """Return the training batches, starting with the epoch at which the trainer stands."""
         loader = self.loader("train", augmented=True, **self._ranks())
         if self.trainer is not None:
-            loader.batch_sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[union-attr]
+            done: Any = self.trainer.fit_loop.epoch_progress.current
+            batches: Any = loader.batch_sampler
+            batches.set_epoch(done.processed)
         return loader
 
     def val_dataloader(self) -> "DataLoader[Batch]":

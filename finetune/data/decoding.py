@@ -9,11 +9,12 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from finetune.data.table import ImageTable, cores, digest, objects
 from finetune.errors import ConfigError, DataError, nearest
@@ -36,8 +37,18 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# formats that PIL recognises but cannot read
+UNREAD_FORMATS = {"PDF", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 # more images than are checked in a few seconds
 MANY = 20_000
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the file name endings that PIL can read, in lower case."""
+    Image.init()
+    formats = Image.OPEN.keys() - UNREAD_FORMATS
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
 class UnreadableError(DataError):
@@ -75,7 +86,7 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
         image = image.convert("LA")
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
     if not transparent or channels == 4:
-        return image if image.mode == MODES[channels] and not transparent else image.convert(MODES[channels])
+        return image.convert(MODES[channels])
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image).convert(MODES[channels])
@@ -108,7 +119,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     elif image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and 255 < high <= 65535):
         values = values / 257.0
     elif low < 0 or high > 255:
-        values = (values - low) * (255.0 / max(high - low, np.finfo(np.float64).tiny))
+        values = (values - low) * (255.0 / (high - low or 1.0))
     return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
@@ -143,7 +154,7 @@ def reason(error: BaseException) -> str:
     """Return in a few words why an image cannot be read."""
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible decompression bomb"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "empty, or not an image that PIL knows"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
@@ -197,7 +208,9 @@ def verify(table: ImageTable, unreadable: str) -> ImageTable:
         DataError: Images cannot be read and the policy is error, or none is left.
     """
     if unreadable not in POLICIES:
-        raise ConfigError(f"data.unreadable={unreadable} is not known. Use error or skip.{nearest(unreadable, POLICIES)}")
+        raise ConfigError(
+            f"data.unreadable={unreadable} is not known. Use error or skip.{nearest(unreadable, POLICIES)}"
+        )
     if len(table) > MANY:
         log.info("Checking that %s images can be read.", f"{len(table):,}")
     Image.init()  # its table of formats is not made for several threads at once

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
 
+from finetune.errors import DataError
+
 Rows = npt.NDArray[np.int64]
 
 
@@ -32,7 +34,9 @@ class TrainBatches(Sampler[list[Draw]]):
     """Shuffled batches; every rank gets the same number, and no image is drawn twice in an epoch.
 
     Without weights an epoch is a permutation, of which up to `world_size - 1` images at the end are left out so that
-    the ranks are even. With weights, rows are drawn with replacement in proportion to them.
+    the ranks are even, and as many as there are ranks where else the last batches were of one image. With weights, rows
+    are drawn with replacement in proportion to them. The order and each draw's seed are the same for any number of
+    ranks.
     """
 
     def __init__(
@@ -54,7 +58,14 @@ class TrainBatches(Sampler[list[Draw]]):
             rank: This rank.
             world_size: Number of ranks.
             weights: Relative frequency of each row (N,), or None for a permutation.
+
+        Raises:
+            DataError: There are fewer rows than ranks.
         """
+        if len(rows) < world_size:
+            raise DataError(
+                f"{len(rows)} training images cannot be shared among {world_size} devices. Set trainer.devices=1."
+            )
         self.rows = np.asarray(rows, dtype=np.int64)
         self.batch_size = batch_size
         self.seed = seed
@@ -82,17 +93,17 @@ class TrainBatches(Sampler[list[Draw]]):
         """Return the size of each batch; a last batch of one image, on which BatchNorm fails, is left out."""
         share = len(self.rows) // self.world_size
         full, rest = divmod(share, self.batch_size)
-        sizes = [self.batch_size] * full + [rest] * (rest > 0)
-        return sizes[:-1] if len(sizes) > 1 and sizes[-1] == 1 else sizes
+        return [self.batch_size] * full + [rest] * (rest > 1 or (rest == 1 and not full))
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """Yield the batches of the epoch."""
-        mine = self.order()[self.rank :: self.world_size]
-        seeds = np.random.default_rng([self.seed, self.epoch, 1 + self.rank]).integers(2**32, size=len(mine))
+        order = self.order()
+        seeds = np.random.default_rng([self.seed, self.epoch, 1]).integers(2**32, size=len(order))
+        mine = slice(self.rank, None, self.world_size)
+        draws = [Draw(row, seed, True) for row, seed in zip(order[mine].tolist(), seeds[mine].tolist(), strict=True)]
         start = 0
         for size in self.sizes():
-            part = slice(start, start + size)
-            yield [Draw(int(row), int(seed), True) for row, seed in zip(mine[part], seeds[part], strict=True)]
+            yield draws[start : start + size]
             start += size
 
 

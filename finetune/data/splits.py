@@ -1,149 +1,243 @@
 """Making the splits a data set lacks: stratified, seeded, and with no group on two sides.
 
-It decides which image is used for what; given splits are never changed, and checks at the end say what follows from
-classes that are too small.
+It decides which image is used for what; checks at the end say what follows from classes that are too small.
 """
 
 import hashlib
 import logging
+import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from finetune.data.decoding import pd_object
-from finetune.data.table import SPLITS, ImageTable
+from finetune.data.table import SPLITS, ImageTable, objects
 from finetune.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
 
-# images that stay together, and the label they count for
-Unit = tuple[list[int], str]
+
+@dataclass(frozen=True)
+class Unit:
+    """Images that stay together.
+
+    Attributes:
+        name: The image's id or the group's value.
+        rows: Their rows.
+        labels: How often each label occurs on them.
+        stratum: The rarest of their labels, for which the unit counts.
+    """
+
+    name: str
+    rows: tuple[int, ...]
+    labels: Mapping[str, int]
+    stratum: str
 
 
 def make_splits(table: ImageTable, *, val: float, test: float, seed: int, group: str | None = None) -> ImageTable:
     """Return the table with every image in train, val or test.
 
-    Images without a split are divided; a split that the data set brings is kept as it is, and only those it lacks are
-    taken out of train. The result depends on ids, labels, groups and the seed, not on the order of rows.
+    A given val or test split is kept as it is. A missing one is made from the images without a split; where these are
+    too few for it, or there are none, from those of train as well. What then has no split is train. An image without
+    a split whose group stands in a given one joins it. The result depends on ids, labels, groups and the seed, not
+    on the order of rows.
 
     Args:
         table: The images.
-        val: Share for validation of the images that are divided: those without a split, or else those of train.
-        test: Likewise for the test.
+        val: Share for validation of the images that are neither in a given val nor in a given test split.
+        test: Share for the test of the same images.
         seed: Seeds the division.
         group: Column whose values must not stand on two sides; None for none.
 
     Raises:
-        ConfigError: The shares or the group column make no sense.
-        DataError: A split would be empty, or a class would have no training image.
+        ConfigError: The shares, the seed or the group column make no sense.
+        DataError: A split would be empty, a class would have no training image, or given splits part a group.
     """
-    check_shares(val, test)
-    if group is not None and group not in table.groups:
-        raise ConfigError(f"data.splits.group={group} is not a group column (there is: {', '.join(table.groups) or 'none; set data.group_columns'}).{nearest(group, table.groups)}")
-    splits = [split if isinstance(split, str) else None for split in table.frame["split"]]
+    check_settings(table, val, test, seed, group)
     check_class_sizes(table)
-    given = {split for split in splits if split}
+    splits = joined_groups(table, group)
+    wanted = {name: share for name, share in (("test", test), ("val", val)) if name not in splits and share > 0}
     loose = [row for row, split in enumerate(splits) if split is None]
-    wanted = {name: share for name, share in (("test", test), ("val", val)) if name not in given and share > 0}
-    pool = loose if loose and "train" not in given else [row for row, split in enumerate(splits) if split in (None, "train")]
-    pool = pool or loose
-    taken = divide(table, pool, wanted, seed, group) if pool else {}
+    free = [row for row, split in enumerate(splits) if split in (None, "train")]
+    few = len(loose) < sum(wanted.values()) * len(free) + 1
+    units = units_of(table, free if few else loose, group)
+    shares = {name: share if few else share * len(free) / len(loose) for name, share in wanted.items()}
+    taken = divide(units, shares, seed, present=label_counts(table, free))
     result = [taken.get(row, split or "train") for row, split in enumerate(splits)]
-    done = replace(table, frame=table.frame.assign(split=pd_object(result)))
-    check_splits(done, group)
+    done = replace(table, frame=table.frame.assign(split=objects(result).set_axis(table.frame.index)))
+    check_splits(done)
     return done
 
 
-def check_shares(val: float, test: float) -> None:
-    """Check that the shares leave something to train on."""
+def check_settings(table: ImageTable, val: float, test: float, seed: int, group: str | None) -> None:
+    """Check shares, seed and group column.
+
+    Raises:
+        ConfigError: They make no sense.
+    """
     for name, share in (("val", val), ("test", test)):
-        if not 0 <= share < 1:
-            raise ConfigError(f"data.splits.{name}={share} is not a share. Use a number from 0 to below 1, such as 0.15.")
+        if not isinstance(share, int | float) or not 0 <= share < 1:
+            raise ConfigError(
+                f"data.splits.{name}={share} is not a share. Use a number from 0 to below 1, such as 0.15."
+            )
     if val + test >= 1:
-        raise ConfigError(f"data.splits.val={val} and data.splits.test={test} leave nothing to train on. Their sum must be below 1.")
+        raise ConfigError(
+            f"data.splits.val={val} and data.splits.test={test} leave nothing to train on. Their sum must be below 1."
+        )
+    if not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"data.splits.seed={seed} is not a seed. Use a whole number from 0.")
+    if group is not None and group not in table.groups:
+        there = f"there is: {', '.join(table.groups)}" if table.groups else "there is none"
+        raise ConfigError(
+            f"data.splits.group={group} is not a group column ({there}). "
+            f"Name the columns of a table: data=csv data.group_columns=[{group}].{nearest(group, table.groups)}"
+        )
 
 
-def units_of(table: ImageTable, pool: Sequence[int], group: str | None) -> list[Unit]:
-    """Return the images that must stay together, each with the rarest of its labels."""
-    frequency: Counter[str] = Counter()
-    for label in table.frame["label"]:
-        frequency.update((label,) if table.task == "multiclass" else label)
+def joined_groups(table: ImageTable, group: str | None) -> list[str | None]:
+    """Return the given splits, with images that have none in that of their group.
+
+    Raises:
+        DataError: A group stands in more than one given split.
+    """
+    splits = [split if isinstance(split, str) else None for split in table.frame["split"].tolist()]
+    if group is None:
+        return splits
+    values = table.frame[group].tolist()
+    sides: dict[str, set[str]] = {}
+    for value, split in zip(values, splits, strict=True):
+        if split is not None and isinstance(value, str):
+            sides.setdefault(value, set()).add(split)
+    crossing = [value for value, found in sides.items() if len(found) > 1]
+    if crossing:
+        raise DataError(
+            f"{len(crossing):,} groups of '{group}' stand in more than one given split (first: {crossing[0]}, in "
+            f"{' and '.join(sorted(sides[crossing[0]]))}). Move each to one side."
+        )
+    side = {value: next(iter(found)) for value, found in sides.items()}
+    return [split or side.get(value) for value, split in zip(values, splits, strict=True)]
+
+
+def units_of(table: ImageTable, pool: Collection[int], group: str | None) -> list[Unit]:
+    """Return the images of a pool as units: one for each group, and one for each image without one."""
+    names, ids = table.names(), table.frame["id"].tolist()
+    values = table.frame[group].tolist() if group else [None] * len(table)
     members: dict[str, list[int]] = {}
-    ids, labels = table.frame["id"].tolist(), table.frame["label"].tolist()
-    values = table.frame[group].tolist() if group else ids
     for row in pool:
-        alone = group is None or not isinstance(values[row], str)
-        members.setdefault(f"image {ids[row]}" if alone else f"group {values[row]}", []).append(row)
+        value = values[row]
+        members.setdefault(f"group {value}" if isinstance(value, str) else f"image {ids[row]}", []).append(row)
+    frequency = label_counts(table, range(len(table)))
+    units = []
+    for name, rows in sorted(members.items()):
+        labels = Counter(label for row in rows for label in names[row])
+        stratum = min(labels, key=lambda label: (frequency[label], label), default="")
+        units.append(Unit(name, tuple(rows), labels, stratum))
+    return units
 
-    def rarest(rows: list[int]) -> str:
-        names = [name for row in rows for name in ((labels[row],) if table.task == "multiclass" else labels[row])]
-        return min(names, key=lambda name: (frequency[name], name), default="")
 
-    return [(rows, rarest(rows)) for _, rows in sorted(members.items())]
+def label_counts(table: ImageTable, rows: Collection[int]) -> Counter[str]:
+    """Return how many of the images have each label."""
+    names = table.names()
+    return Counter(label for row in rows for label in names[row])
 
 
-def divide(table: ImageTable, pool: Sequence[int], wanted: dict[str, float], seed: int, group: str | None) -> dict[int, str]:
+def divide(units: Collection[Unit], shares: Mapping[str, float], seed: int, *, present: Counter[str]) -> dict[int, str]:
     """Return the split of each row that leaves train.
 
-    Within each label the units are shuffled and dealt out by largest remainder, so that every split has the label in
-    proportion; a label keeps at least one unit in train.
+    The strata are gone through one after another, and so many images are taken from each that the number taken so far
+    is the share of all seen so far, rounded. Hence a split is as large as it should be and, where units are single
+    images, differs from its share of each stratum by less than one image. The roundings of two splits are shifted, so
+    that of classes with a few images as many as possible are in one of them. No label loses its last training image.
+
+    Args:
+        units: What is divided.
+        shares: Of all images, for each split.
+        seed: Seeds the order of strata and units.
+        present: How many images each label has now that could train.
     """
-    strata: dict[str, list[list[int]]] = {}
-    for rows, label in units_of(table, pool, group):
-        strata.setdefault(label, []).append(rows)
-    owed = dict.fromkeys(wanted, 0.0)
+    strata: dict[str, list[Unit]] = {}
+    for unit in units:
+        strata.setdefault(unit.stratum, []).append(unit)
+    left = Counter(present)
     taken: dict[int, str] = {}
-    for label, units in sorted(strata.items()):
-        key = int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest(), "big")
-        order = np.random.default_rng([seed, key]).permutation(len(units))
-        left = [units[index] for index in order]
-        images = sum(map(len, units))
-        for split, share in wanted.items():
-            owed[split] += images * share
-            while len(left) > 1 and owed[split] >= 0.5 * len(left[-1]):
-                rows = left.pop()
-                owed[split] -= len(rows)
-                taken.update(dict.fromkeys(rows, split))
+    seen, given = 0, dict.fromkeys(shares, 0)
+    for stratum in sorted(strata, key=lambda label: shuffled_key(seed, label)):
+        members = sorted(strata[stratum], key=lambda unit: shuffled_key(seed, unit.name))
+        images = sum(len(unit.rows) for unit in members)
+        largest = max(len(unit.rows) for unit in members)
+        seen += images
+        room = {split: math.ceil(share * images) + largest - 1 for split, share in shares.items()}
+        for unit in members:
+            size = len(unit.rows)
+            owed = {split: rounding(split, share * seen) - given[split] for split, share in shares.items()}
+            open_to = [split for split in shares if owed[split] >= size / 2 and room[split] >= size]
+            if open_to and all(left[label] > number for label, number in unit.labels.items()):
+                split = max(open_to, key=lambda name: owed[name])
+                given[split] += size
+                room[split] -= size
+                left.subtract(unit.labels)
+                taken.update(dict.fromkeys(unit.rows, split))
     return taken
 
 
+def rounding(split: str, number: float) -> int:
+    """Return a whole number near `number`: the nearest for the test split, the next above for another."""
+    return math.floor(number + 0.5) if split == "test" else math.ceil(number - 1e-9)
+
+
+def shuffled_key(seed: int, name: str) -> bytes:
+    """Return what to sort names by for an order that depends on the seed and on nothing else."""
+    return hashlib.blake2b(name.encode(), key=str(seed).encode()[:64], digest_size=16).digest()
+
+
 def check_class_sizes(table: ImageTable) -> None:
-    """Check that each class has at least two images: one to learn from, one to be judged by."""
-    counts: Counter[str] = Counter()
-    for label in table.frame["label"]:
-        counts.update((label,) if table.task == "multiclass" else label)
-    for label in table.labels:
-        if counts[label] == 0:
-            raise DataError(f"The class '{label}' has no image (after unreadable ones were left out). Remove the class, or add images.")
+    """Check that each class has at least two images: one to learn from, one to be judged by.
+
+    Raises:
+        DataError: A class has fewer.
+    """
+    counts = label_counts(table, range(len(table)))
+    empty = [label for label in table.labels if not counts[label]]
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {len(table.labels)} classes have no image that can be read (first: '{empty[0]}'). "
+            "Add images, or remove the class."
+        )
     single = [label for label in table.labels if counts[label] < 2]
     if single and table.task == "multiclass":
         raise DataError(
-            f"{len(single)} of {len(table.labels)} classes have fewer than 2 images (first: '{single[0]}'): one cannot both train "
-            "and test on it. Add images, or remove the class."
+            f"{len(single)} of {len(table.labels)} classes have fewer than 2 images (first: '{single[0]}'): one cannot "
+            "both train and test on it. Add images, or remove the class."
         )
 
 
-def check_splits(table: ImageTable, group: str | None) -> None:
-    """Check that no split is empty and every class can be learnt; warn of what cannot be measured."""
-    sizes = table.sizes()
+def check_splits(table: ImageTable) -> None:
+    """Check that no split is empty and every class can be learnt; warn of what cannot be measured.
+
+    Raises:
+        DataError: A split is empty, or a class has no training image.
+    """
+    sizes, counts = table.sizes(), table.counts()
     empty = [split for split in SPLITS if not sizes[split]]
     if empty:
+        what = "Give images of each class to train" if empty[0] == "train" else f"Raise data.splits.{empty[0]}"
         raise DataError(
             f"The {empty[0]} split is empty ({', '.join(f'{name}: {n:,}' for name, n in sizes.items())}). "
-            f"Add images, or raise data.splits.{'val' if empty[0] == 'train' else empty[0]}."
+            f"{what}, or add images (of more groups, where they are grouped)."
         )
-    counts = table.counts()
-    for label in table.labels:
-        if not counts["train"][label]:
-            raise DataError(f"The class '{label}' has no training image. Move some of its images to train, or remove the class.")
+    unlearnt = [label for label in table.labels if not counts["train"][label]]
+    if unlearnt:
+        raise DataError(
+            f"{len(unlearnt)} of {len(table.labels)} classes have no training image (first: '{unlearnt[0]}'). Move "
+            "some of its images to train, or remove the class."
+        )
     for split in ("val", "test"):
         absent = [label for label in table.labels if not counts[split][label]]
         if absent:
-            log.warning("%d classes have no %s image (first: %s): their %s scores are not measured.", len(absent), split, absent[0], split)
-    if group is not None:
-        sides = table.frame.dropna(subset=[group]).groupby(group)["split"].nunique()
-        crossing = sides[sides > 1]
-        if len(crossing):
-            raise DataError(f"{len(crossing)} groups of '{group}' stand in more than one given split (first: {crossing.index[0]}). Move each to one side.")
+            log.warning(
+                "%d of %d classes have no %s image (first: '%s'): their %s scores are not measured.",
+                len(absent),
+                len(table.labels),
+                split,
+                absent[0],
+                split,
+            )

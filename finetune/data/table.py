@@ -116,9 +116,7 @@ class ImageTable:
         types = dict.fromkeys(COLUMNS, pa.string())
         if self.task == "multilabel":
             types["label"] = pa.list_(pa.string())
-        columns = {
-            name: pa.array(_plain(self.frame[name]), types.get(name)) for name in (*COLUMNS, *self.groups)
-        }
+        columns = {name: pa.array(_plain(self.frame[name]), types.get(name)) for name in (*COLUMNS, *self.groups)}
         meta = {"labels": self.labels, "task": self.task, "groups": self.groups, "skipped": self.skipped}
         with replacing(path) as temporary:
             pq.write_table(pa.table(columns).replace_schema_metadata({"finetune": json.dumps(meta)}), temporary)
@@ -207,7 +205,9 @@ def read_saved(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         table = pq.read_table(path)
         meta = json.loads((table.schema.metadata or {})[b"finetune"])
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is not the stored table of a run ({type(error).__name__}). Start a new run.") from error
+        raise DataError(
+            f"{path} is not the stored table of a run ({type(error).__name__}). Start a new run."
+        ) from error
     columns = table.to_pydict()
     if meta["task"] == "multilabel":
         columns["label"] = [tuple(names) for names in columns["label"]]

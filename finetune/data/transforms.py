@@ -5,10 +5,13 @@ It decides the transforms of single images; mixing several images of a batch is 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
+
+from finetune.errors import ConfigError
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -85,22 +88,33 @@ def train_transform(spec: InputSpec, augment: Augment) -> Transform:
     """Return the transform of training: random crop, flips, colours, RandAugment and erasing through timm.
 
     It draws from the global generators of Python, NumPy and torch, which the data module seeds for each image.
+
+    Raises:
+        ConfigError: RandAugment is misspelt, or asked for images with transparency, which it cannot change.
     """
     if not augment.enabled:
         return eval_transform(spec)
-    transform: Transform = create_transform(
-        (spec.channels, spec.height, spec.width),
-        is_training=True,
-        scale=tuple(augment.crop_scale),
-        ratio=tuple(augment.crop_ratio),
-        hflip=augment.horizontal_flip,
-        vflip=augment.vertical_flip,
-        color_jitter=augment.color_jitter or None,
-        auto_augment=augment.rand_augment,
-        re_prob=augment.erase,
-        re_mode="pixel",
-        interpolation=spec.interpolation,
-        mean=spec.mean,
-        std=spec.std,
-    )
+    if augment.rand_augment and spec.channels == 4:
+        raise ConfigError("augment.rand_augment works on grey and RGB images, not on 4 channels. Set it to null.")
+    options: dict[str, Any] = {"color_jitter": augment.color_jitter or None, "auto_augment": augment.rand_augment}
+    try:
+        transform: Transform = create_transform(
+            (spec.channels, spec.height, spec.width),
+            is_training=True,
+            scale=(augment.crop_scale[0], augment.crop_scale[1]),
+            ratio=(augment.crop_ratio[0], augment.crop_ratio[1]),
+            hflip=augment.horizontal_flip,
+            vflip=augment.vertical_flip,
+            re_prob=augment.erase,
+            re_mode="pixel",
+            interpolation=spec.interpolation,
+            mean=spec.mean,
+            std=spec.std,
+            **options,
+        )
+    except AssertionError as error:
+        raise ConfigError(
+            f"augment.rand_augment={augment.rand_augment} is not known to timm. Use something like "
+            "rand-m9-mstd0.5, or null."
+        ) from error
     return transform

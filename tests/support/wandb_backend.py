@@ -134,7 +134,11 @@ class Backend:
         if run is None:
             return {"model": {**self._project(asked.get("project") or ""), "bucket": None}}
         bucket = {"id": identity("Run", run.name), "name": run.name, "displayName": run.display_name, "tags": run.tags}
-        bucket |= {"config": json.dumps(run.config), "summaryMetrics": json.dumps(run.summary), "wandbConfig": '{"t":1}'}
+        bucket |= {
+            "config": json.dumps(run.config),
+            "summaryMetrics": json.dumps(run.summary),
+            "wandbConfig": '{"t":1}',
+        }
         for kind, lines in (("history", run.history), ("events", run.events)):
             tail = [json.dumps(lines[max(lines)])] if lines else []
             bucket |= {f"{kind}LineCount": len(lines), f"{kind}Tail": json.dumps(tail)}
@@ -167,6 +171,10 @@ class Backend:
         return {"id": identity("Project", name), "name": name, "entity": {"id": identity("Entity", 1), "name": ENTITY}}
 
     # artifacts, from the client
+    def on_ArtifactType(self, asked: Answer) -> Answer:
+        versions = self.versions(asked["name"].rpartition("/")[2].partition(":")[0])
+        return {"project": {"artifact": {"artifactType": {"name": versions[0].type}} if versions else None}}
+
     def on_CreateArtifact(self, asked: Answer) -> Answer:
         collection = asked.get("artifactCollectionName") or asked["artifactCollectionNames"][0]
         versions = self.versions(collection)
@@ -185,7 +193,9 @@ class Backend:
         committed = [known for known in versions if known.state == "COMMITTED"]
         latest = {"id": committed[-1].id, "versionIndex": committed[-1].version} if committed else None
         sequence = {"id": identity("Sequence", collection), "latestArtifact": latest}
-        return {"createArtifact": {"artifact": {"id": artifact.id, "state": artifact.state, "artifactSequence": sequence}}}
+        return {
+            "createArtifact": {"artifact": {"id": artifact.id, "state": artifact.state, "artifactSequence": sequence}}
+        }
 
     def on_CreateArtifactManifest(self, asked: Answer) -> Answer:
         artifact = self.artifacts[asked["artifactID"]]
@@ -195,7 +205,9 @@ class Backend:
         return {"createArtifactManifest": {"artifactManifest": manifest}}
 
     def on_UpdateArtifactManifest(self, asked: Answer) -> Answer:
-        made = self.on_CreateArtifactManifest({"artifactID": asked["artifactManifestID"], "name": "wandb_manifest.json"})
+        made = self.on_CreateArtifactManifest(
+            {"artifactID": asked["artifactManifestID"], "name": "wandb_manifest.json"}
+        )
         return {"updateArtifactManifest": made["createArtifactManifest"]}
 
     def on_CreateArtifactFiles(self, asked: Answer) -> Answer:
@@ -235,7 +247,11 @@ class Backend:
         nodes = [{"__typename": "File", "name": name, "directUrl": url} for name, url in artifact.files.items()]
         page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
         files = {"pageInfo": page, "edges": [{"node": node} for node in nodes]}
-        return {"project": {"artifactCollection": {"__typename": "ArtifactSequence", "artifactMembership": {"files": files}}}}
+        return {
+            "project": {
+                "artifactCollection": {"__typename": "ArtifactSequence", "artifactMembership": {"files": files}}
+            }
+        }
 
     def _named(self, name: str) -> StoredArtifact:
         collection, _, alias = name.partition(":")
@@ -249,7 +265,12 @@ class Backend:
     def _aliases(self, artifact: StoredArtifact) -> list[Answer]:
         collection = self._collection(artifact)
         return [
-            {"__typename": "ArtifactAlias", "id": identity("Alias", name), "alias": name, "artifactCollection": collection}
+            {
+                "__typename": "ArtifactAlias",
+                "id": identity("Alias", name),
+                "alias": name,
+                "artifactCollection": collection,
+            }
             for name in artifact.aliases
         ]
 

@@ -1,0 +1,12 @@
+"""Where images and labels come from: class folders, a table, the bundled digits, or the Hub (in `sources.hub`).
+
+Sources decide which files belong to a data set, their ids, labels and given splits; missing splits are made and files
+are checked elsewhere.
+"""
+
+from finetune.data.decoding import image_suffixes
+from finetune.data.sources.bundled import digits
+from finetune.data.sources.folders import folder
+from finetune.data.sources.tables import csv
+
+__all__ = ["csv", "digits", "folder", "image_suffixes"]

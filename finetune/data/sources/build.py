@@ -1,0 +1,114 @@
+"""What all sources share: paths that exist, the meaning of a lone val split, and the vocabulary of the whole table.
+
+It decides which labels a data set has; which rows it has is decided by each source.
+"""
+
+import logging
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.data.table import ImageStore, ImageTable, frame_of
+from finetune.errors import ConfigError, DataError, nearest
+
+log = logging.getLogger(__name__)
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+VAL_MEANINGS = ("auto", "val", "test")
+
+
+def existing(path: str | Path, what: str, key: str) -> Path:
+    """Return a path that exists, made absolute.
+
+    Raises:
+        DataError: It does not; the message names the nearest neighbour.
+    """
+    found = Path(os.path.abspath(Path(path).expanduser()))
+    if os.path.exists(found):
+        return found
+    parent = next(above for above in found.parents if os.path.exists(above))
+    part = found.relative_to(parent).parts[0]
+    neighbours = os.listdir(parent) if parent.is_dir() and os.access(parent, os.R_OK) else []
+    raise DataError(f"{what} {path} does not exist. Set {key} to one that does.{nearest(part, neighbours)}")
+
+
+def meaning_of_val(splits: list[str | None], val_means: str) -> list[str | None]:
+    """Return the splits with val renamed to test where there is no test set and `val_means` says so.
+
+    Args:
+        splits: The given splits.
+        val_means: val, test, or auto, which means test.
+
+    Raises:
+        ConfigError: `val_means` is something else.
+    """
+    if val_means not in VAL_MEANINGS:
+        hint = nearest(val_means, VAL_MEANINGS)
+        raise ConfigError(f"data.val_means={val_means} is not known. Use one of {', '.join(VAL_MEANINGS)}.{hint}")
+    if "val" not in splits or "test" in splits or val_means == "val":
+        return splits
+    if val_means == "auto":
+        log.info(
+            "There is a val split and no test: it is used as the test set, and validation images are taken from train "
+            "(data.val_means=val keeps it as validation)."
+        )
+    return ["test" if split == "val" else split for split in splits]
+
+
+def build_table(
+    columns: Mapping[str, Collection[Any]],
+    store: ImageStore,
+    *,
+    groups: Sequence[str] = (),
+    multilabel: bool = False,
+    labels: Sequence[str] = (),
+) -> ImageTable:
+    """Return the table with the vocabulary of all its rows, sorted by name.
+
+    Args:
+        columns: The columns id, path and label, and where there are any split and groups, a value per image.
+        store: Reads the pixels.
+        groups: Names of the group columns.
+        multilabel: Whether a label is a tuple of names.
+        labels: All names, where they are known apart from the rows.
+
+    Raises:
+        DataError: A file name is no text, or there are fewer labels than a classifier needs.
+    """
+    check_text(columns["id"])
+    present = {name for label in columns["label"] for name in (label if multilabel else (label,))}
+    names = tuple(sorted(set(labels) or present))
+    if not names:
+        raise DataError(f"None of the {len(columns['id']):,} images has a label. Check the label column and separator.")
+    if len(names) < 2 and not multilabel:
+        raise DataError(
+            f"All {len(columns['id']):,} images have the same label ({names[0]}); a classifier needs two or more."
+        )
+    warn_of_capitals(names)
+    return ImageTable(frame_of(columns), names, "multilabel" if multilabel else "multiclass", store, tuple(groups))
+
+
+def check_text(ids: Collection[str]) -> None:
+    """Check that the names of files can be written to a table.
+
+    Raises:
+        DataError: Some are not in the encoding of file names.
+    """
+    odd = [name for name in ids if not name.isprintable() and name.encode(errors="ignore").decode() != name]
+    if odd:
+        first = odd[0].encode(errors="backslashreplace").decode()
+        raise DataError(f"The names of {len(odd):,} files are not UTF-8 (first: {first}). Rename them.")
+
+
+def warn_of_capitals(names: Sequence[str]) -> None:
+    """Warn of labels that are different classes only by their capitals."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            log.warning("The labels '%s' and '%s' differ only in capitals and are two classes.", other, name)

@@ -1,0 +1,176 @@
+"""A table that names images and their labels.
+
+It decides which image a row means, and what rows that name one twice mean; what its cells mean is decided in `cells`.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.data.decoding import FileStore
+from finetune.data.sources.build import build_table, existing, meaning_of_val
+from finetune.data.sources.cells import (
+    Cells,
+    check_columns_given,
+    column_of,
+    read_cells,
+    require_all,
+    separated_labels,
+    several_labels,
+    splits_of,
+)
+from finetune.data.table import ImageTable
+from finetune.errors import DataError, nearest
+
+log = logging.getLogger(__name__)
+
+# names that stored tables and predictions use themselves
+RESERVED = ("id", "path", "label", "split", "digest", "target", "predicted")
+
+
+def csv(
+    path: str,
+    root: str | None = None,
+    path_column: str = "path",
+    label_column: str = "label",
+    label_columns: Sequence[str] = (),
+    label_separator: str | None = None,
+    split_column: str = "split",
+    group_columns: Sequence[str] = (),
+    val_means: str = "val",
+) -> ImageTable:
+    """Return the images of a CSV or Parquet table.
+
+    Args:
+        path: The table.
+        root: What relative image paths are relative to; None for the table's folder.
+        path_column: Column of image paths.
+        label_column: Column of labels.
+        label_columns: Columns of 0 and 1, one per label, in place of `label_column`: several labels per image.
+        label_separator: Separates several labels in `label_column`; None for one label per image.
+        split_column: Column of splits; it may be missing where it is called split, and its cells may be empty.
+        group_columns: Columns that say which group an image belongs to.
+        val_means: As for `folder`.
+
+    Raises:
+        DataError: The table cannot be read, lacks a column or a value, or names images twice or that are not there.
+        ConfigError: The settings contradict each other.
+    """
+    check_columns_given(label_columns, group_columns, label_separator)
+    file = existing(path, "The table", "data.path")
+    if file.is_dir():
+        raise DataError(
+            f"data.path={path} is a folder. Name a CSV or Parquet file, or use data=folder data.root={path}."
+        )
+    cells = read_cells(file)
+    names = column_of(cells, path_column, "path_column", path)
+    require_all(names, path_column, path)
+    base = existing(root, "The folder", "data.root") if root else file.parent
+    columns: dict[str, list[Any]] = {
+        "id": [identity(name, base) for name in names],
+        "label": labels_of(cells, label_column, label_columns, label_separator, path),
+        "split": given_splits(cells, split_column, path),
+        **{name: group_of(cells, name, path) for name in group_columns},
+    }
+    columns = without_repeats(columns, path)
+    columns["path"] = [os.path.join(base, name) for name in columns["id"]]
+    check_present(columns, path, base)
+    columns["split"] = meaning_of_val(columns["split"], val_means)
+    several = bool(label_columns) or label_separator is not None
+    return build_table(columns, FileStore(), groups=group_columns, multilabel=several, labels=label_columns)
+
+
+def identity(name: str, base: Path) -> str:
+    """Return the id of an image: its path from the folder where there is one, so that it holds when all is moved."""
+    place = os.path.normpath(os.path.join(base, os.path.expanduser(name)))
+    inside = os.path.join(base, "")
+    if place.startswith(inside):
+        return place[len(inside) :]
+    return place if os.path.isabs(os.path.expanduser(name)) else os.path.relpath(place, base)
+
+
+def labels_of(cells: Cells, column: str, columns: Sequence[str], separator: str | None, file: str) -> list[Any]:
+    """Return a label per row, or a tuple of labels where an image may have several."""
+    if columns:
+        return list(several_labels(cells, columns, file))
+    values = column_of(cells, column, "label_column", file)
+    if separator is not None:
+        return list(separated_labels(values, separator))
+    require_all(values, column, file)
+    return list(values)
+
+
+def given_splits(cells: Cells, name: str, file: str) -> list[str | None]:
+    """Return the splits that a table gives, None for all where it has no column of them."""
+    if name in cells or name != "split":
+        column_of(cells, name, "split_column", file)
+        return splits_of(cells, name, file)
+    similar = nearest(name, cells)
+    if similar:
+        log.warning("%s has no column 'split', so splits are made.%s Then set data.split_column.", file, similar)
+    return [None] * len(next(iter(cells.values())))
+
+
+def group_of(cells: Cells, name: str, file: str) -> list[str | None]:
+    """Return the group of each row, None where the cell is empty: such an image stands alone.
+
+    Raises:
+        DataError: The column is missing, or is called like one of our own.
+    """
+    values = column_of(cells, name, "group_columns", file)
+    if name in RESERVED or name.startswith("probability/"):
+        raise DataError(f"A group column cannot be called '{name}', as a column of results is. Rename it in {file}.")
+    return [value or None for value in values]
+
+
+def without_repeats(columns: dict[str, list[Any]], file: str) -> dict[str, list[Any]]:
+    """Return the columns with one row per image; a row that says the same again is left out with a warning.
+
+    Raises:
+        DataError: Rows of one image differ.
+    """
+    first: dict[str, tuple[Any, ...]] = {}
+    kept: list[int] = []
+    twice: dict[str, None] = {}
+    differing: dict[str, str] = {}
+    for number, row in enumerate(zip(*columns.values(), strict=True)):
+        if row[0] not in first:
+            first[row[0]] = row
+            kept.append(number)
+        elif first[row[0]] == row:
+            twice[row[0]] = None
+        else:
+            pairs = zip(columns, first[row[0]], row, strict=True)
+            differing.setdefault(row[0], next(name for name, one, other in pairs if one != other))
+    if differing:
+        name, what = next(iter(differing.items()))
+        raise DataError(
+            f"{file} names {len(differing):,} images more than once, and not alike (first: {name}, with another "
+            f"{what}). Keep one row of each image."
+        )
+    if twice:
+        log.warning(
+            "%s names %s images more than once (first: %s). They are used once.",
+            file,
+            f"{len(twice):,}",
+            next(iter(twice)),
+        )
+    return {name: [values[number] for number in kept] for name, values in columns.items()}
+
+
+def check_present(columns: dict[str, list[Any]], file: str, base: Path) -> None:
+    """Check that all images are there.
+
+    Raises:
+        DataError: Some are not.
+    """
+    pairs = zip(columns["id"], columns["path"], strict=True)
+    missing = [name for name, place in pairs if not os.path.isfile(place)]
+    if missing:
+        hint = " Write / in place of \\." if "\\" in missing[0] else ""
+        raise DataError(
+            f"{len(missing):,} of {len(columns['id']):,} images of {file} do not exist below {base} (first: "
+            f"{missing[0]}). Set data.root to the folder that the paths start from.{hint}"
+        )
