@@ -121,7 +121,9 @@ def log_file() -> Path | None:
 
 def log_to_file(message: str, error: BaseException | None = None) -> None:
     """Write an error to the run's log alone."""
-    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), (type(error), error, error.__traceback__) if error else None)
+    record = log.makeRecord(
+        log.name, logging.ERROR, __file__, 0, message, (), (type(error), error, error.__traceback__) if error else None
+    )
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.emit(record)
@@ -146,7 +148,10 @@ def with_config_name(arguments: Sequence[str]) -> list[str]:
     parsed = get_args_parser().parse_known_args(rest)[0]
     own = [file.stem for file in Path(parsed.config_dir).glob("*.yaml")] if parsed.config_dir else []
     if word not in (*verbs(), *own):
-        raise ConfigError(f"'{word}' is not a verb ({', '.join(verbs())}).{nearest(word, (*verbs(), *own))} An override is typed as key=value.")
+        raise ConfigError(
+            f"'{word}' is not a verb ({', '.join(verbs())}).{nearest(word, (*verbs(), *own))} An override is "
+            "typed as key=value."
+        )
     return ["--config-name", word, *rest]
 
 
@@ -166,4 +171,3 @@ def is_multirun(arguments: Sequence[str]) -> bool:
     flags = [argument.split("=")[0] for argument in arguments if argument.startswith("-")]
     asked = "-m" in flags or "--multirun" in flags
     return asked and not any(flag in SHOWING for flag in flags)
-

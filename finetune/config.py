@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -45,7 +44,10 @@ def register() -> None:
 def option_table() -> str:
     """Return the groups with their options, a line each, for the help; files that others build on are left out."""
     groups = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
-    options = [(group.name, sorted(file.stem for file in group.glob("*.yaml") if not file.stem.startswith("_"))) for group in groups]
+    options = [
+        (group.name, sorted(file.stem for file in group.glob("*.yaml") if not file.stem.startswith("_")))
+        for group in groups
+    ]
     return "\n".join(f"  {name:<11} {', '.join(names)}" for name, names in options)
 
 
@@ -56,7 +58,19 @@ def run_name(*, _root_: DictConfig) -> str:
         return _file_name(str(given))
     hydra = _root_.hydra
     choices = hydra.runtime.choices
-    skip = ("model=", "strategy=", "runs=", "resume=", "name=", "logger", "hydra", "tags=", "group=", "trainer.devices", "bootstrap")
+    skip = (
+        "model=",
+        "strategy=",
+        "runs=",
+        "resume=",
+        "name=",
+        "logger",
+        "hydra",
+        "tags=",
+        "group=",
+        "trainer.devices",
+        "bootstrap",
+    )
     changed = [override for override in hydra.overrides.task if not override.lstrip("+~").startswith(skip)]
     parts = [str(choices.get("model", "model")), str(choices.get("strategy", "strategy")), *map(_short, changed)]
     return _cut(_file_name("-".join(parts)))
@@ -123,11 +137,26 @@ def build(node: Mapping[str, Any], **options: Any) -> Any:
         if cause is not None:
             raise cause from None
         text = str(error.__cause__ or error).strip().splitlines()
-        raise ConfigError(f"{node.get('_target_')} cannot be used as configured: {text[0] if text else error}") from error
+        raise ConfigError(
+            f"{node.get('_target_')} cannot be used as configured: {text[0] if text else error}"
+        ) from error
 
 
 # what may change when a run is continued: how it is run and recorded, not what is trained
-RESUMABLE = ("trainer.accelerator", "trainer.devices", "trainer.threads", "trainer.log_every", "logger.", "data.workers", "data.root", "data.path", "tags", "bootstrap", "resume", "runs")
+RESUMABLE = (
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.threads",
+    "trainer.log_every",
+    "logger.",
+    "data.workers",
+    "data.root",
+    "data.path",
+    "tags",
+    "bootstrap",
+    "resume",
+    "runs",
+)
 
 
 def resumed_config(stored: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
@@ -146,7 +175,10 @@ def resumed_config(stored: dict[str, Any], overrides: Sequence[str]) -> DictConf
         if key in ("resume", "runs"):
             continue
         if override.is_sweep_override() or override.is_add() or override.is_delete() or not key.startswith(RESUMABLE):
-            raise ConfigError(f"{override.input_line} cannot be changed when a run is resumed: it would be another run. Start a new one without resume=, or leave it out.")
+            raise ConfigError(
+                f"{override.input_line} cannot be changed when a run is resumed: it would be another run. Start "
+                "a new one without resume=, or leave it out."
+            )
         if OmegaConf.select(config, key, throw_on_missing=False) is None and key not in _keys(config):
             raise ConfigError(f"The run has no setting '{key}'.{nearest(key, _keys(config))}")
         OmegaConf.update(config, key, override.value())
@@ -169,7 +201,8 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 # keys that code reads by name; any other key of these groups must be referred to, or nothing reads it
 READ = {
     "data": (
-        "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "image_size", "horizontal_flip", "smallest_crop",
+        "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "image_size",
+        "horizontal_flip", "smallest_crop",
     ),
     "data.splits": ("val", "test", "seed", "group"),
     "strategy": ("name", "adapter", "phases"),
@@ -187,22 +220,19 @@ def check_read(config: DictConfig) -> None:
     if config.get("verb") == "evaluate":  # its data keys are those of the stored run, which checks them
         return
     if "strategy" in config and not isinstance(config.strategy.get("phases"), ListConfig):
-        raise ConfigError("strategy.phases must be a list of phases. Write them in a file of conf/strategy, or choose strategy=NAME.")
+        raise ConfigError(
+            "strategy.phases must be a list of phases. Write them in a file of conf/strategy, or choose strategy=NAME."
+        )
     referred = set(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(config, resolve=False)))
     for place, known in READ.items():
         node = OmegaConf.select(config, place, throw_on_missing=False)
-        for key in node if isinstance(node, DictConfig) else ():
+        for key in map(str, node) if isinstance(node, DictConfig) else ():
             if key not in known and f"{place}.{key}" not in referred:
-                near = nearest(str(key), [*known, *(name.rsplit(".", 1)[1] for name in referred if name.startswith(f"{place}."))])
-                raise ConfigError(f"Nothing reads the key '{place}.{key}'.{near}")
+                others = [name.rsplit(".", 1)[1] for name in referred if name.startswith(f"{place}.")]
+                raise ConfigError(f"Nothing reads the key '{place}.{key}'.{nearest(key, [*known, *others])}")
 
 
 @lru_cache(maxsize=1)
 def verbs() -> tuple[str, ...]:
     """Return the verbs: the root configurations."""
     return tuple(sorted(file.stem for file in conf_dir().glob("*.yaml")))
-
-
-def hydra_overrides() -> list[str]:
-    """Return what was typed on the command line of this run."""
-    return list(HydraConfig.get().overrides.task)

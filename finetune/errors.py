@@ -34,7 +34,9 @@ class MissingExtraError(ConfigError):
 
     def __init__(self, purpose: str, extra: str) -> None:
         """Say what `purpose` needs the extra of the distribution named `extra`."""
-        super().__init__(f"{purpose} needs an optional package. Install it with: pip install 'finetune-images[{extra}]'")
+        super().__init__(
+            f"{purpose} needs an optional package. Install it with: pip install 'finetune-images[{extra}]'"
+        )
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -7,7 +7,23 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finetune"
 # a package may import itself and what stands before it
-ORDER = ("errors", "runs", "history", "schema", "config", "messages", "tracking", "data", "models", "strategies", "training", "evaluation", "report", "search", "cli")
+ORDER = (
+    "errors",
+    "runs",
+    "history",
+    "schema",
+    "config",
+    "messages",
+    "tracking",
+    "data",
+    "models",
+    "strategies",
+    "training",
+    "evaluation",
+    "report",
+    "search",
+    "cli",
+)
 # verbs put all parts together, and nothing but the command line imports them
 VERBS = ("training/train.py", "evaluation/verbs.py")
 # what may be imported without waiting for torch

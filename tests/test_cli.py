@@ -22,7 +22,12 @@ def finetune(*arguments: str, folder: Path, **environment: str) -> "subprocess.C
     """Run the command in a folder and return what came of it."""
     command = [sys.executable, "-m", "finetune", *arguments]
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True, timeout=300
+        command,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -57,7 +62,9 @@ def test_looking_at_the_config_imports_no_torch(tmp_path: Path, arguments: list[
         "atexit.register(lambda: print('HEAVY', sorted({'torch', 'timm', 'wandb', 'pandas', 'numpy'} & set(sys.modules))))\n"
         "from finetune.cli import main; main()"
     )
-    found = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert found.returncode == 0, found.stderr
     assert "HEAVY []" in found.stdout
 
@@ -147,7 +154,9 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
     """Start the command in a folder."""
     command = [sys.executable, "-m", "finetune", *arguments]
     with (folder / "output").open("wb") as output:
-        return subprocess.Popen(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=output, stderr=output)
+        return subprocess.Popen(
+            command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=output, stderr=output
+        )
 
 
 def weights(run: Run) -> dict[str, "object"]:
@@ -160,14 +169,25 @@ def weights(run: Run) -> dict[str, "object"]:
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["probe", "finetune"])
 def test_kill_9_and_resume_gives_the_weights_of_an_uninterrupted_run(tmp_path: Path, phase: str) -> None:
-    arguments = [*TINY, "strategy=lp_ft", "strategy.head_epochs=40", "strategy.epochs=3", "optimizer.lr=1e-2", "logger=none"]
+    arguments = [
+        *TINY,
+        "strategy=lp_ft",
+        "strategy.head_epochs=40",
+        "strategy.epochs=3",
+        "optimizer.lr=1e-2",
+        "logger=none",
+    ]
     (tmp_path / "whole").mkdir()
     (tmp_path / "broken").mkdir()
     assert finetune(*arguments, folder=tmp_path / "whole").returncode == 0
     process = start(tmp_path / "broken", *arguments)
 
     def reached() -> bool:
-        rows = [line.split(",") for file in (tmp_path / "broken").glob("runs/*/*/metrics.csv") for line in file.read_text().splitlines()[1:]]
+        rows = [
+            line.split(",")
+            for file in (tmp_path / "broken").glob("runs/*/*/metrics.csv")
+            for line in file.read_text().splitlines()[1:]
+        ]
         return process.poll() is not None or any(row[2:3] == [phase] and row[1] != "0" for row in rows)
 
     wait_for(reached)

@@ -88,7 +88,11 @@ def test_typo_in_an_experiment_file_is_an_error(tmp_path: Path, text: str) -> No
 
 @pytest.mark.parametrize(
     ("text", "right"),
-    [("strategy: {epoch: 3}", "strategy.epochs"), ("data: {batchsize: 3}", "data.batch_size"), ("data: {splits: {vall: 0.1}}", "data.splits.val")],
+    [
+        ("strategy: {epoch: 3}", "strategy.epochs"),
+        ("data: {batchsize: 3}", "data.batch_size"),
+        ("data: {splits: {vall: 0.1}}", "data.splits.val"),
+    ],
 )
 def test_key_that_nothing_reads_is_an_error(tmp_path: Path, text: str, right: str) -> None:
     (tmp_path / "experiment").mkdir()
@@ -126,5 +130,9 @@ def test_name_of_a_run_tells_what_changed_and_stays_short() -> None:
         config = compose("train", ["optimizer.lr=1e-4", "strategy=full"], return_hydra_config=True)
         config.hydra.runtime.output_dir = "x"
         assert run_name(_root_=config) == "mobile-full-lr_1e-4"
-        long = compose("train", [f"+tags=[{'x' * 90}]".lstrip("+"), f"runs={'y' * 90}", f"data.image_size={'9' * 70}"], return_hydra_config=True)
+        long = compose(
+            "train",
+            [f"+tags=[{'x' * 90}]".lstrip("+"), f"runs={'y' * 90}", f"data.image_size={'9' * 70}"],
+            return_hydra_config=True,
+        )
         assert len(run_name(_root_=long)) <= 60

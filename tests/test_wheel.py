@@ -21,8 +21,12 @@ def test_wheel_holds_the_configurations_and_works_from_an_empty_folder(tmp_path:
     zipfile.ZipFile(wheel).extractall(site)
     code = "import finetune.cli, sys; assert finetune.cli.__file__.startswith(sys.argv.pop(1)); finetune.cli.main()"
     command = [sys.executable, "-c", code, str(site), "--cfg", "job", "--resolve", "strategy=gradual"]
-    found = subprocess.run(command, cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=60)
+    found = subprocess.run(
+        command, cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=60
+    )
     assert found.returncode == 0, found.stderr
     assert "name: gradual" in found.stdout
-    shipped = {path.relative_to(site / "finetune" / "conf").as_posix() for path in (site / "finetune" / "conf").rglob("*.yaml")}
+    shipped = {
+        path.relative_to(site / "finetune" / "conf").as_posix() for path in (site / "finetune" / "conf").rglob("*.yaml")
+    }
     assert shipped == {path.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").rglob("*.yaml")}

@@ -134,10 +134,13 @@ class ImageData(pl.LightningDataModule):
         if not self.balanced:
             return None
         targets = self.table.targets()[self.table.rows("train")]
-        marks = targets if targets.ndim == 2 else np.eye(self.table.num_classes)[targets]
-        rarity = 1.0 / np.maximum(marks.sum(0), 1)
-        weights: npt.NDArray[np.float64] = np.maximum((marks * rarity).max(1), 1.0 / len(marks)).astype(np.float64)
-        return weights
+        weights: npt.NDArray[np.float64]
+        if targets.ndim == 1:
+            weights = 1.0 / np.bincount(targets)[targets]
+        else:
+            rarity = 1.0 / np.maximum(targets.sum(0), 1)
+            weights = np.maximum((targets * rarity).max(1), 1.0 / len(targets))
+        return weights.astype(np.float64)
 
     def loader(self, split: str, *, augmented: bool, rank: int = 0, world_size: int = 1) -> "DataLoader[Batch]":
         """Return the batches of a split: shuffled and varied for training, else in order and each image once.

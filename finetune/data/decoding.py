@@ -79,9 +79,10 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
         raise ConfigError(
             f"Images can be read with 1, 3 or 4 channels, not {channels}. Set model.in_chans to one of them."
         )
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     image = upright(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = _to_eight_bits(image)
+        image = _to_eight_bits(image, sixteen)
     if image.mode == "La":
         image = image.convert("LA")
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
@@ -102,11 +103,15 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
+def _to_eight_bits(image: Image.Image, sixteen: bool) -> Image.Image:
     """Return a grey image of 8 bits.
 
-    Values of 16 bits are divided by 257, also in a mode of 32 bits; real numbers from 0 to 1 are multiplied by 255.
-    What then still lies outside 0 to 255 is scaled by the image's own range; NaN counts as the lowest value.
+    Values of 16 bits are divided by 257, also where 32 bits hold them; real numbers from 0 to 1 are multiplied by 255.
+    Others outside 0 to 255 are scaled by the image's own range; NaN counts as the lowest value.
+
+    Args:
+        image: A grey image of more than 8 bits.
+        sixteen: Whether its format says that the values have 16 bits.
     """
     values = np.asarray(image).astype(np.float64)
     finite = values[np.isfinite(values)]
@@ -116,10 +121,10 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     values = np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high)
     if image.mode == "F" and low >= 0 and high <= 1:
         values = values * 255.0
-    elif image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and 255 < high <= 65535):
+    elif sixteen or (image.mode == "I" and low >= 0 and 255 < high <= 65535):
         values = values / 257.0
     elif low < 0 or high > 255:
-        values = (values - low) * (255.0 / (high - low or 1.0))
+        values = (values - low) / (high - low or 1.0) * 255.0
     return Image.fromarray(np.rint(values).astype(np.uint8))
 
 

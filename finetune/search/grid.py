@@ -22,7 +22,16 @@ from finetune.errors import ConfigError
 from finetune.messages import explain
 
 # what a launcher of distributed runs leaves behind, which would make a job one of its ranks
-LAUNCHER_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+LAUNCHER_VARIABLES = (
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "NODE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
@@ -71,7 +80,9 @@ def refuse_launchers(overrides: Sequence[str]) -> None:
     """Check that no other launcher or sweeper of Hydra's is asked for."""
     for override in overrides:
         if override.lstrip("+~").startswith(("hydra/launcher", "hydra/sweeper")):
-            raise ConfigError(f"{override} cannot be used: each job of a multirun is a process of its own. Leave it out.")
+            raise ConfigError(
+                f"{override} cannot be used: each job of a multirun is a process of its own. Leave it out."
+            )
 
 
 def sweeper_params(config_name: str | None, config_dir: str | None) -> list[str]:

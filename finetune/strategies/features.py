@@ -121,9 +121,8 @@ class FeatureData(pl.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         network = trainer.lightning_module.network
-        loader = self.images.loader(
-            split, augmented=False, rank=trainer.global_rank, world_size=trainer.world_size
-        )
+        assert isinstance(network, Network)
+        loader = self.images.loader(split, augmented=False, rank=trainer.global_rank, world_size=trainer.world_size)
         context = trainer.precision_plugin.forward_context
         share = compute_features(network, loader, trainer.strategy.root_device, context)
         return gather(share, trainer.world_size)
@@ -141,7 +140,8 @@ class FeatureData(pl.LightningDataModule):
             world_size=trainer.world_size,
             weights=self.images.training_weights(),
         )
-        batches.set_epoch(trainer.fit_loop.epoch_progress.current.processed)
+        done: Any = trainer.fit_loop.epoch_progress.current
+        batches.set_epoch(done.processed)
         return feature_loader(features, batches)
 
     def val_dataloader(self) -> "DataLoader[dict[str, Tensor]]":
@@ -149,9 +149,7 @@ class FeatureData(pl.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         features = self.features("val")
-        batches = EvalBatches(
-            features.rows.numpy(), 1024, rank=trainer.global_rank, world_size=trainer.world_size
-        )
+        batches = EvalBatches(features.rows.numpy(), 1024, rank=trainer.global_rank, world_size=trainer.world_size)
         return feature_loader(features, batches)
 
 

@@ -97,7 +97,9 @@ def build_recipe(config: Config, table: ImageTable) -> Recipe:
     loss = build_loss(config, table)
     check_monitor(config["monitor"], table.task, table.num_classes)
     if config["mode"] not in ("max", "min"):
-        raise ConfigError(f"mode={config['mode']} is not known. Use max or min.{nearest(config['mode'], ('max', 'min'))}")
+        raise ConfigError(
+            f"mode={config['mode']} is not known. Use max or min.{nearest(config['mode'], ('max', 'min'))}"
+        )
     settings = {name: value for name, value in config["trainer"].items() if name != "threads"}
     if config["trainer"]["threads"] is not None:
         torch.set_num_threads(config["trainer"]["threads"])
@@ -116,7 +118,9 @@ def build_loss(config: Config, table: ImageTable) -> torch.nn.Module:
     """Return the loss, with class weights where the imbalance policy asks for them."""
     imbalance = config["data"]["imbalance"]
     if imbalance not in IMBALANCE:
-        raise ConfigError(f"data.imbalance={imbalance} is not one of {', '.join(IMBALANCE)}.{nearest(imbalance, IMBALANCE)}")
+        raise ConfigError(
+            f"data.imbalance={imbalance} is not one of {', '.join(IMBALANCE)}.{nearest(imbalance, IMBALANCE)}"
+        )
     options: Config = {}
     if imbalance == "class_weights":
         targets = torch.from_numpy(table.targets()[table.rows("train")])
@@ -126,7 +130,9 @@ def build_loss(config: Config, table: ImageTable) -> torch.nn.Module:
     return loss
 
 
-def build_callbacks(entries: Mapping[str, Config | None], *extra: Callable[[], Callback]) -> Callable[[], Sequence[Callback]]:
+def build_callbacks(
+    entries: Mapping[str, Config | None], *extra: Callable[[], Callback]
+) -> Callable[[], Sequence[Callback]]:
     """Return a function that makes the configured callbacks anew, for each phase; an entry set to null is left out."""
 
     def make_all() -> Sequence[Callback]:

@@ -4,6 +4,7 @@ It decides when they are written and which epoch is best, over all phases togeth
 Lightning's and the steps' business.
 """
 
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -15,6 +16,8 @@ from pytorch_lightning.callbacks import Callback
 
 from finetune.errors import RunError
 from finetune.runs import Run, replacing
+
+record = logging.getLogger("finetune.record")
 
 
 class Checkpoints(Callback):
@@ -48,9 +51,12 @@ class Checkpoints(Callback):
         score = (self.sign * value, -loss)
         improved = self.best is None or score > self.best
         if improved:
-            self.best, self.best_epoch = score, pl_module.epochs_before + trainer.current_epoch  # type: ignore[operator]
+            self.best, self.best_epoch = score, pl_module.epochs_before + trainer.current_epoch  # type: ignore[operator,assignment]
         trainer.save_checkpoint(self.run.last_checkpoint)
         if improved and trainer.is_global_zero:
+            record.info(
+                "Epoch %d is the best so far: %s %.4f, val/loss %.4f", self.best_epoch, self.monitor, value, loss
+            )
             with replacing(self.run.best_checkpoint) as temporary:
                 shutil.copyfile(self.run.last_checkpoint, temporary)
         trainer.strategy.barrier("checkpoints")

@@ -121,7 +121,8 @@ class Classifier(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say in the checkpoint which phase it belongs to and whether that phase is over."""
         trainer = self.trainer
-        epochs = trainer.fit_loop.epoch_progress.current.processed
+        done: Any = trainer.fit_loop.epoch_progress.current
+        epochs: int = done.processed
         checkpoint["finetune"] = {
             "phase": self.phase_index,
             "finished": bool(trainer.should_stop or epochs >= self.phase.epochs),

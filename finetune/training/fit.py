@@ -135,14 +135,18 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
         )
     except (MisconfigurationException, ValueError) as error:
         message = " ".join(str(error).split())
-        raise ConfigError(f"The trainer cannot be set up as asked: {message} Check trainer.* (try trainer=cpu).") from error
+        raise ConfigError(
+            f"The trainer cannot be set up as asked: {message} Check trainer.* (try trainer=cpu)."
+        ) from error
 
 
 def _strategy(settings: TrainerSettings) -> str | Strategy:
     if settings.strategy != "fsdp":
         return settings.strategy
     if not torch.cuda.is_available():
-        raise ConfigError("trainer=fsdp needs GPUs, and none is here. Use trainer=ddp trainer.accelerator=cpu, or trainer=cpu.")
+        raise ConfigError(
+            "trainer=fsdp needs GPUs, and none is here. Use trainer=ddp trainer.accelerator=cpu, or trainer=cpu."
+        )
     return FSDPStrategy(use_orig_params=True, state_dict_type="full")
 
 
@@ -226,7 +230,7 @@ def batches_of(phase: Phase, images: ImageData, recipe: Recipe) -> pl.LightningD
 def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int, place: Place) -> Classifier:
     """Return the steps of a phase, with its optimizer and schedule still to be built from the moving parameters."""
     if recipe.trainer.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
         network.backbone.compile()
 
@@ -260,7 +264,9 @@ def schedule_of(phase: Phase, default: Schedule) -> Schedule:
     )
 
 
-def predict_split(classifier: Classifier, images: ImageData, split: str, settings: TrainerSettings, folder: Path) -> dict[str, Tensor]:
+def predict_split(
+    classifier: Classifier, images: ImageData, split: str, settings: TrainerSettings, folder: Path
+) -> dict[str, Tensor]:
     """Return row (N,), logits (N, K) and target of a split in the order of its rows, on every rank.
 
     The images are shared among the ranks; padding is dropped, so that each image is there exactly once.
@@ -268,7 +274,7 @@ def predict_split(classifier: Classifier, images: ImageData, split: str, setting
     trainer = build_trainer(settings, folder=folder, logger=False, enable_progress_bar=False)
     loader = images.loader(split, augmented=False, rank=trainer.global_rank, world_size=trainer.world_size)
     parts = trainer.predict(classifier, dataloaders=loader) or []
-    share = {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target")}  # type: ignore[index,call-overload]
+    share = {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target")}  # type: ignore[call-overload]
     shares: list[Any] = [share]
     if trainer.world_size > 1:
         shares = [None] * trainer.world_size

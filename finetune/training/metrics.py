@@ -77,9 +77,11 @@ def check_monitor(monitor: str, task: Task, num_classes: int) -> None:
     Raises:
         ConfigError: The value is not one that validation computes.
     """
-    known = [*build_metrics(task, num_classes).keys(), "val/loss"]
+    known = [*map(str, build_metrics(task, num_classes)), "val/loss"]
     if monitor not in known:
-        raise ConfigError(f"monitor={monitor} is not a validation metric ({', '.join(known)}).{nearest(monitor, known)}")
+        raise ConfigError(
+            f"monitor={monitor} is not a validation metric ({', '.join(known)}).{nearest(monitor, known)}"
+        )
 
 
 class MetricsCallback(Callback):
@@ -103,6 +105,7 @@ class MetricsCallback(Callback):
         zero = torch.zeros((), device=pl_module.device)
         self.interval = self.epoch = (zero, 0)
         loader = trainer.train_dataloader
+        assert loader is not None
         loader.batch_sampler.set_epoch(trainer.current_epoch)
 
     def on_train_batch_end(
@@ -165,12 +168,12 @@ class MetricsCallback(Callback):
         if not trainer.is_global_zero:
             return
         step = pl_module.steps_before + trainer.global_step
-        place = {"epoch": pl_module.epochs_before + trainer.current_epoch, "phase": pl_module.phase.name}
+        epoch = pl_module.epochs_before + trainer.current_epoch
         rates = learning_rates(trainer)
         if self.history is not None:
-            self.history.append({"step": step, **place, **rates, **values})
+            self.history.append({"step": step, "epoch": epoch, "phase": pl_module.phase.name, **rates, **values})
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": place["epoch"], **rates, **values}, step=step)  # type: ignore[arg-type]
+            logger.log_metrics({"epoch": epoch, **rates, **values}, step=step)
 
 
 def learning_rates(trainer: pl.Trainer) -> dict[str, float]:

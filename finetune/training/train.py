@@ -4,6 +4,7 @@ It is a composition root, the only code of training that sees a config; everythi
 plain dictionaries.
 """
 
+import io
 import logging
 import signal
 import sys
@@ -18,12 +19,16 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from rich.console import Console, RenderableType
 
 from finetune.config import resumed_config, to_dict
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.predictions import Predictions
+from finetune.history import History
+from finetune.models.bundle import save_bundle
+from finetune.models.network import Network
 from finetune.report.summary import (
     DataSummary,
     ModelSummary,
@@ -32,9 +37,6 @@ from finetune.report.summary import (
     print_summary,
     start_summary,
 )
-from finetune.models.bundle import save_bundle
-from finetune.models.network import Network
-from finetune.history import History
 from finetune.runs import Run, write_json
 from finetune.strategies.freezing import moving_parameters
 from finetune.strategies.phases import Strategy, build_strategy
@@ -54,7 +56,8 @@ from finetune.training.metrics import MetricsCallback
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
 
-log = logging.getLogger(__name__)
+# goes to the run's train.log alone, since the screen shows the same in another form
+record = logging.getLogger("finetune.record")
 
 
 def train(cfg: DictConfig) -> None:
@@ -208,8 +211,12 @@ def publish(
         return
     for split in ("test", "val"):
         scores = {f"{split}/{name}": score["value"] for name, score in document[split].items()}
-        bounds = {f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")}
-        tracker.log_summary({**scores, **bounds} if split == "test" else {f"best/{name}": v for name, v in scores.items()})
+        bounds = {
+            f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")
+        }
+        tracker.log_summary(
+            {**scores, **bounds} if split == "test" else {f"best/{name}": v for name, v in scores.items()}
+        )
     number = config["logger"]["wandb"]["images"]
     if number:
         tracker.log_images(worst_errors(predictions, table, number), "test/worst_errors")
@@ -221,14 +228,15 @@ def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> li
     wrong = [row for row in range(predictions.num) if labels[row] != guesses[row]]
     wrong.sort(key=lambda row: -float(predictions.probabilities[row].max()))
     return [
-        (table.store.read(str(predictions.paths[row]), 3), f"{predictions.ids[row]}: {labels[row]}, predicted {guesses[row]}")
+        (
+            table.store.read(str(predictions.paths[row]), 3),
+            f"{predictions.ids[row]}: {labels[row]}, predicted {guesses[row]}",
+        )
         for row in wrong[:number]
     ]
 
 
-def show_start(
-    config: dict[str, Any], table: ImageTable, network: Network, strategy: Strategy, recipe: Recipe
-) -> None:
+def show_start(config: dict[str, Any], table: ImageTable, network: Network, strategy: Strategy, recipe: Recipe) -> None:
     """Print what is about to be trained."""
     counts = {label: number for label, number in table.counts()["train"].items()}
     ordered = sorted(counts.items(), key=lambda item: item[1])
@@ -249,13 +257,23 @@ def show_start(
     spec = network.spec
     target = config["data"]["source"]["_target_"].rsplit(".", 1)[-1]
     source = config["data"].get("root") or config["data"].get("path") or config["data"].get("name") or target
-    data = DataSummary(str(source), table.task, table.num_classes, table.sizes(), ordered[0], ordered[-1], len(table.skipped))
+    data = DataSummary(
+        str(source), table.task, table.num_classes, table.sizes(), ordered[0], ordered[-1], len(table.skipped)
+    )
     total = sum(value.numel() for value in sizes.values())
     model = ModelSummary(network.name, config["model"]["weights"], total, (spec.channels, spec.height, spec.width))
-    print_summary(start_summary(data, model, strategy.name, phases))
+    show(start_summary(data, model, strategy.name, phases))
 
 
 def show_end(run: Run, document: dict[str, Any], tracker: Tracker | None, seconds: float) -> None:
     """Print the scores and what can be done with the run."""
     notes = [tracker.how_to_view] if tracker else []
-    print_summary(end_summary(document, seconds=seconds, folder=run.path, notes=notes))
+    show(end_summary(document, seconds=seconds, folder=run.path, notes=notes))
+
+
+def show(summary: RenderableType) -> None:
+    """Print a summary, and keep it in the run's log."""
+    print_summary(summary)
+    plain = Console(file=io.StringIO(), width=120)
+    print_summary(summary, plain)
+    record.info("\n%s", plain.file.getvalue().rstrip())  # type: ignore[attr-defined]

@@ -45,7 +45,9 @@ def test_each_job_of_a_multirun_is_a_fresh_process_with_its_composed_config(tmp_
     arguments = ["-m", "optimizer.lr=1e-3,1e-4", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1",
                  "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "debug=quick", "strategy=full"]  # fmt: skip
     command = [sys.executable, "-m", "finetune", *arguments]
-    found = subprocess.run(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400)
+    found = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     runs = Run.all(tmp_path / "runs")
     assert [run.config["optimizer"]["lr"] for run in runs] == [1e-3, 1e-4]

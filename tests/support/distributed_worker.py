@@ -17,7 +17,15 @@ from finetune.models.network import HeadSpec, Network, build_network
 from finetune.runs import Run
 from finetune.strategies.phases import build_strategy
 from finetune.training.checkpoints import Checkpoints
-from finetune.training.fit import OptimizerSettings, Place, Recipe, TrainerSettings, build_classifier, fit, predict_split
+from finetune.training.fit import (
+    OptimizerSettings,
+    Place,
+    Recipe,
+    TrainerSettings,
+    build_classifier,
+    fit,
+    predict_split,
+)
 from finetune.training.losses import CrossEntropy
 from finetune.training.metrics import MetricsCallback
 from finetune.training.schedules import Schedule
@@ -38,6 +46,7 @@ class Compare(Callback):
     """Collects, after each epoch, the digest of every rank's weights."""
 
     def __init__(self, seen: list[list[str]]) -> None:
+        """Collect into a list."""
         self.seen = seen
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -73,7 +82,9 @@ def tiny_network(num_classes: int, strategy: object) -> Network:
     """Return a small network, with adapters where the strategy has them."""
     from finetune.models.adapters import add_lora
 
-    network = build_network("test_efficientnet", num_classes=num_classes, weights="none", head=HeadSpec(), image_size=32)
+    network = build_network(
+        "test_efficientnet", num_classes=num_classes, weights="none", head=HeadSpec(), image_size=32
+    )
     adapter = strategy.adapter
     if adapter is not None:
         add_lora(network.backbone, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets)
@@ -101,7 +112,12 @@ def score(folder: Path) -> dict:
         verbose=False,
     )  # fmt: skip
     values = [value for name, value in sorted(metrics.values.items()) if value == value]
-    return {"n": len(found["row"]), "rows": found["row"].tolist(), "logits": found["logits"].flatten().tolist(), "validation": values}
+    return {
+        "n": len(found["row"]),
+        "rows": found["row"].tolist(),
+        "logits": found["logits"].flatten().tolist(),
+        "validation": values,
+    }
 
 
 def world_size() -> int:

@@ -6,7 +6,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from tiny import PHASES, strategy_config, tiny_images, tiny_table
 
+from finetune.data.transforms import Augment
 from finetune.history import History
 from finetune.models.adapters import add_lora
 from finetune.models.network import HeadSpec, build_network
@@ -18,12 +20,14 @@ from finetune.training.losses import CrossEntropy
 from finetune.training.metrics import MetricsCallback
 from finetune.training.mixing import build_mixing
 from finetune.training.schedules import Schedule
-from tiny import PHASES, strategy_config, tiny_images, tiny_table
-
-from finetune.data.transforms import Augment
 
 # each place is a phase and an epoch of it; the kill comes in the middle of that epoch
-PLACES = [(name, phase, epoch) for name, phases in PHASES.items() for phase, entry in enumerate(phases) for epoch in range(entry["epochs"])]
+PLACES = [
+    (name, phase, epoch)
+    for name, phases in PHASES.items()
+    for phase, entry in enumerate(phases)
+    for epoch in range(entry["epochs"])
+]
 
 
 class Killed(RuntimeError):
@@ -34,9 +38,12 @@ class Kill(Callback):
     """Ends training in the middle of an epoch of a phase."""
 
     def __init__(self, phase: int, epoch: int) -> None:
+        """Choose the epoch."""
         self.place = (phase, epoch)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
         if (pl_module.phase_index, trainer.current_epoch) == self.place:
             raise Killed
 
@@ -47,10 +54,17 @@ def train(run: Run, name: str, *callbacks: Callback) -> dict[str, torch.Tensor]:
     table = tiny_table(train=24, val=8, test=8)
     strategy = build_strategy(strategy_config(name))
     network = build_network(
-        "test_efficientnet", num_classes=table.num_classes, weights="none", head=HeadSpec(dropout=0.2), image_size=32, drop_path_rate=0.1
+        "test_efficientnet",
+        num_classes=table.num_classes,
+        weights="none",
+        head=HeadSpec(dropout=0.2),
+        image_size=32,
+        drop_path_rate=0.1,
     )
     if strategy.adapter is not None:
-        add_lora(network.backbone, rank=strategy.adapter.rank, alpha=strategy.adapter.alpha, targets=strategy.adapter.targets)
+        add_lora(
+            network.backbone, rank=strategy.adapter.rank, alpha=strategy.adapter.alpha, targets=strategy.adapter.targets
+        )
     recipe = Recipe(
         CrossEntropy(),
         OptimizerSettings(lr=1e-2),
