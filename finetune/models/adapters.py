@@ -4,7 +4,7 @@ It decides which weights get an adapter and how it is computed; when adapters mo
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -38,9 +38,17 @@ class LowRank(nn.Module):
 
 def default_targets(backbone: nn.Module) -> list[str]:
     """Return the linear layers of a transformer, or else the pointwise convolutions of a convolutional network."""
-    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear) and min(module.weight.shape) >= 16]
+    linear = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Linear) and min(module.weight.shape) >= 16
+    ]
     attention = any(isinstance(module, nn.Linear) and "attn" in name for name, module in backbone.named_modules())
-    pointwise = [name for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1]
+    pointwise = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+    ]
     dense = [name for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d) and module.groups == 1]
     return linear if attention else [*pointwise, *linear] or dense
 
@@ -59,22 +67,34 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: float, targets: Sequence[
     """
     if rank < 1:
         raise ConfigError(f"strategy.adapter.rank={rank} must be 1 or more.")
-    able = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    names = list(dict.fromkeys(name for pattern in targets for name in matching(pattern, able))) if targets else default_targets(backbone)
+    able: dict[str, nn.Linear | nn.Conv2d] = {
+        name: module for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    names = (
+        list(dict.fromkeys(name for pattern in targets for name in matching(pattern, able)))
+        if targets
+        else default_targets(backbone)
+    )
     if not names:
-        raise ConfigError("The model has no layer that LoRA can adapt. Name some in strategy.adapter.targets, or choose another strategy.")
+        raise ConfigError(
+            "The model has no layer that LoRA can adapt. Name some in strategy.adapter.targets, or choose "
+            "another strategy."
+        )
     for name in names:
         module = able[name]
         parametrize.register_parametrization(module, "weight", LowRank(module.weight, rank, alpha))
     return names
 
 
-def matching(pattern: str, able: dict[str, nn.Module]) -> list[str]:
+def matching(pattern: str, able: Iterable[str]) -> list[str]:
     """Return the layers that a pattern names, whole or by the last parts of their names."""
     found = [name for name in able if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")]
     if not found:
         last = {name.rsplit(".", 1)[-1] for name in able}
-        raise ConfigError(f"strategy.adapter.targets: '{pattern}' names no linear or convolutional layer.{nearest(pattern, [*able, *last])}")
+        raise ConfigError(
+            f"strategy.adapter.targets: '{pattern}' names no linear or convolutional "
+            f"layer.{nearest(pattern, [*able, *last])}"
+        )
     return found
 
 
@@ -94,5 +114,8 @@ def merge(network: Network) -> Network:
     merged = copy.deepcopy(network)
     for module in list(merged.modules()):
         if parametrize.is_parametrized(module):
+            # torch removes a parametrization from the class, which a copy shares with its original
+            own = {key: value for key, value in vars(type(module)).items() if key not in ("__dict__", "__weakref__")}
+            module.__class__ = type(type(module).__name__, type(module).__bases__, own)
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     return merged

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -66,8 +67,11 @@ def load_bundle(folder: Path) -> Bundle:
         options = dict(meta["options"])
         head = HeadSpec(**options.pop("head"))
         network = build_network(meta["name"], num_classes=len(meta["labels"]), weights="none", head=head, **options)
-        network.spec = InputSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in meta["input"].items()})
+        spec: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["input"].items()}
+        network.spec = InputSpec(**spec)
         network.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"The model in {folder} is damaged: {str(error).splitlines()[0]}. Use another run, or train it again.") from error
+        raise ConfigError(
+            f"The model in {folder} is damaged: {str(error).splitlines()[0]}. Use another run, or train it again."
+        ) from error
     return Bundle(network.eval(), tuple(meta["labels"]), meta["task"], meta["threshold"], meta["temperature"])

@@ -3,7 +3,9 @@
 It decides which parameter belongs to which layer, from timm's own grouping; what is done with layers is the caller's.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from timm.models import group_parameters
 from torch import nn
@@ -25,7 +27,18 @@ class Layer:
 
 
 class _Named(nn.Module):
-    """Stands in for a backbone whose adapters have changed parameter names, under the names it had before."""
+    """Stands in for a backbone under the parameter names it had before adapters changed them.
+
+    timm's grouping reads nothing but the names.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the names, with nothing behind them."""
+        return ((name, nn.Parameter()) for name in self.names)
 
 
 def plain_name(name: str) -> str:
@@ -60,16 +73,9 @@ def depths(backbone: nn.Module, names: list[str]) -> dict[str, float]:
     """Return the depth of each parameter by timm's grouping; all are of one depth where a model has none."""
     if not hasattr(backbone, "group_matcher"):
         return dict.fromkeys(names, 0.0)
-    stand_in = _stand_in(backbone, names)
-    groups = group_parameters(stand_in, backbone.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    matcher: Any = backbone.group_matcher
+    groups: Any = group_parameters(_Named(names), matcher(coarse=False), reverse=True)
     return {name: float(groups[name]) for name in names}
-
-
-def _stand_in(backbone: nn.Module, names: list[str]) -> nn.Module:
-    """Return an object whose named_parameters have the given names, since timm's grouping reads nothing else."""
-    stand_in = _Named()
-    stand_in.named_parameters = lambda: [(name, None) for name in names]  # type: ignore[method-assign,assignment,return-value]
-    return stand_in
 
 
 def check_cover(network: Network, found: list[Layer]) -> None:

@@ -49,7 +49,15 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, head: nn.Module, *, name: str, spec: InputSpec, num_features: int, num_classes: int, options: dict[str, Any]
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        *,
+        name: str,
+        spec: InputSpec,
+        num_features: int,
+        num_classes: int,
+        options: dict[str, Any],
     ) -> None:
         """Put the parts together."""
         super().__init__()
@@ -117,7 +125,10 @@ def build_network(
     try:
         backbone = create_backbone(name, weights, options)
     except (TypeError, AssertionError, RuntimeError) as error:
-        raise ConfigError(f"model.name={name} cannot be built with {options}: {str(error).splitlines()[0]}. Change model.* or image_size.") from error
+        raise ConfigError(
+            f"model.name={name} cannot be built with {options}: {str(error).splitlines()[0]}. Change model.* or "
+            "image_size."
+        ) from error
     if grad_checkpointing:
         set_checkpointing(backbone, name)
     overrides = {"mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
@@ -135,13 +146,23 @@ def check_name(name: str) -> None:
     """Check that timm has the model, and the pretrained tag where one is named."""
     base, _, tag = name.partition(".")
     if base not in timm.list_models():
-        raise ConfigError(f"timm has no model '{base}'. Set model.name to one of timm.list_models().{nearest(base, timm.list_models())}")
-    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")] + [known.partition(".")[2] for known in timm.list_pretrained(base)]
+        raise ConfigError(
+            f"timm has no model '{base}'. Set model.name to one of "
+            f"timm.list_models().{nearest(base, timm.list_models())}"
+        )
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")] + [
+        known.partition(".")[2] for known in timm.list_pretrained(base)
+    ]
     if tag and tag not in tags:
-        raise ConfigError(f"timm has no weights '{tag}' for {base} (it has: {', '.join(filter(None, tags)) or 'none'}).{nearest(tag, tags)}")
+        raise ConfigError(
+            f"timm has no weights '{tag}' for {base} (it has: "
+            f"{', '.join(filter(None, tags)) or 'none'}).{nearest(tag, tags)}"
+        )
 
 
-def model_options(name: str, drop_rate: float, drop_path_rate: float, in_chans: int, image_size: int | None) -> dict[str, Any]:
+def model_options(
+    name: str, drop_rate: float, drop_path_rate: float, in_chans: int, image_size: int | None
+) -> dict[str, Any]:
     """Return the arguments of `timm.create_model` that are not at their defaults."""
     options: dict[str, Any] = {"in_chans": in_chans} if in_chans != 3 else {}
     options |= {"drop_rate": drop_rate} if drop_rate else {}
@@ -157,16 +178,21 @@ def set_checkpointing(backbone: nn.Module, name: str) -> None:
     try:
         backbone.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError) as error:
-        raise ConfigError(f"model.name={name} has no gradient checkpointing. Set model.grad_checkpointing=false.") from error
+        raise ConfigError(
+            f"model.name={name} has no gradient checkpointing. Set model.grad_checkpointing=false."
+        ) from error
 
 
 def input_spec(backbone: nn.Module, channels: int, size: int | None, overrides: dict[str, Any]) -> InputSpec:
     """Return what the weights expect of an image, with the given values in place of theirs."""
-    config = resolve_model_data_config(backbone)
+    config: dict[str, Any] = resolve_model_data_config(backbone)  # type: ignore[no-untyped-call]
     height, width = (size, size) if size is not None else config["input_size"][1:]
     interpolation = overrides["interpolation"] or config["interpolation"]
     if interpolation not in INTERPOLATIONS:
-        raise ConfigError(f"model.interpolation={interpolation} is not known. Use one of {', '.join(INTERPOLATIONS)}.{nearest(interpolation, INTERPOLATIONS)}")
+        raise ConfigError(
+            f"model.interpolation={interpolation} is not known. Use one of "
+            f"{', '.join(INTERPOLATIONS)}.{nearest(interpolation, INTERPOLATIONS)}"
+        )
     crop = config["crop_pct"] if overrides["crop_pct"] is None else float(overrides["crop_pct"])
     if not 0 < crop <= 1:
         raise ConfigError(f"model.crop_pct={crop} is not a share above 0 and at most 1.")
@@ -193,24 +219,44 @@ def per_channel(key: str, given: Sequence[float] | None, default: Sequence[float
 @torch.no_grad()
 def count_features(backbone: nn.Module, spec: InputSpec, name: str) -> int:
     """Return the number of pooled features, found by passing one blank image through the backbone."""
+    check_patches(backbone, spec, name)
     training = backbone.training
     backbone.eval()
     try:
         features = backbone(torch.zeros(1, spec.channels, spec.height, spec.width))
     except (RuntimeError, AssertionError, ValueError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{name} cannot take images of {spec.height} x {spec.width} ({first}). Set model.image_size to another, such as a multiple of 32.") from error
+        raise ConfigError(
+            f"{name} cannot take images of {spec.height} x {spec.width} ({first}). Set model.image_size to "
+            "another, such as a multiple of 32."
+        ) from error
     finally:
         backbone.train(training)
     if not isinstance(features, Tensor) or features.ndim != 2:
-        raise ConfigError(f"{name} gives no pooled features (B, F), so no head can be put on it. Choose another model.name.")
+        raise ConfigError(
+            f"{name} gives no pooled features (B, F), so no head can be put on it. Choose another model.name."
+        )
     return int(features.shape[1])
+
+
+def check_patches(backbone: nn.Module, spec: InputSpec, name: str) -> None:
+    """Check that an image is a whole number of patches, where a model cuts images into patches."""
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    side = patch[0] if isinstance(patch, tuple | list) else patch
+    if isinstance(side, int) and (spec.height % side or spec.width % side):
+        fitting = max(1, round(spec.height / side)) * side
+        raise ConfigError(
+            f"{name} cuts images into patches of {side} pixels, so {spec.height} x {spec.width} does not fit. "
+            f"Set model.image_size={fitting}."
+        )
 
 
 def build_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequential:
     """Return the head; its weights start near zero, so that the first predictions are almost uniform."""
     if spec.kind not in ("linear", "mlp"):
-        raise ConfigError(f"model.head.kind={spec.kind} is not known. Use linear or mlp.{nearest(spec.kind, ('linear', 'mlp'))}")
+        raise ConfigError(
+            f"model.head.kind={spec.kind} is not known. Use linear or mlp.{nearest(spec.kind, ('linear', 'mlp'))}"
+        )
     if not 0 <= spec.dropout < 1:
         raise ConfigError(f"model.head.dropout={spec.dropout} is not a probability from 0 to below 1.")
     last = nn.Linear(num_features if spec.kind == "linear" else spec.hidden, num_classes)

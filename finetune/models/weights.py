@@ -54,8 +54,8 @@ def download(name: str, options: dict[str, Any]) -> nn.Module:
         # the hub library raises OSError and its subclasses; timm a RuntimeError where a model has no weights
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"The weights of {name} cannot be downloaded ({type(error).__name__}: {first[:160]}). Give a local file with "
-            "model.weights=/path/to/file.safetensors, or use model=mobile, whose weights are bundled."
+            f"The weights of {name} cannot be downloaded ({type(error).__name__}: {first[:160]}). Give a local "
+            "file with model.weights=/path/to/file.safetensors, or use model=mobile, whose weights are bundled."
         ) from error
 
 
@@ -66,7 +66,10 @@ def bundled_state(name: str, options: dict[str, Any]) -> State:
     """
     base = name.split(".")[0]
     if base not in BUNDLED:
-        raise ConfigError(f"model.weights=bundled is there for {', '.join(BUNDLED)} only, not for {name}. Use timm, none, or a file.{nearest(base, BUNDLED)}")
+        raise ConfigError(
+            f"model.weights=bundled is there for {', '.join(BUNDLED)} only, not for {name}. Use timm, none, or "
+            f"a file.{nearest(base, BUNDLED)}"
+        )
     try:
         package = importlib.import_module(BUNDLED[base])
     except ModuleNotFoundError as error:
@@ -76,8 +79,13 @@ def bundled_state(name: str, options: dict[str, Any]) -> State:
     values = [value for key, value in tensors.items() if not key.endswith("num_batches_tracked")]
     target = timm.create_model(base, pretrained=False).state_dict()
     keys = [key for key in target if not key.endswith("num_batches_tracked")]
-    if len(values) != len(keys) or any(target[key].shape != value.shape for key, value in zip(keys, values, strict=True)):
-        raise ConfigError(f"The package of {name} holds other tensors than this timm expects. Install versions within the declared bounds.")
+    if len(values) != len(keys) or any(
+        target[key].shape != value.shape for key, value in zip(keys, values, strict=True)
+    ):
+        raise ConfigError(
+            f"The package of {name} holds other tensors than this timm expects. Install versions within the "
+            "declared bounds."
+        )
     return dict(zip(keys, values, strict=True))
 
 
@@ -90,18 +98,23 @@ def read_file(path: Path) -> State:
     if not path.is_file():
         siblings = [entry.name for entry in path.absolute().parent.glob("*")] if path.absolute().parent.is_dir() else []
         raise ConfigError(
-            f"model.weights={path} is neither a file nor one of {', '.join(WORDS)}.{nearest(path.name, [*siblings, *WORDS])}"
+            f"model.weights={path} is neither a file nor one of {', '.join(WORDS)}."
+            f"{nearest(path.name, [*siblings, *WORDS])}"
         )
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as weights without running code in it. Save a state dict, best as .safetensors.") from error
+        raise ConfigError(
+            f"{path} cannot be read as weights without running code in it. Save a state dict, best as .safetensors."
+        ) from error
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    state = {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
+    state = (
+        {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
+    )
     if not state:
         raise ConfigError(f"{path} holds no tensors. Expected a state dict (name to tensor).")
     return state
@@ -121,12 +134,15 @@ def load(model: nn.Module, state: State, name: str, source: str) -> None:
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
     for problem, keys in (("lacks", missing), ("has other shapes for", shapes), ("has, beyond the model's,", extra)):
         if keys:
-            raise ConfigError(f"{source} is not for {name}: it {problem} {len(keys)} tensors (first: {', '.join(keys[:3])}). Set model.name to the model it was saved from.")
+            raise ConfigError(
+                f"{source} is not for {name}: it {problem} {len(keys)} tensors (first: {', '.join(keys[:3])}). "
+                "Set model.name to the model it was saved from."
+            )
     model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 
 def without_prefix(state: State, own: set[str]) -> State:
-    """Return the tensors with the prefixes that wrappers add removed, where that brings the names closer to the model's."""
+    """Return the tensors without the prefixes that wrappers add, where that brings names closer to the model's."""
     for _ in range(3):
         for prefix in PREFIXES:
             stripped = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -136,32 +152,28 @@ def without_prefix(state: State, own: set[str]) -> State:
 
 
 def adapt(model: nn.Module, state: State) -> State:
-    """Return the tensors fitted to the model's input by timm's own means."""
-    config = model.pretrained_cfg
-    channels = getattr(model, "in_chans", None) or _channels(model, config)
-    convolutions = config.get("first_conv") or ()
-    for first in (convolutions,) if isinstance(convolutions, str) else convolutions:
-        key = f"{first}.weight"
-        if key in state and state[key].shape[1] != channels:
+    """Return the tensors fitted to the model by timm's own means: other channels, names or position embeddings."""
+    config: dict[str, Any] = vars(model)["pretrained_cfg"]
+    first = config.get("first_conv") or ()
+    for name in (first,) if isinstance(first, str) else first:
+        key = f"{name}.weight"
+        channels = model.state_dict()[key].shape[1] if key in model.state_dict() else None
+        if channels is not None and key in state and state[key].shape[1] != channels:
             state = {**state, key: timm.models.adapt_input_conv(channels, state[key])}
     module = importlib.import_module(type(model).__module__)
-    filter_state: Callable[[State, nn.Module], State] | None = getattr(module, "checkpoint_filter_fn", None)
-    if filter_state is not None and set(model.state_dict()) - set(state) or _shapes_differ(model, state):
-        state = filter_state(dict(state), model) if filter_state is not None else state
-    return state
+    convert: Callable[[State, nn.Module], State] | None = getattr(module, "checkpoint_filter_fn", None)
+    return convert(dict(state), model) if convert is not None and not fits(model, state) else state
 
 
-def _channels(model: nn.Module, config: dict[str, Any]) -> int:
-    first = config.get("first_conv")
-    first = first if isinstance(first, str) or not first else first[0]
-    return int(model.get_submodule(first).weight.shape[1]) if first else 3
-
-
-def _shapes_differ(model: nn.Module, state: State) -> bool:
-    return any(key in state and state[key].shape != value.shape for key, value in model.state_dict().items())
+def fits(model: nn.Module, state: State) -> bool:
+    """Return whether every tensor of the model is there in its shape."""
+    own = model.state_dict()
+    return all(
+        key in state and state[key].shape == value.shape for key, value in own.items() if "num_batches" not in key
+    )
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the classifier's layers, as prefixes."""
-    named = model.pretrained_cfg.get("classifier") or ()
-    return tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named)) + ("head.",)
+    """Return the names of the classifier's layers, as prefixes; tensors of that name are no part of a backbone."""
+    named = vars(model)["pretrained_cfg"].get("classifier") or ()
+    return tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))

@@ -25,7 +25,10 @@ def apply_phase(network: Network, phase: Phase) -> None:
     moving = set(moving_parameters(network, phase))
     backbone_moves = any(name.startswith("backbone.") for name in moving)
     if phase.train != "head" and not backbone_moves:
-        raise ConfigError(f"Phase '{phase.name}' (train: {phase.train}) moves nothing of {network.name} but the head. Use train: head, or another strategy.")
+        raise ConfigError(
+            f"Phase '{phase.name}' (train: {phase.train}) moves nothing of {network.name} but the head. Use "
+            "train: head, or another strategy."
+        )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in moving)
     network.resting = tuple(resting_modules(network, phase))

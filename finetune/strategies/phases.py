@@ -32,8 +32,8 @@ class Phase:
         lr: Learning rate; None for the optimizer's.
         head_lr: The head's rate as a multiple of the backbone's last layer's.
         layer_decay: Each layer's rate is this multiple of that of the next deeper one.
-        batchnorm: frozen leaves BatchNorm's statistics as they were pretrained; train lets those of moving layers follow
-            the batches. Its scales and shifts move with their layer in either case.
+        batchnorm: frozen leaves BatchNorm's statistics as they were pretrained; train lets those of moving layers
+            follow the batches. Its scales and shifts move with their layer in either case.
         features: cached passes each image through the backbone once, without augmentation.
         schedule: cosine, linear or constant; None for the run's.
         warmup: Share of the phase's steps in which the rate rises; None for the run's.
@@ -83,7 +83,11 @@ def build_strategy(config: Mapping[str, Any]) -> Strategy:
     if not entries:
         raise ConfigError(f"strategy={config['name']} has no phases. Give at least one in strategy.phases.")
     adapter = config.get("adapter")
-    spec = None if adapter is None else AdapterSpec(int(adapter["rank"]), float(adapter["alpha"]), tuple(adapter["targets"]))
+    spec = (
+        None
+        if adapter is None
+        else AdapterSpec(int(adapter["rank"]), float(adapter["alpha"]), tuple(adapter["targets"]))
+    )
     phases = tuple(build_phase(entry, number) for number, entry in enumerate(entries))
     names = [phase.name for phase in phases]
     if len(set(names)) < len(names):
@@ -97,14 +101,22 @@ def build_phase(entry: Mapping[str, Any], number: int) -> Phase:
     known = [field.name for field in dataclasses.fields(Phase)]
     for key in entry:
         if key not in known:
-            raise ConfigError(f"strategy.phases[{number}] has no key '{key}' (it has: {', '.join(known)}).{nearest(key, known)}")
+            raise ConfigError(
+                f"strategy.phases[{number}] has no key '{key}' (it has: {', '.join(known)}).{nearest(key, known)}"
+            )
     phase = Phase(**entry)
     for key, choices in CHOICES.items():
         value = getattr(phase, key)
         if value is not None and value not in choices:
-            raise ConfigError(f"strategy.phases[{number}].{key}={value} is not one of {', '.join(choices)}.{nearest(str(value), choices)}")
+            raise ConfigError(
+                f"strategy.phases[{number}].{key}={value} is not one of "
+                f"{', '.join(choices)}.{nearest(str(value), choices)}"
+            )
     if phase.features == "cached" and phase.train != "head":
-        raise ConfigError(f"strategy.phases[{number}]: features can be cached only while the backbone stands still (train: head), not with train: {phase.train}.")
+        raise ConfigError(
+            f"strategy.phases[{number}]: features can be cached only while the backbone stands still (train: "
+            f"head), not with train: {phase.train}."
+        )
     check_numbers(phase, number)
     return phase
 
@@ -130,4 +142,7 @@ def check_adapters(name: str, phases: Sequence[Phase], adapter: AdapterSpec | No
     if moved and adapter is None:
         raise ConfigError(f"strategy={name} moves adapters but has none. Set strategy.adapter (rank, alpha, targets).")
     if adapter is not None and not moved:
-        raise ConfigError(f"strategy={name} has adapters that no phase moves. Add a phase with train: adapters, or set strategy.adapter=null.")
+        raise ConfigError(
+            f"strategy={name} has adapters that no phase moves. Add a phase with train: adapters, or set "
+            "strategy.adapter=null."
+        )

@@ -72,7 +72,7 @@ def train(cfg: DictConfig) -> None:
     recipe = build_recipe(config, table)
     images = load_images(config, table, network)
     rehearse(network, strategy, recipe, run.path)
-    with recorded(run, config) as tracker:
+    with recorded(run, config, resume=cfg.resume is not None) as tracker:
         if is_first_rank():
             record_data(run, table)
             show_start(config, table, network, strategy, recipe)
@@ -110,16 +110,16 @@ def locate_run(cfg: DictConfig) -> tuple[Run, dict[str, Any]]:
     return run, to_dict(resumed_config(run.config, list(hydra.overrides.task)))
 
 
-def begin(run: Run, config: dict[str, Any]) -> None:
+def begin(run: Run, config: dict[str, Any], *, resume: bool) -> None:
     """Write the folder of a new run, or mark an interrupted one as running again."""
-    if run.record_file.exists():
+    if resume:
         run.continue_with(sys.argv)
     else:
         Run.create(run.path, config=config, command=sys.argv, seed=config["seed"])
 
 
 @contextmanager
-def recorded(run: Run, config: dict[str, Any]) -> Iterator[Tracker | None]:
+def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Tracker | None]:
     """Record how the run ends, in its folder and in the tracker: finished, failed or interrupted.
 
     A SIGTERM ends the run like an interruption with exit code 143, so that the logs are complete.
@@ -129,7 +129,7 @@ def recorded(run: Run, config: dict[str, Any]) -> Iterator[Tracker | None]:
         raise SystemExit(128 + signum)
 
     if is_first_rank():
-        begin(run, config)
+        begin(run, config, resume=resume)
     previous = signal.signal(signal.SIGTERM, terminate)
     tracker = None
     status, code = "failed", 1
@@ -143,15 +143,15 @@ def recorded(run: Run, config: dict[str, Any]) -> Iterator[Tracker | None]:
         raise
     except SystemExit as stop:
         # Lightning turns Ctrl-C into SystemExit(1)
-        code = 130 if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
-        status = "interrupted"
+        stopped = stop.code if isinstance(stop.code, int) else 1
+        status, code = "interrupted", 130 if isinstance(stop.__context__, KeyboardInterrupt) else stopped
         raise SystemExit(code) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
         if is_first_rank():
             run.update(status=status)
             if tracker is not None:
                 tracker.finish(code)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def record_data(run: Run, table: ImageTable) -> None:

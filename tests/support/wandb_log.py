@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto import wandb_internal_pb2 as protocol
 
 MAGIC = b":W&B"
@@ -51,7 +52,11 @@ class LoggedRun:
 
 
 def read_logs(run_folder: Path) -> list[LoggedRun]:
-    """Return the W&B runs logged below a run folder, oldest first."""
+    """Return the W&B runs logged below a run folder, oldest first.
+
+    The client of this process is ended before: `finish` returns while the log is still on its way to the disk.
+    """
+    wandb.teardown()
     return [read_log(file) for file in sorted(Path(run_folder).glob("wandb/*run-*/run-*.wandb"))]
 
 
