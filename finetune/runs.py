@@ -8,29 +8,18 @@ import json
 import math
 import numbers
 import os
-import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from finetune.errors import ConfigError, RunError, nearest
+from finetune.provenance import git_state, process, process_start, versions
 
-PACKAGES = (
-    "finetune-images",
-    "torch",
-    "torchvision",
-    "timm",
-    "pytorch-lightning",
-    "torchmetrics",
-    "hydra-core",
-    "wandb",
-)
 # begins the name of a file that is being written
 PARTIAL = ".partial-"
 RUNNING, FINISHED, FAILED, INTERRUPTED, PRUNED = "running", "finished", "failed", "interrupted", "pruned"
@@ -127,7 +116,7 @@ class Run:
             ) from None
         write_atomic(run.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         record = {"id": uuid.uuid4().hex[:8], "status": RUNNING, "created": _now(), "command": command, "seed": seed}
-        write_json(run.record_file, {**record, **_process(), "versions": versions(), "git": git_state()})
+        write_json(run.record_file, {**record, **process(), "versions": versions(), "git": git_state()})
         return run
 
     @classmethod
@@ -215,7 +204,7 @@ class Run:
         record = self.record
         if record.get("host") != os.uname().nodename:
             return record.get("status") == RUNNING
-        return record.get("process_started") is not None and record["process_started"] == _process_start(
+        return record.get("process_started") is not None and record["process_started"] == process_start(
             int(record["pid"])
         )
 
@@ -223,8 +212,8 @@ class Run:
         """Change fields of run.json."""
         write_json(self.record_file, {**self.record, **fields, "updated": _now()})
 
-    def continue_with(self, command: list[str]) -> None:
-        """Mark the run as running again, by this process.
+    def check_resumable(self) -> None:
+        """Check that the run was interrupted or failed.
 
         Raises:
             ConfigError: The run is finished, or another process is still writing it.
@@ -235,10 +224,18 @@ class Run:
             raise ConfigError(f"The run {self.path} is finished, there is nothing to resume. {hint}")
         if status == RUNNING:
             raise ConfigError(self._still_running())
+
+    def continue_with(self, command: list[str]) -> None:
+        """Mark the run as running again, by this process.
+
+        Raises:
+            ConfigError: The run is finished, or another process is still writing it.
+        """
+        self.check_resumable()
         for leftover in self.path.rglob(f"{PARTIAL}*"):
             leftover.unlink()
         resumed = [*self.record.get("resumed", []), {"at": _now(), "command": command}]
-        self.update(status=RUNNING, resumed=resumed, **_process())
+        self.update(status=RUNNING, resumed=resumed, **process())
 
     def _still_running(self) -> str:
         record = self.record
@@ -258,40 +255,3 @@ def _names(run: Run, root: Path) -> list[str]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _process() -> dict[str, Any]:
-    return {"pid": os.getpid(), "process_started": _process_start(os.getpid()), "host": os.uname().nodename}
-
-
-def _process_start(pid: int) -> str | None:
-    """Return what tells a process from a later one of the same number, or None where there is no such process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return found.stdout.strip() or None
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide a run's numbers."""
-    import platform
-
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_state() -> dict[str, Any] | None:
-    """Return the commit of the current folder and whether it has changes, or None where there is no checkout."""
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit, "dirty": bool(changes.strip())}

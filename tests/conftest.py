@@ -3,8 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from wandb_backend import Backend
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
@@ -27,3 +31,37 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     yield
+
+
+@pytest.fixture
+def logged_out(own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user without a W&B login, with a home and a working folder of their own, and a client that remembers nothing."""
+    import wandb
+
+    monkeypatch.setenv(
+        "MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib")
+    )  # so that its fonts are not read again
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "XDG_", "NETRC"))]:
+        monkeypatch.delenv(name)
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.fixture
+def wandb_server(logged_out: None, monkeypatch: pytest.MonkeyPatch) -> Iterator["Backend"]:
+    """A W&B server on the loopback that the user is logged in to; it must have understood all that it was asked."""
+    import wandb
+    from wandb_backend import KEY, listening
+
+    with listening() as backend:
+        monkeypatch.setenv("WANDB_BASE_URL", backend.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield backend
+        wandb.teardown()
+        assert backend.unknown == []
+        assert backend.operations["telemetry"] == 0

@@ -14,7 +14,8 @@ from finetune.errors import ConfigError
 from finetune.runs import Run
 
 TINY = [
-    "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer=cpu", "trainer.threads=1", "bootstrap=20",
+    "model.name=test_efficientnet", "model.weights=none", "data.image_size=32",
+    "trainer=cpu", "trainer.threads=1", "bootstrap=20",
 ]  # fmt: skip
 
 
@@ -59,7 +60,8 @@ def test_resumed_folder_is_rewritten_once(tmp_path: Path) -> None:
 def test_looking_at_the_config_imports_no_torch(tmp_path: Path, arguments: list[str]) -> None:
     code = (
         "import sys, atexit; sys.argv = ['finetune', *sys.argv[1:]]\n"
-        "atexit.register(lambda: print('HEAVY', sorted({'torch', 'timm', 'wandb', 'pandas', 'numpy'} & set(sys.modules))))\n"
+        "heavy = {'torch', 'timm', 'wandb', 'pandas', 'numpy'}\n"
+        "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules))))\n"
         "from finetune.cli import main; main()"
     )
     found = subprocess.run(
@@ -126,8 +128,11 @@ def test_a_run_writes_its_folder_and_is_evaluated_and_predicted(tmp_path: Path) 
     assert found.returncode == 0, found.stderr
     (run,) = Run.all(tmp_path / "runs")
     assert run.status == "finished"
-    for file in ("config.yaml", "run.json", "metrics.csv", "metrics.json", "predictions/val.parquet", "predictions/test.parquet",
-                 "checkpoints/best.ckpt", "checkpoints/last.ckpt", "model/weights.safetensors", "model/model.json", "train.log", ".hydra/overrides.yaml"):  # fmt: skip
+    files = "config.yaml run.json metrics.csv metrics.json predictions/val.parquet predictions/test.parquet train.log"
+    files += (
+        " checkpoints/best.ckpt checkpoints/last.ckpt model/weights.safetensors model/model.json .hydra/overrides.yaml"
+    )
+    for file in files.split():
         assert (run.path / file).exists(), file
     assert "accuracy" in found.stdout
     again = finetune("evaluate", "run=last", folder=tmp_path)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from finetune.errors import ConfigError, RunError
-from finetune.runs import Run, git_state, replacing, write_atomic, write_json
+from finetune.provenance import git_state
+from finetune.runs import Run, replacing, write_atomic, write_json
 
 CONFIG: dict[str, Any] = {"seed": 3, "data": {"root": "Bilder/Käfer", "splits": {"val": 0.15}}, "tags": []}
 

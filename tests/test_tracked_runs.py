@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 from hydra import compose, initialize_config_dir
-from wandb_backend import KEY, Backend, listening
+from wandb_backend import Backend
 from wandb_log import read_logs
 
 from finetune.config import conf_dir, register, to_dict
@@ -28,29 +26,7 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def nobody_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user without a login, in a folder of their own."""
-    monkeypatch.setenv("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))
-    for name in [name for name in os.environ if name.startswith(("WANDB_", "XDG_", "NETRC"))]:
-        monkeypatch.delenv(name)
-    (tmp_path / "home").mkdir()
-    (tmp_path / "work").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path / "work")
-    wandb.teardown()
-    yield
-    wandb.teardown()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """A server that the user is logged in to; it must have understood all it was asked."""
-    with listening() as backend:
-        monkeypatch.setenv("WANDB_BASE_URL", backend.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        yield backend
-        assert backend.unknown == []
+pytestmark = pytest.mark.usefixtures("logged_out")
 
 
 def configured(path: Path, *overrides: str) -> tuple[Run, dict[str, Any]]:
@@ -192,7 +168,7 @@ def test_ctrl_c_saves_the_log_and_exits_130(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_saves_the_log_exits_143_and_resume_goes_on_in_the_same_wandb_run(server: Backend) -> None:
+def test_sigterm_saves_the_log_exits_143_and_resume_goes_on_in_the_same_wandb_run(wandb_server: Backend) -> None:
     arguments = ["strategy.epochs=40", "logger.wandb.checkpoints=best_and_last", "logger.wandb.images=2", "tags=[x]"]
     folder = Path("runs", "wanted").absolute()
     process = finetune(*TINY, *arguments, f"hydra.run.dir={folder}")
@@ -201,16 +177,16 @@ def test_sigterm_saves_the_log_exits_143_and_resume_goes_on_in_the_same_wandb_ru
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 143, errors
-    (stored,) = server.runs.values()
+    (stored,) = wandb_server.runs.values()
     history = History(run.history_file).read()
     assert (run.status, stored.state, stored.exit_code) == ("interrupted", "failed", 143)
     assert [row["trainer/global_step"] for row in stored.rows] == [row["step"] for row in history]
-    assert len(server.artifacts) == 2
+    assert len(wandb_server.artifacts) == 2
 
     process = finetune("resume=last")
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert list(server.runs) == [run.record["wandb"]["id"]]
+    assert list(wandb_server.runs) == [run.record["wandb"]["id"]]
     assert (run.status, stored.state, stored.exit_code) == ("finished", "finished", 0)
     assert [row["_step"] for row in stored.rows] == list(range(len(stored.rows)))
     history = History(run.history_file).read()
@@ -221,6 +197,9 @@ def test_sigterm_saves_the_log_exits_143_and_resume_goes_on_in_the_same_wandb_ru
     assert stored.summary["test/accuracy"] == pytest.approx(scores["accuracy"]["value"])
     # the client leaves out what is an empty dictionary when it is online
     assert stored.settings() == without_empty({**run.config, "run_folder": str(run.path)})
-    assert [sorted({*a.aliases} & {"best", "last"}) for a in server.artifacts.values()][-2:] == [["best"], ["last"]]
-    assert len([address for address in server.storage if address.endswith(".png")]) == 2
-    assert server.url in output
+    assert [sorted({*a.aliases} & {"best", "last"}) for a in wandb_server.artifacts.values()][-2:] == [
+        ["best"],
+        ["last"],
+    ]
+    assert len([address for address in wandb_server.storage if address.endswith(".png")]) == 2
+    assert wandb_server.url in output

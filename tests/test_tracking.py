@@ -3,95 +3,24 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import wandb
 from PIL import Image
-from wandb_backend import ENTITY, KEY, Backend, listening
+from wandb_backend import ENTITY, Backend
 from wandb_log import read_logs
+from wandb_parts import ACCURACIES, CONFIG, create, log_epochs, resume, save_checkpoints, tracked
 
-from finetune.errors import ConfigError, RunError
-from finetune.history import History
 from finetune.runs import Run
-from finetune.tracking import Tracker, start_wandb
 
-CONFIG: dict[str, Any] = {"seed": 0, "model": {"name": "test_efficientnet", "mean": None}, "lr": 1e-3, "tags": ["a"]}
-# the monitored value rises and falls again
-ACCURACIES = (0.5, 0.9, 0.7)
-
-
-@pytest.fixture(autouse=True)
-def fresh_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A client that knows nothing of the tests before, of this machine's user and of who is logged in."""
-    for name in [name for name in os.environ if name.startswith(("WANDB_", "XDG_", "NETRC"))]:
-        monkeypatch.delenv(name)
-    (tmp_path / "home").mkdir()
-    (tmp_path / "work").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path / "work")
-    wandb.teardown()
-    yield
-    wandb.teardown()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """A server that the client is logged in to; it must have understood all it was asked."""
-    with listening() as backend:
-        monkeypatch.setenv("WANDB_BASE_URL", backend.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        yield backend
-        wandb.teardown()
-        assert backend.unknown == []
-        assert backend.operations["telemetry"] == 0
+pytestmark = pytest.mark.usefixtures("logged_out")
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return create(tmp_path / "runs" / "one")
-
-
-def create(path: Path) -> Run:
-    return Run.create(path, config=CONFIG, command=["finetune"], seed=0)
-
-
-def resume(run: Run) -> Run:
-    run.update(status="interrupted")
-    run.continue_with(["finetune", "resume=last"])
-    return run
-
-
-def start(run: Run, **changes: Any) -> Tracker | None:
-    options: dict[str, Any] = {
-        "project": "bees", "entity": None, "mode": "offline", "name": "mobile-full/today", "group": "sweep 1",
-        "job_type": "train", "tags": ["a", "b"], "monitor": "val/accuracy", "mode_of_monitor": "max",
-        "checkpoints": "none",
-    }  # fmt: skip
-    return start_wandb(run, CONFIG, **{**options, **changes})
-
-
-def tracked(run: Run, **changes: Any) -> Tracker:
-    tracker = start(run, **changes)
-    assert tracker is not None
-    return tracker
-
-
-def log_epochs(tracker: Tracker, *, accuracies: tuple[float, ...] = ACCURACIES, first: int = 0) -> None:
-    """Log what the metrics callback logs, to the history and to W&B."""
-    history = History(tracker.run.history_file)
-    for epoch, accuracy in enumerate(accuracies, first):
-        values = {"epoch": epoch, "val/accuracy": accuracy, "val/loss": 1 - accuracy, "train/loss": 2.0}
-        history.append({"step": 10 * epoch, **values})
-        tracker.logger.log_metrics(values, step=10 * epoch)
-
-
-def save_checkpoints(run: Run, *names: str) -> None:
-    for name in names:
-        (run.checkpoints / f"{name}.ckpt").write_bytes(name.encode() + os.urandom(1000))
 
 
 # what is recorded
@@ -134,12 +63,12 @@ def test_summary_holds_best_value(run: Run, monitor: str, mode: str, best: dict[
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
-def test_summary_of_a_resumed_run_holds_best_value_of_both_parts(run: Run, server: Backend, mode: str) -> None:
+def test_summary_of_a_resumed_run_holds_best_value_of_both_parts(run: Run, wandb_server: Backend, mode: str) -> None:
     log_epochs(first := tracked(run, mode=mode))
     first.finish(1)
     log_epochs(second := tracked(resume(run), mode=mode), accuracies=(0.6, 0.8), first=3)
     second.finish(0)
-    summary = server.runs[second.id].summary if mode == "online" else read_logs(run.path)[-1].summary
+    summary = wandb_server.runs[second.id].summary if mode == "online" else read_logs(run.path)[-1].summary
     assert summary["val/accuracy"] == {"max": 0.9}
     assert summary["val/loss"] == {"min": pytest.approx(0.1)}
 
@@ -182,7 +111,7 @@ def test_images_are_in_the_log_only_on_request(run: Run) -> None:
 # where it is kept
 
 
-def test_nothing_is_written_outside_the_run_folder(tmp_path: Path, run: Run, server: Backend) -> None:
+def test_nothing_is_written_outside_the_run_folder(tmp_path: Path, run: Run, wandb_server: Backend) -> None:
     for mode in ("offline", "online"):
         save_checkpoints(run, "best")
         tracker = tracked(run, mode=mode, checkpoints="best")
@@ -267,7 +196,7 @@ def test_a_killed_offline_run_goes_on_after_its_last_row(run: Run) -> None:
     assert read_logs(run.path)[-1].column("_step") == [3, 4, 5]
 
 
-def test_the_printed_command_uploads_all_parts_of_an_offline_run(run: Run, server: Backend) -> None:
+def test_the_printed_command_uploads_all_parts_of_an_offline_run(run: Run, wandb_server: Backend) -> None:
     save_checkpoints(run, "best")
     for part in range(2):
         tracker = tracked(run, checkpoints="best")
@@ -275,31 +204,31 @@ def test_the_printed_command_uploads_all_parts_of_an_offline_run(run: Run, serve
         tracker.finish(1 - part)
         if part == 0:
             resume(run)
-    assert not server.runs
+    assert not wandb_server.runs
     command = tracker.how_to_view.split("`")[3]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "WANDB_ERROR_REPORTING": "false"}
     subprocess.run(command, shell=True, check=True, env=environment, capture_output=True)
-    stored = server.runs[tracker.id]
+    stored = wandb_server.runs[tracker.id]
     assert [row["_step"] for row in stored.rows] == [0, 1, 2, 3, 4, 5]
     assert (stored.state, stored.summary["val/accuracy"]) == ("finished", {"max": 0.9})
-    assert [artifact.state for artifact in server.artifacts.values()] == ["COMMITTED"]
+    assert [artifact.state for artifact in wandb_server.artifacts.values()] == ["COMMITTED"]
 
 
-def test_a_run_crashes_resumes_and_gives_its_checkpoint_back(tmp_path: Path, run: Run, server: Backend) -> None:
+def test_a_run_crashes_resumes_and_gives_its_checkpoint_back(tmp_path: Path, run: Run, wandb_server: Backend) -> None:
     log_epochs(first := tracked(run, mode="auto", checkpoints="best_and_last"))
     save_checkpoints(run, "best", "last")
     first.finish(1)
-    stored = server.runs[first.id]
+    stored = wandb_server.runs[first.id]
     assert (stored.state, stored.exit_code) == ("failed", 1)
     assert stored.settings() == {**CONFIG, "run_folder": str(run.path)}
-    assert run.record["wandb"]["url"] == first.url == f"{server.url}/{ENTITY}/bees/runs/{first.id}"
+    assert run.record["wandb"]["url"] == first.url == f"{wandb_server.url}/{ENTITY}/bees/runs/{first.id}"
 
     log_epochs(second := tracked(resume(run), mode="auto", checkpoints="best_and_last"), first=3)
     save_checkpoints(run, "best", "last")
     second.finish(0)
     assert second.id == first.id
-    assert list(server.runs) == [first.id]
+    assert list(wandb_server.runs) == [first.id]
     assert [row["_step"] for row in stored.rows] == [0, 1, 2, 3, 4, 5]
     assert [row["trainer/global_step"] for row in stored.rows] == [0, 10, 20, 30, 40, 50]
     assert (stored.state, stored.exit_code, stored.group, stored.job_type) == ("finished", 0, "sweep 1", "train")
@@ -308,80 +237,3 @@ def test_a_run_crashes_resumes_and_gives_its_checkpoint_back(tmp_path: Path, run
         artifact = wandb.Api().artifact(f"{ENTITY}/bees/model-{first.id}:{alias}")
         folder = artifact.download(root=str(tmp_path / alias), skip_cache=True)
         assert Path(folder, f"{alias}.ckpt").read_bytes() == (run.checkpoints / f"{alias}.ckpt").read_bytes()
-
-
-# online or offline
-
-
-def test_without_a_key_auto_is_offline_and_says_how_to_view_it(run: Run) -> None:
-    tracker = tracked(run, mode="auto")
-    tracker.finish(0)
-    folder = os.path.relpath(run.path / "wandb") if run.path.is_relative_to(Path.cwd()) else run.path / "wandb"
-    assert tracker.how_to_view.count("\n") == 0
-    assert f"`wandb leet {folder}`" in tracker.how_to_view
-    assert f"`wandb sync {folder}/offline-run-*`" in tracker.how_to_view
-
-
-def test_a_stored_login_makes_auto_online(tmp_path: Path, run: Run, server: Backend, monkeypatch: Any) -> None:
-    monkeypatch.delenv("WANDB_API_KEY")
-    netrc = tmp_path / "home" / ".netrc"
-    netrc.write_text(f"machine {urlsplit(server.url).netloc}\n  login user\n  password {KEY}\n")
-    netrc.chmod(0o600)
-    tracker = tracked(run, mode="auto")
-    tracker.finish(0)
-    netrc.unlink()
-    assert list(server.runs) == [tracker.id]
-
-
-@pytest.mark.parametrize(("said", "offline"), [("offline", True), ("online", False)])
-def test_auto_follows_the_environment(run: Run, server: Backend, monkeypatch: Any, said: str, offline: bool) -> None:
-    monkeypatch.setenv("WANDB_MODE", said)
-    tracked(run, mode="auto").finish(0)
-    assert (len(server.runs) == 0) == offline
-
-
-@pytest.mark.parametrize("how", ["config", "environment"])
-def test_disabled_means_no_tracker_and_no_file(run: Run, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled" if how == "environment" else "online")
-    assert start(run, mode="auto" if how == "environment" else "disabled") is None
-    assert "wandb" not in run.record
-    assert not [path for path in (run.path / "wandb").rglob("*") if path.is_file()]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"mode": "online"}, "no key.*wandb login.*mode=offline"),
-        ({"mode": "onlin"}, "logger.wandb.mode=onlin is not known.*Did you mean 'online'"),
-        ({"checkpoints": "bset"}, "logger.wandb.checkpoints=bset is not known.*Did you mean 'best'"),
-        ({"tags": ["x" * 65]}, "1 to 64 characters.*has 65"),
-        ({"project": "a/b"}, "W&B refuses the run: Invalid project name 'a/b'"),
-    ],
-)
-def test_a_wrong_setting_is_one_clear_line(run: Run, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
-        start(run, **changes)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_misspelt_mode_in_the_environment_is_one_clear_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "ofline")
-    with pytest.raises(ConfigError, match="WANDB_MODE=ofline is not known.*Did you mean 'offline'"):
-        start(run, mode="auto")
-
-
-def test_a_malformed_key_is_one_clear_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "short")
-    with pytest.raises(ConfigError, match="W&B refuses the key.*mode=offline") as caught:
-        start(run, mode="online")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.slow
-def test_a_dead_server_is_one_clear_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
-    with pytest.raises(RunError, match="http://127.0.0.1:9 gives no run.*logger.wandb.mode=offline") as caught:
-        start(run, mode="online")
-    assert "\n" not in str(caught.value)

@@ -107,6 +107,8 @@ def locate_run(cfg: DictConfig) -> tuple[Run, dict[str, Any]]:
     if cfg.resume is None:
         return Run(Path(hydra.runtime.output_dir)), to_dict(cfg)
     run = Run.open(Path(cfg.resume))
+    if is_first_rank():
+        run.check_resumable()
     return run, to_dict(resumed_config(run.config, list(hydra.overrides.task)))
 
 

@@ -186,7 +186,9 @@ def test_settings_that_make_no_sense_say_what_to_type(options: dict[str, Any], m
 
 def test_a_misspelt_table_names_the_nearest(write: Write) -> None:
     file = write("path,label\n0.png,a\n1.png,b\n")
-    with pytest.raises(DataError, match="The table .*lables.csv does not exist. Set data.path .* Did you mean 'labels.csv'"):
+    with pytest.raises(
+        DataError, match="The table .*lables.csv does not exist. Set data.path .* Did you mean 'labels.csv'"
+    ):
         csv(str(file.with_name("lables.csv")))
     with pytest.raises(DataError, match="is a folder.*data=folder data.root="):
         csv(str(file.parent))

@@ -237,5 +237,5 @@ def test_settings_that_make_no_sense_say_what_to_type(options: dict[str, Any], m
 
 def test_one_group_of_all_images_is_an_error() -> None:
     table = table_of(["a", "b"] * 20, groups=["p"] * 40)
-    with pytest.raises(DataError, match="split is empty .* of more groups"):
+    with pytest.raises(DataError, match="split is empty .*of more groups"):
         make_splits(table, val=0.2, test=0.2, seed=0, group="patient")

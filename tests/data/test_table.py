@@ -58,7 +58,7 @@ def test_nothing_stays_none_and_a_tuple_a_tuple() -> None:
     frame = frame_of({"id": ["1", "2"], "path": ["1", "2"], "label": ["x", "y"], "split": ["train", None]})
     assert frame["split"].tolist() == ["train", None]
     assert frame["digest"].tolist() == [None, None]
-    assert all(kind == object for kind in frame.dtypes)
+    assert all(kind == np.dtype(object) for kind in frame.dtypes)
 
 
 def test_storing_changes_no_value(several: ImageTable, tmp_path: Path) -> None:

@@ -42,8 +42,11 @@ def test_other_launchers_are_refused() -> None:
 
 @pytest.mark.slow
 def test_each_job_of_a_multirun_is_a_fresh_process_with_its_composed_config(tmp_path: Path) -> None:
-    arguments = ["-m", "optimizer.lr=1e-3,1e-4", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1",
-                 "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "debug=quick", "strategy=full"]  # fmt: skip
+    arguments = [
+        "-m", "optimizer.lr=1e-3,1e-4", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2",
+        "trainer.threads=1",
+        "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "debug=quick", "strategy=full",
+    ]  # fmt: skip
     command = [sys.executable, "-m", "finetune", *arguments]
     found = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400

@@ -1,0 +1,164 @@
+"""Batches are the same whatever reads them, and an image that cannot be read stops the run."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.data.datamodule import Batch, ImageData, seeded
+from finetune.data.decoding import ArrayStore, verify
+from finetune.data.sources import csv, folder
+from finetune.data.splits import make_splits
+from finetune.data.table import ImageTable, frame_of
+from finetune.data.transforms import Augment, InputSpec, eval_transform
+from finetune.errors import ConfigError, DataError
+
+SPEC = InputSpec(3, 16, 16, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
+STRONG = Augment(color_jitter=0.4, rand_augment="rand-m7-mstd0.5-inc1", erase=0.5, horizontal_flip=0.5)
+
+
+@pytest.fixture
+def table(make_images: Callable[..., Path]) -> ImageTable:
+    """Forty files of two classes, split."""
+    root = make_images(f"{label}/{number}.png" for label in ("a", "b") for number in range(20))
+    return make_splits(verify(folder(str(root)), "error"), val=0.2, test=0.2, seed=0)
+
+
+def assert_equal(one: list[Batch], other: list[Batch]) -> None:
+    for batch, twin in zip(one, other, strict=True):
+        assert batch.keys() == twin.keys()
+        assert all(torch.equal(batch[name], twin[name]) for name in batch)
+
+
+def test_batches_are_bitwise_the_same_for_any_number_of_workers(table: ImageTable) -> None:
+    epochs: dict[int, list[list[Batch]]] = {}
+    for workers in (0, 2):
+        loader = ImageData(table, SPEC, STRONG, batch_size=7, workers=workers, seed=3).loader("train", augmented=True)
+        epochs[workers] = []
+        for epoch in (0, 1):
+            loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+            epochs[workers].append(list(loader))
+    for one, other in zip(epochs[0], epochs[2], strict=True):
+        assert_equal(one, other)
+    assert not torch.equal(epochs[0][0][0]["row"], epochs[0][1][0]["row"])
+
+
+def test_an_image_is_varied_alike_in_a_repeated_epoch_and_otherwise_in_the_next(table: ImageTable) -> None:
+    loader = ImageData(table, SPEC, STRONG, batch_size=24, seed=3).loader("train", augmented=True)
+
+    def pixels(epoch: int) -> dict[int, torch.Tensor]:
+        loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        return {int(row): image for batch in loader for row, image in zip(batch["row"], batch["image"], strict=True)}
+
+    first, again, other = pixels(0), pixels(0), pixels(1)
+    assert all(torch.equal(first[row], again[row]) for row in first)
+    assert sum(torch.equal(first[row], other[row]) for row in first) <= 1
+
+
+def test_a_batch_holds_image_target_row_and_valid(table: ImageTable) -> None:
+    data = ImageData(table, SPEC, Augment(), eval_batch_size=5)
+    rows = []
+    for batch in data.test_dataloader():
+        number = len(batch["row"])
+        assert batch["image"].shape == (number, 3, 16, 16) and batch["image"].dtype == torch.float32
+        assert batch["target"].tolist() == table.targets()[batch["row"].numpy()].tolist()
+        assert batch["target"].dtype == batch["row"].dtype == torch.int64
+        assert batch["valid"].dtype == torch.bool and batch["valid"].all()
+        for row, image in zip(batch["row"].tolist(), batch["image"], strict=True):
+            expected = eval_transform(SPEC)(table.store.read(table.frame["path"][row], 3))
+            assert torch.equal(image, expected)
+        rows += batch["row"].tolist()
+    assert rows == table.rows("test").tolist()
+
+
+def test_several_labels_are_floats(make_images: Callable[..., Path]) -> None:
+    root = make_images(f"{number}.png" for number in range(4))
+    (root / "labels.csv").write_text(
+        "path,a,b,split\n0.png,1,1,train\n1.png,0,0,train\n2.png,0,1,val\n3.png,1,0,test\n"
+    )
+    data = ImageData(
+        csv(str(root / "labels.csv"), label_columns=["a", "b"]), SPEC, Augment(enabled=False), batch_size=2
+    )
+    (batch,) = data.train_dataloader()
+    assert batch["target"].dtype == torch.float32
+    assert sorted(batch["target"].tolist()) == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("augment", [STRONG, Augment(enabled=False)])
+def test_reading_images_leaves_the_global_generators_alone(table: ImageTable, augment: Augment) -> None:
+    data = ImageData(table, SPEC, augment, batch_size=4)
+    with seeded(11):
+        expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(11)
+    np.random.seed(11)
+    torch.manual_seed(11)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert len(list(loader)) == len(loader)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_file_that_becomes_unreadable_stops_the_run_alike_with_any_number_of_workers(
+    split: str, table: ImageTable
+) -> None:
+    lost = Path(table.frame["path"][table.rows(split)[-1]])
+    lost.write_bytes(lost.read_bytes()[:60])
+    messages = []
+    for workers in (0, 2):
+        data = ImageData(table, SPEC, Augment(), batch_size=4, eval_batch_size=4, workers=workers)
+        seen: list[int] = []
+        with pytest.raises(DataError) as caught:
+            for batch in data.train_dataloader() if split == "train" else data.test_dataloader():
+                seen += batch["row"].tolist()
+        assert table.rows(split)[-1] not in seen
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert messages[0].startswith(f"{lost} cannot be read: ") and "\n" not in messages[0]
+
+
+def test_balanced_training_draws_each_class_equally_often() -> None:
+    labels = ["common"] * 110 + ["rare"] * 15 + ["common", "rare"] * 2
+    splits = ["train"] * 125 + ["val"] * 2 + ["test"] * 2
+    ids = [str(number) for number in range(len(labels))]
+    frame = frame_of({"id": ids, "path": ids, "label": labels, "split": splits})
+    store = ArrayStore(np.zeros((len(ids), 8, 8), dtype=np.uint8))
+    table = ImageTable(frame, ("common", "rare"), "multiclass", store)
+    batches = ImageData(table, SPEC, Augment(enabled=False), batch_size=16, balanced=True).loader(
+        "train", augmented=True
+    )
+    drawn = []
+    for epoch in range(30):
+        batches.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        drawn += [table.targets()[draw.row] for batch in batches.batch_sampler for draw in batch]  # type: ignore[union-attr]
+    assert abs(np.mean(drawn) - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_have_the_channels_of_the_weights(channels: int, table: ImageTable) -> None:
+    spec = replace(SPEC, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
+    batch = next(iter(ImageData(table, spec, Augment(color_jitter=0.2)).train_dataloader()))
+    assert batch["image"].shape[1] == channels
+
+
+def test_two_ranks_score_every_image_once(table: ImageTable) -> None:
+    data = ImageData(table, SPEC, Augment(), eval_batch_size=3)
+    loaders = [data.loader("val", augmented=False, rank=rank, world_size=2) for rank in range(2)]
+    assert len(loaders[0]) == len(loaders[1])
+    rows = [row for loader in loaders for batch in loader for row in batch["row"][batch["valid"]].tolist()]
+    assert sorted(rows) == table.rows("val").tolist()
+
+
+def test_sizes_that_make_no_sense_and_empty_splits_are_errors(table: ImageTable) -> None:
+    for options, message in (
+        ({"batch_size": 0}, "data.batch_size=0 is too small. Use 1 or more"),
+        ({"eval_batch_size": -1}, "data.eval_batch_size=-1"),
+        ({"workers": -1}, "data.workers=-1 is too small. Use 0 or more"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ImageData(table, SPEC, Augment(), **options)
+    with pytest.raises(DataError, match="no images in the split 'tset'"):
+        ImageData(table, SPEC, Augment()).loader("tset", augmented=False)
