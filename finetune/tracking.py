@@ -174,8 +174,7 @@ def start_wandb(
             settings=wandb.Settings(silent=True, console="off", quiet=True),
         )
     tracker = Tracker(tracked, run, checkpoints, define_metrics(tracked, monitor, mode_of_monitor))
-    folder = tracker.folder.relative_to(run.path)
-    link = {"id": tracker.id, "url": tracker.url, "folder": str(folder), "mode": resolved}
+    link = {"id": tracker.id, "url": tracker.url, "mode": resolved, "folder": str(tracker.folder.relative_to(run.path))}
     run.update(wandb={**link, "first_step": continue_steps(tracked, run, known)})
     return tracker
 
@@ -282,16 +281,14 @@ def is_logged_in() -> bool:
     settings = wandb.setup().settings
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or settings.api_key:
         return True
-    server = str(settings.base_url)
-    hosts = [urlsplit(server).netloc]
+    hosts = [urlsplit(server := str(settings.base_url)).netloc]
     if server == str(wandb.Settings().base_url):
         hosts.append("api.wandb.ai")  # the key of the public server is stored under this name, whatever its address
     file = Path(os.environ.get("NETRC") or Path.home() / ".netrc").expanduser()
     try:
-        known = netrc.netrc(str(file))
+        return any(netrc.netrc(str(file)).authenticators(host) is not None for host in hosts)
     except (OSError, netrc.NetrcParseError):
         return False
-    return any(known.authenticators(host) is not None for host in hosts)
 
 
 def _first(error: BaseException) -> str:

@@ -35,7 +35,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 @pytest.fixture
 def logged_out(own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user without a W&B login, with a home and a working folder of their own, and a client that remembers nothing."""
+    """A user without a W&B login, with a home and a folder of their own, and a client that remembers nothing."""
     import wandb
 
     monkeypatch.setenv(
@@ -56,7 +56,7 @@ def logged_out(own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def wandb_server(logged_out: None, monkeypatch: pytest.MonkeyPatch) -> Iterator["Backend"]:
     """A W&B server on the loopback that the user is logged in to; it must have understood all that it was asked."""
     import wandb
-    from wandb_backend import KEY, listening
+    from wandb_server import KEY, listening
 
     with listening() as backend:
         monkeypatch.setenv("WANDB_BASE_URL", backend.url)

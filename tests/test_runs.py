@@ -68,7 +68,7 @@ def test_a_folder_holds_one_run(tmp_path: Path) -> None:
 def test_of_two_runs_in_the_same_second_one_is_refused(tmp_path: Path) -> None:
     def attempt(number: int) -> str:
         try:
-            return create(tmp_path / "2026-01-01_00-00-00").record["id"]
+            return str(create(tmp_path / "2026-01-01_00-00-00").record["id"])
         except RunError:
             return "refused"
 

@@ -169,7 +169,7 @@ def test_ctrl_c_saves_the_log_and_exits_130(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sigterm_saves_the_log_exits_143_and_resume_goes_on_in_the_same_wandb_run(wandb_server: Backend) -> None:
-    arguments = ["strategy.epochs=40", "logger.wandb.checkpoints=best_and_last", "logger.wandb.images=2", "tags=[x]"]
+    arguments = ["strategy.epochs=15", "logger.wandb.checkpoints=best_and_last", "logger.wandb.images=2", "tags=[x]"]
     folder = Path("runs", "wanted").absolute()
     process = finetune(*TINY, *arguments, f"hydra.run.dir={folder}")
     run = Run(folder)

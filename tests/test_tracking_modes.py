@@ -6,8 +6,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from wandb_backend import KEY, Backend
+from wandb_backend import Backend
 from wandb_parts import create, start, tracked
+from wandb_server import KEY
 
 from finetune.errors import ConfigError, RunError
 from finetune.runs import Run

@@ -5,22 +5,16 @@ does not know is recorded in `unknown`, so that a test fails on it instead of pa
 """
 
 import base64
-import gzip
-import hashlib
 import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 Answer = dict[str, Any]
-KEY = "k" * 40
 ENTITY = "tester"
+DAY = "2026-01-01T00:00:00Z"
 
 
 def identity(kind: str, name: object) -> str:
@@ -104,7 +98,7 @@ class Backend:
 
     # the user and the server
     def on_Viewer(self, asked: Answer) -> Answer:
-        user = {"id": identity("User", 1), "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}"}
+        user: Answer = {"id": identity("User", 1), "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}"}
         return {"viewer": {**user, "teams": {"edges": [{"node": {"name": ENTITY}}]}}}
 
     on_GetDefaultEntity = on_Viewer
@@ -125,7 +119,12 @@ class Backend:
         run.group = asked.get("groupName") or run.group
         run.job_type = asked.get("jobType") or run.job_type
         run.tags = asked.get("tags") or run.tags
-        bucket = {"id": identity("Run", name), "name": name, "displayName": run.display_name, "description": None}
+        bucket: Answer = {
+            "id": identity("Run", name),
+            "name": name,
+            "displayName": run.display_name,
+            "description": None,
+        }
         bucket |= {"config": json.dumps(run.config), "sweepName": None, "project": self._project(run.project)}
         return {"upsertBucket": {"bucket": {**bucket, "historyLineCount": len(run.history)}, "inserted": inserted}}
 
@@ -133,7 +132,12 @@ class Backend:
         run = self.runs.get(asked["name"])
         if run is None:
             return {"model": {**self._project(asked.get("project") or ""), "bucket": None}}
-        bucket = {"id": identity("Run", run.name), "name": run.name, "displayName": run.display_name, "tags": run.tags}
+        bucket: Answer = {
+            "id": identity("Run", run.name),
+            "name": run.name,
+            "displayName": run.display_name,
+            "tags": run.tags,
+        }
         bucket |= {
             "config": json.dumps(run.config),
             "summaryMetrics": json.dumps(run.summary),
@@ -201,7 +205,7 @@ class Backend:
         artifact = self.artifacts[asked["artifactID"]]
         artifact.manifest = self.address(f"manifests/{artifact.id}")
         file = {"id": artifact.id, "name": asked["name"], "displayName": asked["name"], "uploadHeaders": []}
-        manifest = {"id": artifact.id, "file": {**file, "uploadUrl": artifact.manifest}}
+        manifest: Answer = {"id": artifact.id, "file": {**file, "uploadUrl": artifact.manifest}}
         return {"createArtifactManifest": {"artifactManifest": manifest}}
 
     def on_UpdateArtifactManifest(self, asked: Answer) -> Answer:
@@ -232,7 +236,7 @@ class Backend:
     # artifacts, to the client
     def on_ArtifactMembershipByName(self, asked: Answer) -> Answer:
         artifact = self._named(asked["name"])
-        membership = {"id": identity("Member", artifact.id), "versionIndex": artifact.version, "createdAt": DAY}
+        membership: Answer = {"id": identity("Member", artifact.id), "versionIndex": artifact.version, "createdAt": DAY}
         membership |= {"aliases": self._aliases(artifact), "artifactCollection": self._collection(artifact)}
         return {"project": {"artifactCollectionMembership": {**membership, "artifact": self._fragment(artifact)}}}
 
@@ -258,7 +262,7 @@ class Backend:
         return next(known for known in self.versions(collection) if alias in (*known.aliases, f"v{known.version}"))
 
     def _collection(self, artifact: StoredArtifact) -> Answer:
-        names = {"id": identity("Sequence", artifact.collection), "name": artifact.collection}
+        names: Answer = {"id": identity("Sequence", artifact.collection), "name": artifact.collection}
         project = {**self._project("project"), "internalId": identity("Internal", 1)}
         return {"__typename": "ArtifactSequence", **names, "project": project, "type": {"name": artifact.type}}
 
@@ -275,86 +279,14 @@ class Backend:
         ]
 
     def _fragment(self, artifact: StoredArtifact) -> Answer:
-        known = {"__typename": "Artifact", "id": artifact.id, "digest": artifact.digest, "state": artifact.state}
+        known: Answer = {
+            "__typename": "Artifact",
+            "id": artifact.id,
+            "digest": artifact.digest,
+            "state": artifact.state,
+        }
         known |= {"artifactSequence": self._collection(artifact), "aliases": self._aliases(artifact)}
         known |= {"versionIndex": artifact.version, "artifactType": {"name": artifact.type}, "size": 1}
         known |= {"description": None, "metadata": artifact.metadata, "tags": [], "historyStep": None}
         known |= {"ttlDurationSeconds": -1, "ttlIsInherited": False, "commitHash": "", "fileCount": len(artifact.files)}
         return {**known, "createdAt": DAY, "updatedAt": DAY}
-
-
-DAY = "2026-01-01T00:00:00Z"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Passes requests to the backend."""
-
-    protocol_version = "HTTP/1.1"
-    backend: Backend
-
-    def log_message(self, *arguments: object) -> None:
-        """Print nothing."""
-
-    def _answer(self) -> None:
-        path, body = unquote(urlsplit(self.path).path), self._body()
-        with self.backend.lock:
-            stream = re.fullmatch(r"/files/(?:[^/]+/)?[^/]+/([^/]+)/file_stream", path)
-            if path == "/graphql":
-                self._reply(200, json.dumps(self.backend.graphql(json.loads(body))).encode())
-            elif stream:
-                self._reply(200, json.dumps(self.backend.file_stream(stream[1], json.loads(body))).encode())
-            elif path.startswith("/storage/"):
-                self._store(f"{self.backend.url}{path}", body)
-            elif path.startswith("/sdk/otel"):
-                self.backend.operations["telemetry"] += 1
-                self._reply(200, b"{}")
-            else:
-                self.backend.unknown.append(f"{self.command} {path}")
-                self._reply(404, b"{}")
-
-    do_GET = do_POST = do_PUT = do_HEAD = _answer
-
-    def _store(self, address: str, body: bytes) -> None:
-        if self.command == "PUT":
-            self.backend.storage[address] = body
-            self._reply(200, b"", ETag=f'"{hashlib.md5(body).hexdigest()}"')
-        elif address in self.backend.storage:
-            self._reply(200, self.backend.storage[address])
-        else:
-            self._reply(404, b"")
-
-    def _body(self) -> bytes:
-        if (self.headers.get("Transfer-Encoding") or "").lower() == "chunked":
-            body = b"".join(self._chunks())
-        else:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
-
-    def _chunks(self) -> Iterator[bytes]:
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            yield self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-
-    def _reply(self, code: int, body: bytes, **headers: str) -> None:
-        self.send_response(code)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-
-@contextmanager
-def listening() -> Iterator[Backend]:
-    """Serve a new backend on a free port of the loopback."""
-    backend = Backend()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"backend": backend}))
-    server.daemon_threads = True
-    backend.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield backend
-    finally:
-        server.shutdown()
-        server.server_close()
