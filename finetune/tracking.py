@@ -70,7 +70,8 @@ class Tracker:
         """One line saying where the run can be looked at, and how it is uploaded."""
         if self.url:
             return f"W&B: {self.url}"
-        folder = shlex.quote(_relative(self.folder.parent))
+        place = self.folder.parent
+        folder = shlex.quote(os.path.relpath(place) if place.is_relative_to(Path.cwd()) else str(place))
         return f"W&B offline: look at it with `wandb leet {folder}`, upload it with `wandb sync {folder}/offline-run-*`"
 
     def log_summary(self, values: dict[str, Any]) -> None:
@@ -220,7 +221,6 @@ def own_environment(run: Run) -> Iterator[None]:
     of the same process would inherit the folder of this one.
     """
     folder = run.path / "wandb"
-    folder.mkdir(parents=True, exist_ok=True)
     before = _client_variables()
     os.environ.update(WANDB_DATA_DIR=str(folder), WANDB_CACHE_DIR=str(folder / "cache"))
     for name, value in (("WANDB_ERROR_REPORTING", "false"), ("WANDB_SILENT", "true")):
@@ -294,7 +294,3 @@ def is_logged_in() -> bool:
 def _first(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{text[0].rstrip('.')}." if text else f"{type(error).__name__}."
-
-
-def _relative(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -30,7 +30,7 @@ class Phase:
         fraction: With last, the share of layers that moves, from the head down.
         epochs: Epochs of the phase.
         lr: Learning rate; None for the optimizer's.
-        head_lr: The head's rate as a multiple of the backbone's last layer's.
+        head_lr: The head's rate as a multiple of the full rate, which layer_decay lowers towards the input.
         layer_decay: Each layer's rate is this multiple of that of the next deeper one.
         batchnorm: frozen leaves BatchNorm's statistics as they were pretrained; train lets those of moving layers
             follow the batches. Its scales and shifts move with their layer in either case.

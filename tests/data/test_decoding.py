@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from finetune.data.decoding import FileStore, UnreadableError, decode, image_suffixes, to_channels, verify
-from finetune.data.sources import csv, digits, folder
+from finetune.data.sources import csv, folder
 from finetune.errors import ConfigError, DataError
 
 GREY = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)
@@ -33,11 +33,8 @@ def grey_of(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, axis=-1)
 
 
-def test_grey_becomes_three_equal_channels() -> None:
+def test_grey_becomes_three_equal_channels_and_one_bit_black_and_white() -> None:
     assert (np.asarray(reopened(Image.fromarray(GREY), "PNG")) == grey_of(GREY)).all()
-
-
-def test_one_bit_becomes_black_and_white() -> None:
     bits = Image.fromarray(GREY > 100)
     assert bits.mode == "1"
     assert (np.asarray(reopened(bits, "PNG")) == grey_of((GREY > 100) * 255)).all()
@@ -170,8 +167,7 @@ def test_exif_orientation_is_honoured_once(kind: str, orientation: int) -> None:
 
 
 def test_damaged_exif_data_leave_the_pixels_readable() -> None:
-    image = Image.fromarray(COLOUR)
-    data = encoded(image, "PNG", exif=b"Exif\x00\x00no header at all")
+    data = encoded(Image.fromarray(COLOUR), "PNG", exif=b"Exif\x00\x00no header at all")
     assert (np.asarray(decode(data, 3, name="it")) == COLOUR).all()
 
 
@@ -251,9 +247,9 @@ def test_skip_with_nothing_left_is_an_error(make_images: Callable[..., Path]) ->
         verify(folder(str(root)), "skip")
 
 
-def test_a_misspelt_policy_names_the_nearest() -> None:
+def test_a_misspelt_policy_names_the_nearest(make_images: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match="data.unreadable=skp is not known.* Did you mean 'skip'"):
-        verify(digits(), "skp")
+        verify(folder(str(make_images(["a/1.png", "b/1.png"]))), "skp")
 
 
 def test_a_folder_in_place_of_an_image_and_a_lost_file_are_unreadable(make_images: Callable[..., Path]) -> None:

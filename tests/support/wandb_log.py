@@ -101,7 +101,7 @@ def records(log: bytes) -> Iterator[Any]:
     """Yield the protobuf records of a log."""
     assert log.startswith(MAGIC), f"not a log of W&B's: {log[:8]!r}"
     for content in _contents(log):
-        record = protocol.Record()
+        record = protocol.Record()  # type: ignore[attr-defined]
         record.ParseFromString(content)
         yield record
 
