@@ -138,7 +138,7 @@ def start_wandb(
     Args:
         run: The run's folder, which all of the client's files go to.
         config: The whole resolved configuration.
-        project: W&B project; WANDB_PROJECT comes before it.
+        project: W&B project.
         entity: User or team; None for the default.
         mode: auto (online if logged in), online, offline or disabled; WANDB_MODE decides what auto is.
         name: Shown in W&B, cut at 128 characters.
@@ -160,8 +160,8 @@ def start_wandb(
             return None
         known = run.record.get("wandb") or {}
         tracked = open_wandb_run(
-            project=os.environ.get("WANDB_PROJECT") or project,
-            entity=os.environ.get("WANDB_ENTITY") or entity,
+            project=project,
+            entity=entity,
             id=known.get("id") or f"{run.record['id']}{os.urandom(2).hex()}",
             name=name[:NAME_LENGTH],
             group=group,
