@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from wandb_backend import Backend
@@ -15,6 +16,9 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ.pop("WANDB_API_KEY", None)
+
+settings.register_profile("same examples each time", derandomize=True, deadline=None)
+settings.load_profile("same examples each time")
 
 
 @pytest.fixture(autouse=True, scope="session")

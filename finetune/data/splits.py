@@ -146,7 +146,9 @@ def divide(units: Collection[Unit], shares: Mapping[str, float], seed: int, *, p
     The strata are gone through one after another, and so many images are taken from each that the number taken so far
     is the share of all seen so far, rounded. Hence a split is as large as it should be and, where units are single
     images, differs from its share of each stratum by less than one image. The roundings of two splits are shifted, so
-    that of classes with a few images as many as possible are in one of them. No label loses its last training image.
+    that of classes with a few images as many as possible are in one of them. A stratum that large groups of another
+    left with nothing of a split gets its smallest unit there, if its share is an image. No label loses its last
+    training image.
 
     Args:
         units: What is divided.
@@ -160,22 +162,32 @@ def divide(units: Collection[Unit], shares: Mapping[str, float], seed: int, *, p
     left = Counter(present)
     taken: dict[int, str] = {}
     seen, given = 0, dict.fromkeys(shares, 0)
+
+    def spare(unit: Unit) -> bool:
+        return unit.rows[0] not in taken and all(left[label] > number for label, number in unit.labels.items())
+
+    def take(unit: Unit, split: str) -> None:
+        given[split] += len(unit.rows)
+        left.subtract(unit.labels)
+        taken.update(dict.fromkeys(unit.rows, split))
+
     for stratum in sorted(strata, key=lambda label: shuffled_key(seed, label)):
         members = sorted(strata[stratum], key=lambda unit: shuffled_key(seed, unit.name))
         images = sum(len(unit.rows) for unit in members)
         largest = max(len(unit.rows) for unit in members)
         seen += images
-        room = {split: math.ceil(share * images) + largest - 1 for split, share in shares.items()}
+        before = dict(given)
+        most = {split: given[split] + math.ceil(share * images) + largest - 1 for split, share in shares.items()}
         for unit in members:
             size = len(unit.rows)
             owed = {split: rounding(split, share * seen) - given[split] for split, share in shares.items()}
-            open_to = [split for split in shares if owed[split] >= size / 2 and room[split] >= size]
-            if open_to and all(left[label] > number for label, number in unit.labels.items()):
-                split = max(open_to, key=lambda name: owed[name])
-                given[split] += size
-                room[split] -= size
-                left.subtract(unit.labels)
-                taken.update(dict.fromkeys(unit.rows, split))
+            open_to = [split for split in shares if owed[split] >= size / 2 and given[split] + size <= most[split]]
+            if open_to and spare(unit):
+                take(unit, max(open_to, key=lambda name: owed[name]))
+        for split, share in shares.items():
+            spared = [unit for unit in members if spare(unit)]
+            if spared and given[split] == before[split] and share * images >= 1 - 1e-9:
+                take(min(spared, key=lambda unit: len(unit.rows)), split)
     return taken
 
 

@@ -99,6 +99,15 @@ def test_no_group_stands_on_two_sides(groups: list[tuple[int, str]], seed: int) 
         assert all(table.counts()[split].values())
 
 
+def test_a_large_group_of_one_class_takes_nothing_from_another() -> None:
+    labels = ["a"] * 24 + ["b"] * 5 + ["c"] * 5 + ["a"] * 4
+    names = [f"p{number}" for number in range(34)] + ["large"] * 4
+    for seed in range(50):
+        table = make_splits(table_of(labels, groups=names), val=0.2, test=0.2, seed=seed, group="patient")
+        assert all(table.counts()["val"].values())
+        assert all(table.counts()["test"].values())
+
+
 @given(st.lists(st.lists(st.sampled_from("abcd"), max_size=3), min_size=30, max_size=60), st.integers(0, 9))
 def test_no_label_loses_its_last_training_image(lists: list[list[str]], seed: int) -> None:
     labels = [tuple(sorted(set(names))) for names in lists]
