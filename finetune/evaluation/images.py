@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-
+from finetune.config import build
 from finetune.data.decoding import FileStore, verify
 from finetune.data.table import ImageTable, read_saved
 from finetune.errors import ConfigError, DataError, FinetuneError, nearest
@@ -68,7 +66,7 @@ def own_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Voca
 
 def _from_source(stored: ImageTable, config: Mapping[str, Any], split: str) -> ImageTable:
     try:
-        source = open_source(config)
+        source: ImageTable = build(config)
     except FinetuneError as error:
         raise ImagesGoneError(f"The run's images cannot be found: {error}") from error
     paths = dict(zip(source.frame["id"], source.frame["path"], strict=True))
@@ -85,7 +83,7 @@ def other_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Vo
     Raises:
         DataError: A label is unknown to the run, the split is empty, or an image cannot be read.
     """
-    table = open_source(source)
+    table: ImageTable = build(source)
     if table.frame["split"].isna().all():
         table = replace(table, frame=table.frame.assign(split=split))
     table = verify(in_vocabulary(one_split(table, split), vocabulary), unreadable)
@@ -127,22 +125,6 @@ def override_source(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> di
                 "'data.source={_target_: finetune.data.sources.folder, root: photos}'."
             )
     return {**stored, **asked}
-
-
-def open_source(source: Mapping[str, Any]) -> ImageTable:
-    """Build the table that a source's config describes.
-
-    Raises:
-        DataError: Its images or labels are not as declared.
-        ConfigError: A setting or a path is wrong.
-    """
-    try:
-        table: ImageTable = instantiate(dict(source))
-    except InstantiationException as error:
-        if isinstance(error.__cause__, FinetuneError):
-            raise error.__cause__ from None
-        raise ConfigError(f"data.source cannot be opened: {str(error).splitlines()[-1]}") from error
-    return table
 
 
 def one_split(table: ImageTable, split: str) -> ImageTable:

