@@ -64,6 +64,10 @@ def run_hydra() -> int:
         task()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, sys.argv[1:])) from error
+    except OSError as error:  # of Hydra's, before the verb: it makes the folder
+        raise ConfigError(
+            f"The run's folder cannot be made ({error.strerror}: {error.filename}). Set runs= to another."
+        ) from error
     return outcome[0] if outcome else 0
 
 

@@ -105,7 +105,43 @@ def to_dict(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration cannot be resolved: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
+    check_numbers(config)
     return {str(key): value for key, value in plain.items()}
+
+
+# the least value of each whole number; of the other numbers, what uses them says what they may be
+LEAST = {
+    "seed": 0,
+    "bootstrap": 0,
+    "batch_size": 1,
+    "workers": 0,
+    "top_k": 1,
+    "data.batch_size": 1,
+    "data.eval_batch_size": 1,
+    "data.workers": 0,
+    "data.image_size": 1,
+    "model.in_chans": 1,
+    "model.head.hidden": 1,
+    "trainer.num_nodes": 1,
+    "trainer.accumulate": 1,
+    "trainer.log_every": 1,
+    "trainer.limit_batches": 1,
+    "trainer.threads": 1,
+    "logger.wandb.images": 0,
+}
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Check that no number is below what makes sense.
+
+    Raises:
+        ConfigError: One is, or is none.
+    """
+    for key, least in LEAST.items():
+        value = OmegaConf.select(config, key, throw_on_missing=False)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= least):
+            raise ConfigError(f"{key}={value} must be a whole number of {least} or more.")
 
 
 def check_missing(config: DictConfig) -> None:

@@ -93,6 +93,7 @@ def test_help_lists_verbs_and_groups(tmp_path: Path) -> None:
         (["-m", "optimizer.lrr=1,2"], "'optimizer.lr'"),
         (["data=folder"], "data.root"),
         (["a=b=c("], "finetune:"),
+        (["runs=/proc/none"], "runs="),
     ],
 )
 def test_wrong_words_give_one_clear_line_and_exit_code_2(tmp_path: Path, arguments: list[str], expected: str) -> None:
@@ -111,6 +112,7 @@ def test_wrong_words_give_one_clear_line_and_exit_code_2(tmp_path: Path, argumen
         (["data=folder", "data.root=photoz"], "'photos'"),
         (["model=timm", "model.name=resnet5O"], "'resnet50'"),
         (["optimizer.name=adamx", "data.image_size=32", "model.weights=none"], "'adam"),
+        (["trainer=cpu", "trainer.precision=16-mixed", "data.image_size=32"], "needs a GPU"),
     ],
 )
 def test_wrong_values_leave_nothing_behind(tmp_path: Path, arguments: list[str], expected: str) -> None:

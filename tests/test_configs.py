@@ -110,6 +110,14 @@ def test_resolved_config_has_no_references() -> None:
     assert "${" not in OmegaConf.to_yaml(OmegaConf.create(to_dict(composed())))
 
 
+@pytest.mark.parametrize(
+    "override", ["seed=-1", "bootstrap=-1", "trainer.accumulate=0", "trainer.threads=0", "data.batch_size=many"]
+)
+def test_numbers_that_make_no_sense_name_the_least(override: str) -> None:
+    with pytest.raises(ConfigError, match=f"{override} must be a whole number of [01] or more"):
+        to_dict(composed(override))
+
+
 def test_resumed_run_takes_what_does_not_change_the_training() -> None:
     stored = to_dict(composed())
     assert resumed_config(stored, ["resume=last", "trainer.devices=2"]).trainer.devices == 2

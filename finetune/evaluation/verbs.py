@@ -181,11 +181,8 @@ def check_settings(config: Mapping[str, Any]) -> None:
     """Refuse settings of predict that mean nothing.
 
     Raises:
-        ConfigError: A number is below 1, or the policy is not known.
+        ConfigError: The policy is not known.
     """
-    for name in ("top_k", "batch_size"):
-        if config[name] < 1:
-            raise ConfigError(f"{name}={config[name]} must be 1 or more. Type {name}=5, say.")
     policy = config["unreadable"]
     if policy not in UNREADABLE:
         raise ConfigError(f"unreadable={policy} is not known. Use error or skip.{nearest(policy, UNREADABLE)}")

@@ -66,9 +66,6 @@ def load_network(model: Config, strategy: Strategy, table: ImageTable) -> Networ
 def load_images(config: Config, table: ImageTable, network: Network) -> ImageData:
     """Return the batches of images that the network's weights expect, augmented for training."""
     data = config["data"]
-    for key in ("batch_size", "eval_batch_size"):
-        if data[key] < 1:
-            raise ConfigError(f"data.{key}={data[key]} must be 1 or more.")
     return ImageData(
         table,
         network.spec,

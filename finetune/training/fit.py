@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import FSDPStrategy, Strategy
@@ -115,8 +116,11 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
     Raises:
         ConfigError: The machine cannot do what the settings ask for.
     """
+    clip = settings.gradient_clip
+    if clip is not None and clip < 0:
+        raise ConfigError(f"trainer.gradient_clip={clip} is not a norm. Use a number above 0, or null for none.")
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             strategy=_strategy(settings),
@@ -138,6 +142,11 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
         raise ConfigError(
             f"The trainer cannot be set up as asked: {message} Check trainer.* (try trainer=cpu)."
         ) from error
+    if settings.precision.startswith("16") and isinstance(trainer.accelerator, CPUAccelerator):
+        raise ConfigError(
+            f"trainer.precision={settings.precision} needs a GPU. On the CPU use bf16-mixed (often slower) or 32-true."
+        )
+    return trainer
 
 
 def _strategy(settings: TrainerSettings) -> str | Strategy:

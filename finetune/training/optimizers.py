@@ -128,7 +128,7 @@ def build_optimizer(name: str, groups: Sequence[Group], options: Mapping[str, An
     try:
         return create_optimizer_v2(list(groups), opt=name, lr=max(group["lr"] for group in groups), **options)
     except (AssertionError, ImportError, TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer.name={name} cannot be built: {error}. Check optimizer.options.") from error
+        raise ConfigError(f"optimizer.name={name} cannot be built: {error}. Check optimizer.*") from error
 
 
 def _check_name(name: str) -> None:

@@ -1,0 +1,56 @@
+"""Every command that the README, the help and the headers of the configurations show is one that works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+
+from finetune.cli import with_config_name
+from finetune.config import check_read, conf_dir, register
+from finetune.search.grid import expand
+
+register()
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(conf_dir().rglob("*.yaml"))]
+COMMAND = re.compile(r"^(?:# {3}| *)(finetune\b(?: .*?)?)(?: {2,}.*| +#.*)?$")
+OWN_FOLDER = "my_configs"  # of the strategy that the README shows
+
+
+def commands() -> list[str]:
+    """Return the commands, each once."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            match = COMMAND.match(line)
+            if match and not re.search(r"--cfg|--h|^finetune:", match[1]):
+                found[match[1].strip()] = None
+    return list(found)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_documented_command_composes(command: str, tmp_path: Path) -> None:
+    arguments = with_config_name([word for word in shlex.split(command)[1:] if not word.startswith("$")])
+    typed = get_args_parser().parse_args(arguments)
+    assert typed.config_dir in (None, OWN_FOLDER)
+    search = []
+    if typed.config_dir:
+        (tmp_path / "strategy").mkdir()
+        yaml = re.search(
+            r"```yaml\n# my_configs/(strategy/\w+\.yaml).*?\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+        )
+        assert yaml is not None
+        (tmp_path / yaml[1]).write_text(yaml[2])
+        search = [f"hydra.searchpath=[file://{tmp_path}]"]
+    for job in expand(typed.overrides) if typed.multirun else [typed.overrides]:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            check_read(compose(typed.config_name or "train", [*search, *job]))
+
+
+def test_commands_are_found_in_each_kind_of_page() -> None:
+    found = commands()
+    assert "finetune data=folder data.root=photos strategy=frozen" in found
+    assert "finetune -m strategy=frozen,lp_ft seed=0,1,2" in found
+    assert len(found) > 30
