@@ -113,6 +113,8 @@ def test_wrong_words_give_one_clear_line_and_exit_code_2(tmp_path: Path, argumen
         (["model=timm", "model.name=resnet5O"], "'resnet50'"),
         (["optimizer.name=adamx", "data.image_size=32", "model.weights=none"], "'adam"),
         (["trainer=cpu", "trainer.precision=16-mixed", "data.image_size=32"], "needs a GPU"),
+        (["callbacks=ema", "callbacks.ema.decay=2", "data.image_size=32"], "decay"),
+        (["model=resnet50"], "model.weights=/path/to/file.safetensors"),
     ],
 )
 def test_wrong_values_leave_nothing_behind(tmp_path: Path, arguments: list[str], expected: str) -> None:
@@ -121,6 +123,8 @@ def test_wrong_values_leave_nothing_behind(tmp_path: Path, arguments: list[str],
     assert found.returncode == 2, found.stderr
     assert expected in found.stderr
     assert "Traceback" not in found.stderr
+    lines = [line for line in found.stderr.splitlines() if not line.startswith("Loading pretrained weights")]
+    assert len(lines) == 1, found.stderr
     assert not (tmp_path / "runs").exists()
 
 

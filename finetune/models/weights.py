@@ -5,6 +5,7 @@ It decides how weights are found, read safely and mapped to timm's names; which 
 
 import importlib
 import pickle
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,11 @@ def download(name: str, options: dict[str, Any]) -> nn.Module:
         return timm.create_model(name, pretrained=True, num_classes=0, **options)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         # the hub library raises OSError and its subclasses; timm a RuntimeError where a model has no weights
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        first = str(error).partition("\n")[0].partition(". ")[0]
+        reason = textwrap.shorten(f"{type(error).__name__}: {first}", 160, placeholder=" …")
         raise ConfigError(
-            f"The weights of {name} cannot be downloaded ({type(error).__name__}: {first[:160]}). Give a local "
-            "file with model.weights=/path/to/file.safetensors, or use model=mobile, whose weights are bundled."
+            f"The weights of {name} cannot be downloaded ({reason}). Give a local file with "
+            "model.weights=/path/to/file.safetensors, or use model=mobile, whose weights are bundled."
         ) from error
 
 

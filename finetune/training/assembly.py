@@ -160,8 +160,7 @@ def build_tracker(run: Run, config: Config) -> Tracker | None:
     )
 
 
-def build_loggers(run: Run, config: Config, tracker: Tracker | None) -> list[Logger]:
-    """Return the loggers of a run: the tracker's, and each further one of the logger group that has a target."""
+def build_loggers(run: Run, config: Config) -> list[Logger]:
+    """Return the loggers of a run besides the tracker: each entry of the logger group that has a target."""
     entries = (config["logger"] or {}).values()
-    others = [build(entry, save_dir=str(run.path)) for entry in entries if entry and "_target_" in entry]
-    return [*([tracker.logger] if tracker else []), *others]
+    return [build(entry, save_dir=str(run.path)) for entry in entries if entry and "_target_" in entry]

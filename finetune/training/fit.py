@@ -175,9 +175,15 @@ def find_place(last: Path, checkpoints: Checkpoints, network: Network) -> Place:
     return Place(place["phase"], place["steps_before"], place["epochs_before"], place["steps"], last)
 
 
-def rehearse(network: Network, strategy: phases.Strategy, recipe: Recipe, folder: Path) -> None:
+def rehearse(
+    network: Network,
+    strategy: phases.Strategy,
+    recipe: Recipe,
+    folder: Path,
+    callbacks: Callable[[], Sequence[Callback]] = tuple,
+) -> None:
     """Set up every phase without training it, so that what cannot work is said before a run begins."""
-    build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False)
+    build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False, callbacks=list(callbacks()))
     for index, phase in enumerate(strategy.phases):
         apply_phase(network, phase)
         build_classifier(network, phase, recipe, index, Place()).build_optimizer(network)

@@ -13,6 +13,7 @@ WARNINGS = (
     r".*does not have many workers.*",  # the number of workers is resolved and stated
     r".*is smaller than the logging interval.*",  # a row is written at each epoch's end as well
     r".*isinstance\(treespec, LeafSpec\).*",  # between Lightning and torch
+    r".*AMP with fp16 is not supported on CPU.*",  # an error of ours follows
     r".*`weights_only` was not set.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*You have overridden `on_after_batch_transfer`.*",
@@ -35,6 +36,8 @@ def quieten() -> None:
     """Leave out messages that would only distract; call it once, before a trainer is made."""
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message)
+    # each try of a download that fails; the error after the last one says it all
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     for name in LOGGERS:
         for logger in [logging.getLogger(name), *_children(name)]:
             logger.addFilter(_NotNews())

@@ -71,7 +71,9 @@ def train(cfg: DictConfig) -> None:
     network = load_network(config["model"], strategy, table)
     recipe = build_recipe(config, table)
     images = load_images(config, table, network)
-    rehearse(network, strategy, recipe, run.path)
+    callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar)
+    loggers = build_loggers(run, config)
+    rehearse(network, strategy, recipe, run.path, callbacks)
     with recorded(run, config, resume=cfg.resume is not None) as tracker:
         if is_first_rank():
             record_data(run, table)
@@ -86,8 +88,8 @@ def train(cfg: DictConfig) -> None:
             place=place,
             metrics=MetricsCallback(table.task, table.num_classes, open_history(run, place), recipe.trainer.log_every),
             checkpoints=checkpoints,
-            callbacks=build_callbacks(config["callbacks"] or {}, PhaseProgressBar),
-            loggers=build_loggers(run, config, tracker),
+            callbacks=callbacks,
+            loggers=[*([tracker.logger] if tracker else []), *loggers],
         )
         predictions = predict_best(run, network, strategy, images, recipe)
         if is_first_rank():
