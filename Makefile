@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(STAMP)  ## train the default configuration: real digits, ImageNet weights, no network, about two minutes
+demo: $(STAMP)  ## train the default configuration: real digits, ImageNet weights, no network, about a minute and a half
 	$(BIN)/finetune $(ARGS)
 
 test: $(STAMP)  ## run the tests
