@@ -230,3 +230,4 @@ def test_a_stopped_run_is_interrupted_and_says_so(tmp_path: Path, number: signal
     assert process.wait(timeout=60) == code, (tmp_path / "output").read_text()
     (run,) = Run.all(tmp_path / "runs")
     assert run.record["status"] == "interrupted"
+    assert f"finetune resume={run.path}" in (tmp_path / "output").read_text()

@@ -19,6 +19,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
     MulticlassPrecision,
     MulticlassRecall,
+    MulticlassStatScores,
     MultilabelAccuracy,
     MultilabelAUROC,
     MultilabelAveragePrecision,
@@ -26,6 +27,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
     MultilabelPrecision,
     MultilabelRecall,
+    MultilabelStatScores,
 )
 
 from finetune.errors import ConfigError, RunError, nearest
@@ -36,14 +38,14 @@ Task = Literal["multiclass", "multilabel"]
 
 
 def multiclass_metrics(num_classes: int) -> dict[str, Metric]:
-    """Return the metrics of a task with one label per image, by name."""
+    """Return the metrics of a task with one label per image, by name; those of single classes are (K,)."""
     metrics: dict[str, Metric] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-        "precision_macro": MulticlassPrecision(num_classes, average="macro"),
-        "recall_macro": MulticlassRecall(num_classes, average="macro"),
-        "f1_macro": MulticlassF1Score(num_classes, average="macro"),
-        "roc_auc": MulticlassAUROC(num_classes),
-        "average_precision": MulticlassAveragePrecision(num_classes),
+        "precision_macro": MulticlassPrecision(num_classes, average="none"),
+        "recall_macro": MulticlassRecall(num_classes, average="none"),
+        "f1_macro": MulticlassF1Score(num_classes, average="none"),
+        "roc_auc": MulticlassAUROC(num_classes, average="none"),
+        "average_precision": MulticlassAveragePrecision(num_classes, average="none"),
         "calibration_error": MulticlassCalibrationError(num_classes),
     }
     if num_classes > 5:
@@ -52,16 +54,16 @@ def multiclass_metrics(num_classes: int) -> dict[str, Metric]:
 
 
 def multilabel_metrics(num_labels: int) -> dict[str, Metric]:
-    """Return the metrics of a task with any number of labels per image, by name."""
+    """Return the metrics of a task with any number of labels per image, by name; those of single labels are (K,)."""
     return {
         "accuracy": MultilabelAccuracy(num_labels, average="micro"),
         "exact_match": MultilabelExactMatch(num_labels),
-        "precision_macro": MultilabelPrecision(num_labels, average="macro"),
-        "recall_macro": MultilabelRecall(num_labels, average="macro"),
-        "f1_macro": MultilabelF1Score(num_labels, average="macro"),
+        "precision_macro": MultilabelPrecision(num_labels, average="none"),
+        "recall_macro": MultilabelRecall(num_labels, average="none"),
+        "f1_macro": MultilabelF1Score(num_labels, average="none"),
         "f1_micro": MultilabelF1Score(num_labels, average="micro"),
-        "roc_auc": MultilabelAUROC(num_labels),
-        "average_precision": MultilabelAveragePrecision(num_labels),
+        "roc_auc": MultilabelAUROC(num_labels, average="none"),
+        "average_precision": MultilabelAveragePrecision(num_labels, average="none"),
     }
 
 
@@ -69,6 +71,28 @@ def build_metrics(task: Task, num_classes: int) -> MetricCollection:
     """Return the validation metrics of a task; each is synchronised over the ranks when it is computed."""
     metrics = multiclass_metrics(num_classes) if task == "multiclass" else multilabel_metrics(num_classes)
     return MetricCollection(dict(metrics), prefix="val/")
+
+
+def build_support(task: Task, num_classes: int) -> Metric:
+    """Return the metric of each class's true and false positives and negatives and support, (K, 5)."""
+    if task == "multiclass":
+        return MulticlassStatScores(num_classes, average="none")
+    return MultilabelStatScores(num_classes, average="none")
+
+
+def macro_average(name: str, values: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean over the classes that can be measured, as for the finished run; NaN if there is none.
+
+    Args:
+        name: The metric's; a ROC curve needs images of other classes too.
+        values: Of each class (K,).
+        counts: What `build_support`'s metric computed (K, 5).
+    """
+    support, images = counts[:, 4], counts[:, :4].sum(1)
+    measured = support > 0
+    if name.endswith("roc_auc"):
+        measured &= support < images
+    return values[measured].mean()
 
 
 def check_monitor(monitor: str, task: Task, num_classes: int) -> None:
@@ -93,6 +117,7 @@ class MetricsCallback(Callback):
     def __init__(self, task: Task, num_classes: int, history: History | None, log_every: int) -> None:
         """Write to `history` (None on all ranks but the first); `log_every` is in optimizer steps."""
         self.metrics = build_metrics(task, num_classes)
+        self.support = build_support(task, num_classes)
         self.loss = MeanMetric()
         self.history = history
         self.log_every = log_every
@@ -128,9 +153,23 @@ class MetricsCallback(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring the metrics to the device and empty them."""
-        for metric in (self.metrics, self.loss):
+        for metric in (self.metrics, self.support, self.loss):
             metric.to(pl_module.device)
             metric.reset()
+
+    def add(self, logits: Tensor, target: Tensor, loss: Tensor) -> None:
+        """Add a batch: logits (B, K), target (B,) or (B, K), and its mean loss."""
+        self.loss.update(loss, weight=len(target))
+        self.metrics.update(logits, target.long())
+        self.support.update(logits, target.long())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the value of each metric over what all ranks have added."""
+        counts = self.support.compute()
+        computed = {**self.metrics.compute(), "val/loss": self.loss.compute()}
+        return {
+            name: value if value.ndim == 0 else macro_average(name, value, counts) for name, value in computed.items()
+        }
 
     def on_validation_batch_end(
         self,
@@ -142,15 +181,12 @@ class MetricsCallback(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a batch to the metrics; padding is already left out."""
-        target: Tensor = outputs["target"]
-        if len(target) == 0:
-            return
-        self.loss.update(outputs["loss"], weight=len(target))
-        self.metrics.update(outputs["logits"], target.long())
+        if len(outputs["target"]):
+            self.add(outputs["logits"], outputs["target"], outputs["loss"])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compute the metrics over all ranks and hand them to whoever monitors them."""
-        values = {**self.metrics.compute(), "val/loss": self.loss.compute()}
+        values = self.compute()
         self.values = {name: float(value) for name, value in values.items()}
         pl_module.log_dict(values, logger=False, rank_zero_only=False)
 

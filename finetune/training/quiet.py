@@ -14,6 +14,10 @@ WARNINGS = (
     r".*is smaller than the logging interval.*",  # a row is written at each epoch's end as well
     r".*isinstance\(treespec, LeafSpec\).*",  # between Lightning and torch
     r".*AMP with fp16 is not supported on CPU.*",  # an error of ours follows
+    r".*Average precision score for one or more classes was `nan`.*",  # classes without images are left out on purpose
+    r".*No positive samples (in|found in) targets?.*",
+    r".*No negative samples in targets.*",
+    r".*It is recommended to use `self\.log.*sync_dist=True.*",  # the values are those of all ranks already
     r".*`weights_only` was not set.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*You have overridden `on_after_batch_transfer`.*",

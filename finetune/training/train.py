@@ -6,6 +6,7 @@ plain dictionaries.
 
 import io
 import logging
+import shlex
 import signal
 import sys
 import time
@@ -142,20 +143,27 @@ def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Trac
             tracker = build_tracker(run, config)
         yield tracker
         status, code = "finished", 0
-    except KeyboardInterrupt:
-        status, code = "interrupted", 130
-        raise
-    except SystemExit as stop:
-        # Lightning turns Ctrl-C into SystemExit(1)
-        stopped = stop.code if isinstance(stop.code, int) else 1
-        status, code = "interrupted", 130 if isinstance(stop.__context__, KeyboardInterrupt) else stopped
+    except (KeyboardInterrupt, SystemExit) as stop:
+        status, code = "interrupted", exit_code(stop)
         raise SystemExit(code) from None
     finally:
         if is_first_rank():
             run.update(status=status)
             if tracker is not None:
                 tracker.finish(code)
+            if status == "interrupted":
+                print(
+                    f"finetune: Interrupted. Continue with: finetune resume={shlex.quote(str(run.path))}",
+                    file=sys.stderr,
+                )
         signal.signal(signal.SIGTERM, previous)
+
+
+def exit_code(stop: BaseException) -> int:
+    """Return the exit code of an interrupted run; Lightning turns Ctrl-C into SystemExit(1)."""
+    if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+        return 130
+    return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1
 
 
 def record_data(run: Run, table: ImageTable) -> None:

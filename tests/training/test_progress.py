@@ -70,7 +70,11 @@ def train(bar: PhaseProgressBar, folder: Path, kind: type[Classifier] = Monitore
 
 def terminal(width: int = 100) -> Console:
     """Return a console that writes to memory like a terminal."""
-    return Console(file=StringIO(), force_terminal=True, force_interactive=True, width=width, color_system=None)
+    environment = {"TERM": "xterm"}  # whatever the tests run in
+    return Console(
+        file=StringIO(), force_terminal=True, force_interactive=True, width=width, color_system=None,
+        _environ=environment,
+    )  # fmt: skip
 
 
 def written(bar: PhaseProgressBar) -> str:
