@@ -16,6 +16,7 @@ ORDER = (
     "config",
     "messages",
     "tracking",
+    "cache",
     "data",
     "models",
     "strategies",

@@ -4,16 +4,15 @@ It decides device placement, precision and that padding never reaches a score; w
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finetune.errors import ConfigError, RunError, nearest
-
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+from finetune.models.precision import autocast
 
 
 class Outputs(NamedTuple):
@@ -44,19 +43,6 @@ def choose_device(name: str) -> torch.device:
         hint = nearest(name, ("auto", "cpu", "cuda"))
         raise ConfigError(f"device={name} is not there. Use auto, cpu, or cuda where there is a GPU.{hint}") from error
     return device
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """Return the precision to compute in; half precision (16-mixed) is full precision on the CPU.
-
-    Raises:
-        ConfigError: The precision is not known.
-    """
-    if name not in PRECISIONS:
-        raise ConfigError(
-            f"precision={name} is not known. Use one of {', '.join(PRECISIONS)}.{nearest(name, PRECISIONS)}"
-        )
-    return "32-true" if name == "16-mixed" and device.type == "cpu" else name
 
 
 def predict_loader(
@@ -96,7 +82,7 @@ def forward(network: nn.Module, images: Tensor, *, device: torch.device, precisi
     """Compute the logits (B, K), float32, of images (B, C, H, W)."""
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with torch.inference_mode(), _autocast(device, precision), _eval_mode(network):
+    with torch.inference_mode(), autocast(device, precision), _eval_mode(network):
         logits: Tensor = network(images)
     return logits.float()
 
@@ -111,8 +97,3 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    dtype = PRECISIONS[choose_precision(precision, device)]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

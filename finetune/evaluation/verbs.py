@@ -31,7 +31,7 @@ from finetune.evaluation.images import (
     override_source,
     own_images,
 )
-from finetune.evaluation.inference import choose_device, choose_precision, forward, predict_loader
+from finetune.evaluation.inference import choose_device, forward, predict_loader
 from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.unlabelled import (
@@ -44,6 +44,7 @@ from finetune.evaluation.unlabelled import (
     read_batches,
 )
 from finetune.models.bundle import Bundle, load_bundle
+from finetune.models.precision import choose_precision
 from finetune.runs import Run, write_json
 
 Document = dict[str, Any]
