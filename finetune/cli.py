@@ -31,7 +31,10 @@ VERBS = {
     "train": "finetune.training.train:train",
     "evaluate": "finetune.evaluation.verbs:evaluate",
     "predict": "finetune.evaluation.verbs:predict",
+    "features": "finetune.training.features:features",
 }
+# what needs no data, so that its values may be missing
+SHOWING_ACTIONS = ("show", "clear")
 # flags of Hydra's that only show something
 SHOWING = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
 
@@ -104,7 +107,8 @@ def run_verb(config: DictConfig) -> int:
     if verb not in VERBS:
         raise ConfigError(f"verb={verb} is not known. Use one of {', '.join(VERBS)}.{nearest(verb, VERBS)}")
     try:
-        check_missing(config)
+        if config.get("action") not in SHOWING_ACTIONS:
+            check_missing(config)
         check_read(config)
         module, _, name = VERBS[verb].partition(":")
         getattr(importlib.import_module(module), name)(config)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError, FinetuneError, nearest
-from finetune.schema import EvaluateConfig, PredictConfig, TrainConfig
+from finetune.schema import EvaluateConfig, FeatureVerbConfig, PredictConfig, TrainConfig
 
 NAME_LENGTH = 60
 
@@ -35,7 +35,13 @@ def conf_dir() -> Path:
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra."""
     store = ConfigStore.instance()
-    for name, schema in (("train", TrainConfig), ("evaluate", EvaluateConfig), ("predict", PredictConfig)):
+    schemas = {
+        "train": TrainConfig,
+        "evaluate": EvaluateConfig,
+        "predict": PredictConfig,
+        "features": FeatureVerbConfig,
+    }
+    for name, schema in schemas.items():
         store.store(name=f"{name}_schema", node=schema)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("option_table", option_table, replace=True)
@@ -59,6 +65,7 @@ def run_name(*, _root_: DictConfig) -> str:
     hydra = _root_.hydra
     choices = hydra.runtime.choices
     skip = (
+        "cache.",
         "model=",
         "strategy=",
         "runs=",
@@ -128,6 +135,7 @@ LEAST = {
     "trainer.limit_batches": 1,
     "trainer.threads": 1,
     "logger.wandb.images": 0,
+    "features.views": 1,
 }
 
 
@@ -188,6 +196,7 @@ RESUMABLE = (
     "data.workers",
     "data.root",
     "data.path",
+    "cache.",
     "tags",
     "bootstrap",
     "resume",

@@ -108,6 +108,23 @@ class TrainerConfig:
 
 
 @dataclass
+class CacheConfig:
+    """Keys of the group cache."""
+
+    enabled: bool = True
+    dir: str | None = None
+    max_size: str = "20GB"
+
+
+@dataclass
+class FeaturesConfig:
+    """Keys of the group features."""
+
+    views: int = 1
+    dtype: str = "float32"
+
+
+@dataclass
 class TrainConfig:
     """Keys of the root of the verb train; groups driven by a target are open here and checked by what they name."""
 
@@ -129,8 +146,27 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class FeatureVerbConfig:
+    """Keys of the root of the verb features."""
+
+    verb: str = "features"
+    action: str = "compute"
+    spaces: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    seed: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
 
 @dataclass

@@ -167,12 +167,12 @@ def start_wandb(
             group=group,
             job_type=job_type,
             tags=list(tags),
-            config={**config, "run_folder": str(run.path)},
+            config={**config, "run_folder": str(run.path), "versions": run.record["versions"]},
             dir=str(run.path),
             mode=resolved,
             resume="allow" if known and resolved == "online" else None,
             reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", quiet=True),
+            settings=wandb.Settings(silent=True, console="off", quiet=True, x_save_requirements=False),
         )
     tracker = Tracker(tracked, run, checkpoints, define_metrics(tracked, monitor, mode_of_monitor))
     link = {"id": tracker.id, "url": tracker.url, "mode": resolved, "folder": str(tracker.folder.relative_to(run.path))}

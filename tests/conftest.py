@@ -34,6 +34,9 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """Let nothing be written to the home of whoever runs the tests."""
     for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    # so that its fonts are not read again
+    monkeypatch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield
 
 
@@ -42,9 +45,6 @@ def logged_out(own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A user without a W&B login, with a home and a folder of their own, and a client that remembers nothing."""
     import wandb
 
-    monkeypatch.setenv(
-        "MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib")
-    )  # so that its fonts are not read again
     for name in [name for name in os.environ if name.startswith(("WANDB_", "XDG_", "NETRC"))]:
         monkeypatch.delenv(name)
     for name in ("home", "work"):

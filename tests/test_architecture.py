@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "finetune"
 ORDER = (
     "errors",
     "provenance",
+    "memory",
     "runs",
     "history",
     "schema",
@@ -27,7 +28,7 @@ ORDER = (
     "cli",
 )
 # verbs put all parts together, and nothing but the command line imports them
-VERBS = ("training/train.py", "evaluation/verbs.py")
+VERBS = ("training/train.py", "training/features.py", "evaluation/verbs.py")
 # what may be imported without waiting for torch
 LIGHT = (
     "errors.py",

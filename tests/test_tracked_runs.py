@@ -67,7 +67,9 @@ def test_config_in_tracker_is_resolved(tmp_path: Path) -> None:
     with recorded(run, config, resume=False):
         pass
     (log,) = read_logs(run.path)
-    assert log.config == json.loads(json.dumps({**config, "run_folder": str(run.path)}))
+    assert log.config == json.loads(
+        json.dumps({**config, "run_folder": str(run.path), "versions": run.record["versions"]})
+    )
     assert log.config["augment"]["horizontal_flip"] == 0.25  # ${data.horizontal_flip} in the files
     assert "${" not in json.dumps(log.config)
     assert (sorted(log.tags), log.group, log.job_type) == (["a", "b"], "g", "train")
@@ -196,7 +198,9 @@ def test_sigterm_saves_the_log_exits_143_and_resume_goes_on_in_the_same_wandb_ru
     scores = json.loads(run.metrics_file.read_text())["test"]
     assert stored.summary["test/accuracy"] == pytest.approx(scores["accuracy"]["value"])
     # the client leaves out what is an empty dictionary when it is online
-    assert stored.settings() == without_empty({**run.config, "run_folder": str(run.path)})
+    assert stored.settings() == without_empty(
+        {**run.config, "run_folder": str(run.path), "versions": run.record["versions"]}
+    )
     assert [sorted({*a.aliases} & {"best", "last"}) for a in wandb_server.artifacts.values()][-2:] == [
         ["best"],
         ["last"],

@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Run:
 def test_the_run_is_described_whole(run: Run) -> None:
     tracked(run).finish(0)
     (log,) = read_logs(run.path)
-    assert log.config == {**CONFIG, "run_folder": str(run.path)}
+    assert log.config == {**CONFIG, "run_folder": str(run.path), "versions": run.record["versions"]}
     assert (log.name, log.project, log.group, log.job_type) == ("mobile-full/today", "bees", "sweep 1", "train")
     assert sorted(log.tags) == ["a", "b"]
     assert log.exit_code == 0
@@ -221,7 +221,7 @@ def test_a_run_crashes_resumes_and_gives_its_checkpoint_back(tmp_path: Path, run
     first.finish(1)
     stored = wandb_server.runs[first.id]
     assert (stored.state, stored.exit_code) == ("failed", 1)
-    assert stored.settings() == {**CONFIG, "run_folder": str(run.path)}
+    assert stored.settings() == {**CONFIG, "run_folder": str(run.path), "versions": run.record["versions"]}
     assert run.record["wandb"]["url"] == first.url == f"{wandb_server.url}/{ENTITY}/bees/runs/{first.id}"
 
     log_epochs(second := tracked(resume(run), mode="auto", checkpoints="best_and_last"), first=3)

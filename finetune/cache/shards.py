@@ -37,10 +37,14 @@ def key_of(*parts: object) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """Some entries in one file: named arrays whose first axis runs over the keys, mapped into memory."""
+    """Some entries: named arrays whose first axis runs over the keys, in memory or mapped from a file."""
 
-    path: Path
     arrays: Mapping[str, Array]
+
+    @classmethod
+    def of(cls, keys: Sequence[str], arrays: Mapping[str, Array]) -> "Shard":
+        """Return entries in memory: their keys (N) and arrays (N, ...) by name."""
+        return cls({KEYS: pack_keys(keys), **arrays})
 
     def __len__(self) -> int:
         """Return the number of entries."""
@@ -93,10 +97,14 @@ class Entries:
         return found
 
 
+def pack_keys(keys: Sequence[str]) -> Array:
+    """Return keys as bytes (N, 16)."""
+    return np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(len(keys), KEY_BYTES)
+
+
 def pack(keys: Sequence[str], arrays: Mapping[str, Array]) -> bytes:
     """Return the content of a file of entries: their keys (N) and the arrays (N, ...) by name."""
-    packed = np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(len(keys), KEY_BYTES)
-    return save({KEYS: packed, **{name: np.ascontiguousarray(array) for name, array in arrays.items()}})
+    return save({KEYS: pack_keys(keys), **{name: np.ascontiguousarray(array) for name, array in arrays.items()}})
 
 
 def digest_of(content: bytes | mmap.mmap) -> str:
@@ -128,7 +136,7 @@ def read_shard(path: Path) -> Shard | None:
                 raise ValueError("its content is not what was written")
         start, header = read_header(path)
         arrays = {name: map_array(path, start, entry) for name, entry in header.items() if name != "__metadata__"}
-        return Shard(path, arrays)
+        return Shard(arrays)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError) as error:

@@ -4,8 +4,9 @@ It decides how a draw becomes a tensor and how loaders are set up; the order of 
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
-from finetune.data.table import ImageTable
+from finetune.data.table import ImageTable, digest
 from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError
 
 Batch = dict[str, Tensor]
+# what an augmentation does to batches, not to an image
+OF_BATCHES = ("mixup", "cutmix")
 
 
 @contextmanager
@@ -128,6 +131,7 @@ class ImageData(pl.LightningDataModule):
         self.train_transform = train_transform(spec, augment)
         self.eval_transform = eval_transform(spec)
         self.augmented = augment.enabled
+        self.augment_description = {name: value for name, value in asdict(augment).items() if name not in OF_BATCHES}
 
     def training_weights(self) -> npt.NDArray[np.float64] | None:
         """Return how often each training image is to be drawn (N,), or None for once an epoch."""
@@ -158,6 +162,16 @@ class ImageData(pl.LightningDataModule):
             )
         else:
             batches = EvalBatches(rows, self.eval_batch_size, rank=rank, world_size=world_size)
+        return self.draws(batches, augmented=augmented)
+
+    def digests(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """Return the digest of the content of each row's image."""
+        frame = self.table.frame.iloc[rows]
+        known = zip(frame["digest"].tolist(), frame["path"].tolist(), strict=True)
+        return [found if isinstance(found, str) else digest(self.table.store.content(path)) for found, path in known]
+
+    def draws(self, batches: Iterable[list[Draw]], *, augmented: bool) -> "DataLoader[Batch]":
+        """Return batches of the images of given draws, varied by the seeds of the draws or as evaluation sees them."""
         transform = self.train_transform if augmented else self.eval_transform
         images = Images(self.table, transform, self.spec.channels, random=augmented and self.augmented)
         return DataLoader(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from finetune.cache.files import KnownFiles, file_state
 from finetune.data.table import ImageTable, cores, digest, objects
 from finetune.errors import ConfigError, DataError, nearest
 
@@ -201,12 +202,13 @@ class ArrayStore:
         return self._at(path).tobytes()
 
 
-def verify(table: ImageTable, unreadable: str) -> ImageTable:
+def verify(table: ImageTable, unreadable: str, known: KnownFiles | None = None) -> ImageTable:
     """Read and decode every image once, on all cores, and note its digest, so that nothing unreadable is met later.
 
     Args:
         table: The images.
         unreadable: error, or skip to leave unreadable images out of every split.
+        known: Files that were read before; those that have not changed since are not read again.
 
     Raises:
         ConfigError: The policy is not known.
@@ -218,9 +220,7 @@ def verify(table: ImageTable, unreadable: str) -> ImageTable:
         )
     if len(table) > MANY:
         log.info("Checking that %s images can be read.", f"{len(table):,}")
-    Image.init()  # its table of formats is not made for several threads at once
-    with ThreadPoolExecutor(cores()) as pool:
-        found = list(pool.map(lambda path: _check(table, path), table.frame["path"].tolist()))
+    found = check_all(table, known if isinstance(table.store, FileStore) else None)
     ids = table.frame["id"].tolist()
     bad = [(name, problem) for name, (_, problem) in zip(ids, found, strict=True) if problem]
     if bad:
@@ -235,6 +235,20 @@ def verify(table: ImageTable, unreadable: str) -> ImageTable:
     frame = table.frame.iloc[rows].reset_index(drop=True)
     frame = frame.assign(digest=objects([found[row][0] for row in rows]))
     return replace(table, frame=frame, skipped=(*table.skipped, *(name for name, _ in bad)))
+
+
+def check_all(table: ImageTable, known: KnownFiles | None) -> list[tuple[str | None, str | None]]:
+    """Return of each image its digest, or why it cannot be read; files that have not changed are not read again."""
+    paths = table.frame["path"].tolist()
+    before = {} if known is None else known.digests(paths)
+    unread = [path for path in paths if path not in before]
+    states = {} if known is None else {path: file_state(path) for path in unread}
+    Image.init()  # its table of formats is not made for several threads at once
+    with ThreadPoolExecutor(cores()) as pool:
+        fresh = dict(zip(unread, pool.map(lambda path: _check(table, path), unread), strict=True))
+    if known is not None and fresh:
+        known.note({path: found for path, (found, _) in fresh.items() if found is not None}, states)
+    return [(before[path], None) if path in before else fresh[path] for path in paths]
 
 
 def _check(table: ImageTable, path: str) -> tuple[str | None, str | None]:

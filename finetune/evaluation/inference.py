@@ -36,7 +36,7 @@ def choose_device(name: str) -> torch.device:
         ConfigError: The name means no device, or one that this machine lacks.
     """
     if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=(device := torch.device(name)))
     except (RuntimeError, AssertionError) as error:

@@ -43,6 +43,7 @@ from finetune.evaluation.unlabelled import (
     open_table,
     read_batches,
 )
+from finetune.memory import keep_freed_memory
 from finetune.models.bundle import Bundle, load_bundle
 from finetune.models.precision import choose_precision
 from finetune.runs import Run, write_json
@@ -84,7 +85,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     split = config["split"]
     changes = {name: value for name, value in config["data"].items() if value is not None}
     bundle = load_bundle(run.model_dir)
-    device = choose_device(config["device"])
+    device = use_device(config["device"])
     precision = own_precision(run, config["precision"], device)
     try:
         selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
@@ -143,7 +144,7 @@ def predict(cfg: DictConfig) -> None:
     paths = find_images(Path(config["input"]).expanduser())
     run = Run.find(config["run"], Path(config["runs"]))
     bundle = load_bundle(run.model_dir)
-    device = choose_device(config["device"])
+    device = use_device(config["device"])
     size = config["batch_size"]
     workers = min(config["workers"] if config["workers"] is not None else free_workers(device), len(paths))
     skip = config["unreadable"] == "skip"
@@ -201,6 +202,14 @@ def choose_output(output: str | None) -> Path:
     if output is None and path.exists():
         raise ConfigError(f"{path} exists in this folder. Name another with output=other.csv; a named one is replaced.")
     return path
+
+
+def use_device(name: str) -> torch.device:
+    """Return the device of that name, with the process set up for it."""
+    device = choose_device(name)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
 
 
 def own_precision(run: Run, given: str | None, device: torch.device) -> str:

@@ -1,160 +1,300 @@
-"""Features of a backbone that stands still: each image passes through it once, and the head trains on the result.
+"""Features of a backbone that stands still: each image passes through it once per view, whoever asks for it.
 
-It decides when and how features are computed and served as batches; which phases may use them is decided by
-`finetune.strategies.phases`, and keeping them beyond the phase is left to a later layer behind `compute_features`.
+It decides what a feature depends on, which ones are missing and how they are computed and kept; which phases may use
+them is decided by `finetune.strategies.phases`, and serving them as batches is left to `feature_data`.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from finetune.data.datamodule import ImageData
-from finetune.data.sampling import Draw, EvalBatches, TrainBatches
+from finetune.cache.shards import Entries, Shard, key_of
+from finetune.cache.spaces import Cache, Space
+from finetune.data.datamodule import Batch, ImageData
+from finetune.data.sampling import Draw
+from finetune.errors import RunError
+from finetune.models.identity import backbone_identity
 from finetune.models.network import Network
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+VALUES = "values"
+# a file is written when so many bytes or seconds of work would be lost otherwise
+FILE_BYTES = 64 * 10**6
+FILE_SECONDS = 60.0
+DTYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True)
-class Features:
-    """Features of some images.
+class FeatureSettings:
+    """How features are made and kept.
 
     Attributes:
-        rows: Row numbers in the table (N,).
-        values: Pooled features (N, F), float32, on the CPU.
-        targets: Class numbers (N,) or multi-hot vectors (N, K).
+        views: Views of each training image; the first is that of evaluation, the others are augmented, each always in
+            the same way.
+        dtype: float32, or float16 for half the size on disk.
+        cache: Where features are kept; None keeps them in memory for the phase.
     """
 
-    rows: Tensor
-    values: Tensor
-    targets: Tensor
+    views: int = 1
+    dtype: str = "float32"
+    cache: Cache | None = None
 
-    def ordered(self) -> "Features":
-        """Return the same features in ascending order of their rows."""
-        order = torch.argsort(self.rows)
-        return Features(self.rows[order], self.values[order], self.targets[order])
+    @property
+    def exact(self) -> bool:
+        """Whether kept features are those that were computed, so that scores may be made of them."""
+        return self.dtype == "float32"
 
 
-@torch.no_grad()
-def compute_features(
-    network: Network,
-    batches: Iterable[dict[str, Tensor]],
-    device: torch.device,
-    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Features:
-    """Pass each image through the backbone once.
+@dataclass(frozen=True)
+class Machine:
+    """Where features are computed, and by how many processes together.
 
-    Args:
-        network: The network; its backbone is put in eval mode, as frozen layers are.
-        batches: Batches of images (B, C, H, W) with row, target and valid; padding is left out.
+    Attributes:
         device: Where the backbone runs.
-        precision: Makes the context in which the backbone runs, such as autocast; float32 by default.
-    """
-    backbone = network.backbone.to(device).eval()
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for batch in batches:
-        images = batch["image"].to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        with precision():
-            values = backbone(images)
-        valid = batch["valid"]
-        parts.append((batch["row"][valid], values.float().cpu()[valid], batch["target"][valid]))
-    rows, features, targets = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Features(rows, features, targets)
-
-
-def gather(features: Features, world_size: int) -> Features:
-    """Return the features of all ranks in the order of their rows, each rank having computed its share."""
-    if world_size == 1:
-        return features.ordered()
-    shares: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(shares, features)
-    parts = (torch.cat([getattr(share, name) for share in shares]) for name in ("rows", "values", "targets"))
-    return Features(*parts).ordered()
-
-
-class FeatureRows(Dataset[dict[str, Tensor]]):
-    """Features addressed by row number; a whole batch is taken by one indexing operation."""
-
-    def __init__(self, features: Features) -> None:
-        """Index the features by their rows."""
-        self.features = features
-        self.position: npt.NDArray[np.int64] = np.full(int(features.rows.max()) + 1, -1, dtype=np.int64)
-        self.position[features.rows.numpy()] = np.arange(len(features.rows))
-
-    def __getitems__(self, draws: list[Draw]) -> dict[str, Tensor]:
-        """Return a batch: features (B, F), target, row and valid."""
-        rows = np.array([draw.row for draw in draws])
-        index = torch.from_numpy(self.position[rows])
-        return {
-            "features": self.features.values[index],
-            "target": self.features.targets[index],
-            "row": torch.from_numpy(rows),
-            "valid": torch.tensor([draw.valid for draw in draws]),
-        }
-
-    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
-        """Return a batch of one."""
-        return self.__getitems__([draw])
-
-
-class FeatureData(pl.LightningDataModule):
-    """Training and validation batches of cached features, computed when the trainer first asks for them.
-
-    By then the network is on its device and the ranks know each other: each computes its share of the images.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        context: Makes the context in which that precision is computed.
+        rank: This process.
+        world_size: Number of processes that share the work.
     """
 
-    def __init__(self, images: ImageData, *, batch_size: int, seed: int) -> None:
-        """Serve the features of the images' train and val splits; `batch_size` is per rank."""
-        super().__init__()
+    device: torch.device
+    precision: str = "32-true"
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    rank: int = 0
+    world_size: int = 1
+
+    def agreed(self, value: Any) -> Any:
+        """Return the first rank's value on every rank."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        torch.distributed.broadcast_object_list(values, 0)
+        return values[0]
+
+    @contextmanager
+    def alone(self, space: Space | None) -> Iterator[None]:
+        """Keep other runs from filling a space while the ranks of this one do."""
+        with space.locked() if space is not None and self.rank == 0 else nullcontext():
+            self.barrier()
+            yield
+            self.barrier()
+
+    def barrier(self) -> None:
+        """Wait for the other ranks."""
+        if self.world_size > 1:
+            torch.distributed.barrier()
+
+
+class Features:
+    """Features of rows of a table, in one or several views each, in memory or mapped from disk."""
+
+    def __init__(self, rows: npt.NDArray[np.int64], keys: Sequence[Sequence[str]], entries: Sequence[Entries]) -> None:
+        """Find the entries.
+
+        Args:
+            rows: Row numbers (N,).
+            keys: Of each view, the keys of the rows (V, N).
+            entries: Where the keys of each view are (V).
+        """
+        self.rows = rows
+        self.entries = entries
+        self.places = [found.places(list(names)) for found, names in zip(entries, keys, strict=True)]
+        self.position = np.full(int(rows.max(initial=-1)) + 1, -1, dtype=np.int64)
+        self.position[rows] = np.arange(len(rows))
+
+    @property
+    def views(self) -> int:
+        """The number of views of each row."""
+        return len(self.places)
+
+    def take(self, rows: npt.NDArray[np.int64], views: npt.NDArray[np.int64] | None = None) -> Tensor:
+        """Return the features (B, F), float32, of rows (B,), each in its view (B,) or all in the first."""
+        index = self.position[rows]
+        if views is None or self.views == 1:
+            return torch.from_numpy(self.entries[0].take(VALUES, self.places[0][index]).astype(np.float32, copy=False))
+        found: Tensor | None = None
+        for view in np.unique(views):
+            inside = np.flatnonzero(views == view)
+            values = self.entries[view].take(VALUES, self.places[view][index[inside]]).astype(np.float32, copy=False)
+            found = torch.empty(len(rows), *values.shape[1:]) if found is None else found
+            found[torch.from_numpy(inside)] = torch.from_numpy(values)
+        assert found is not None
+        return found
+
+
+class FeatureSource:
+    """Makes the features of a table's images by one network, and finds those that were made before."""
+
+    def __init__(
+        self,
+        network: Network,
+        images: ImageData,
+        settings: FeatureSettings,
+        machine: Machine,
+        encode: Callable[[Batch], Tensor] | None = None,
+        point: str = "pooled",
+    ) -> None:
+        """Use the network as it is now; it must stand still while features are taken from it.
+
+        Args:
+            network: Its backbone is put in eval mode when features are computed, as frozen layers are.
+            images: The images and their transforms.
+            settings: How features are kept.
+            machine: Where they are computed.
+            encode: Images (B, C, H, W) of a batch to what is kept (B, ...); None for the backbone's pooled features.
+            point: Names what is kept.
+        """
+        self.network = network
         self.images = images
-        self.batch_size = batch_size
-        self.seed = seed
+        self.settings = settings
+        self.machine = machine
+        self.encode = encode or (lambda batch: network.backbone(batch["image"]))
+        self.identity = {
+            "format": FORMAT, **backbone_identity(network), "input": asdict(images.spec), "point": point,
+            "precision": machine.precision, "device": machine.device.type, "dtype": settings.dtype,
+        }  # fmt: skip
+        self.memory: dict[bool, Entries] = {}
+        self.seconds = 0.0
+        self.computed = 0
 
-    def features(self, split: str) -> Features:
-        """Return the features of a split; every rank has all of them."""
-        trainer = self.trainer
-        assert trainer is not None
-        network = trainer.lightning_module.network
-        assert isinstance(network, Network)
-        loader = self.images.loader(split, augmented=False, rank=trainer.global_rank, world_size=trainer.world_size)
-        context = trainer.precision_plugin.forward_context
-        share = compute_features(network, loader, trainer.strategy.root_device, context)
-        return gather(share, trainer.world_size)
+    def space(self, augmented: bool) -> Space | None:
+        """Return where the views are kept: those of evaluation apart from the augmented ones."""
+        if self.settings.cache is None:
+            return None
+        transform = self.images.augment_description if augmented else None
+        return self.settings.cache.space("features", {**self.identity, "augment": transform})
 
-    def train_dataloader(self) -> "DataLoader[dict[str, Tensor]]":
-        """Return shuffled batches of training features."""
-        trainer = self.trainer
-        assert trainer is not None
-        features = self.features("train")
-        batches = TrainBatches(
-            features.rows.numpy(),
-            self.batch_size,
-            seed=self.seed,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            weights=self.images.training_weights(),
+    def features(self, rows: npt.NDArray[np.int64], views: int = 1) -> Features:
+        """Return the features of some rows; what is missing is computed, each rank its share.
+
+        Raises:
+            ConfigError: They do not fit into the cache.
+            RunError: They cannot be kept as asked.
+        """
+        digests = self.images.digests(rows)
+        keys = [digests, *([key_of(digest, view) for digest in digests] for view in range(1, views))]
+        wanted = [draws_of(rows, names) for names in keys]
+        plain = self.fill(False, wanted[0])
+        varied = (
+            self.fill(True, {key: draw for part in wanted[1:] for key, draw in part.items()}) if views > 1 else plain
         )
-        done: Any = trainer.fit_loop.epoch_progress.current
-        batches.set_epoch(done.processed)
-        return feature_loader(features, batches)
+        return Features(rows, keys, [plain, *[varied] * (views - 1)])
 
-    def val_dataloader(self) -> "DataLoader[dict[str, Tensor]]":
-        """Return the validation features in order."""
-        trainer = self.trainer
-        assert trainer is not None
-        features = self.features("val")
-        batches = EvalBatches(features.rows.numpy(), 1024, rank=trainer.global_rank, world_size=trainer.world_size)
-        return feature_loader(features, batches)
+    def fill(self, augmented: bool, wanted: Mapping[str, Draw]) -> Entries:
+        """Return entries of all wanted keys."""
+        space = self.space(augmented)
+        entries = self.load(space, augmented)
+        if self.machine.agreed(not entries.missing(list(wanted))):
+            return entries
+        with self.machine.alone(space):
+            missing = self.machine.agreed(self.load(space, augmented).missing(list(wanted)))
+            mine = missing[self.machine.rank :: self.machine.world_size]
+            if space is not None:
+                self.check_room(space, len(missing))
+            if missing:
+                self.compute(space, augmented, {key: wanted[key] for key in mine}, len(missing))
+        entries = self.load(space, augmented)
+        absent = entries.missing(list(wanted))
+        if absent:
+            raise RunError(
+                f"{len(absent):,} features are not in the cache although they were computed. cache.dir must be on a "
+                "disk that all machines of the run share."
+            )
+        if space is not None and self.machine.rank == 0:
+            space.cache.evict(keep=space)
+        return entries
+
+    def load(self, space: Space | None, augmented: bool) -> Entries:
+        """Return the entries that there are."""
+        return space.load() if space is not None else self.memory.get(augmented, Entries([]))
+
+    def check_room(self, space: Space, count: int) -> None:
+        """Check that so many features more can be kept."""
+        size = count * self.network.num_features * np.dtype(self.settings.dtype).itemsize
+        space.cache.check_room(size, space, f"The features of {count:,} images")
+
+    def compute(self, space: Space | None, augmented: bool, wanted: Mapping[str, Draw], total: int) -> None:
+        """Pass this rank's share of the images through the backbone, and keep the result."""
+        started = time.monotonic()
+        shards = []
+        for keys, values in in_files(self.encoded(list(wanted.items()), augmented)):
+            if space is not None:
+                space.write(keys, {VALUES: values})
+            else:
+                shards.append(Shard.of(keys, {VALUES: values}))
+        if space is None:
+            self.memory[augmented] = Entries([*self.load(None, augmented).shards, *gathered(shards, self.machine)])
+        self.seconds += time.monotonic() - started
+        self.computed += total
+        log.info("Computed the features of %s images in %.1f s.", f"{total:,}", time.monotonic() - started)
+
+    @torch.no_grad()
+    def encoded(
+        self, items: Sequence[tuple[str, Draw]], augmented: bool
+    ) -> Iterator[tuple[list[str], npt.NDArray[Any]]]:
+        """Yield keys and features (B, ...) of one batch after the other, in the type that they are kept in."""
+        size = self.images.eval_batch_size
+        groups = [items[start : start + size] for start in range(0, len(items), size)]
+        loader = self.images.draws([[draw for _, draw in group] for group in groups], augmented=augmented)
+        modes = [(module, module.training) for module in self.network.backbone.modules()]
+        self.network.backbone.to(self.machine.device).eval()
+        try:
+            for group, batch in zip(groups, loader, strict=True):
+                yield [key for key, _ in group], self.encode_batch(batch)
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def encode_batch(self, batch: Batch) -> npt.NDArray[Any]:
+        """Return the features (B, ...) of a batch of images in the type that they are kept in."""
+        moved = batch["image"].to(self.machine.device, non_blocking=True)
+        batch = {**batch, "image": moved.contiguous(memory_format=torch.channels_last)}
+        with self.machine.context():
+            values = self.encode(batch)
+        with np.errstate(over="ignore"):  # found just below
+            kept = values.float().cpu().numpy().astype(self.settings.dtype)
+        if not np.isfinite(kept).all():
+            hint = " Set features.dtype=float32." if self.settings.dtype == "float16" else ""
+            raise RunError(f"{self.network.name} gives features that {self.settings.dtype} cannot hold.{hint}")
+        return kept
 
 
-def feature_loader(features: Features, batches: TrainBatches | EvalBatches) -> "DataLoader[dict[str, Tensor]]":
-    """Return a loader whose batches are slices of the features in memory."""
-    return DataLoader(
-        FeatureRows(features), batch_sampler=batches, collate_fn=lambda batch: batch, generator=torch.Generator()
-    )
+def draws_of(rows: npt.NDArray[np.int64], keys: Sequence[str]) -> dict[str, Draw]:
+    """Return for each key the draw of its row, varied by a seed that is a function of the key."""
+    return {key: Draw(int(row), int(key[:8], 16), True) for row, key in zip(rows, keys, strict=True)}
+
+
+def gathered(shards: list[Shard], machine: Machine) -> list[Shard]:
+    """Return the shards of all ranks."""
+    if machine.world_size == 1:
+        return shards
+    everyone: list[Any] = [None] * machine.world_size
+    torch.distributed.all_gather_object(everyone, shards)
+    return [shard for share in everyone for shard in share]
+
+
+def in_files(
+    batches: Iterable[tuple[list[str], npt.NDArray[Any]]],
+) -> Iterator[tuple[list[str], npt.NDArray[Any]]]:
+    """Join batches of keys and values to pieces that are worth a file."""
+    keys: list[str] = []
+    parts: list[npt.NDArray[Any]] = []
+    begun = time.monotonic()
+    for names, values in batches:
+        keys += names
+        parts.append(values)
+        if sum(part.nbytes for part in parts) >= FILE_BYTES or time.monotonic() - begun >= FILE_SECONDS:
+            yield keys, np.concatenate(parts)
+            keys, parts, begun = [], [], time.monotonic()
+    if keys:
+        yield keys, np.concatenate(parts)

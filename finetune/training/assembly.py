@@ -14,6 +14,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
+from finetune.cache.files import KnownFiles
+from finetune.cache.spaces import Cache, default_dir, parse_size
 from finetune.config import build
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import verify
@@ -24,13 +26,15 @@ from finetune.errors import ConfigError, nearest
 from finetune.models.adapters import add_lora
 from finetune.models.network import HeadSpec, Network, build_network
 from finetune.runs import Run
+from finetune.strategies.features import DTYPES, FeatureSettings
 from finetune.strategies.phases import Strategy
 from finetune.tracking import Tracker, start_wandb
-from finetune.training.fit import OptimizerSettings, Recipe, TrainerSettings
+from finetune.training.fit import OptimizerSettings, Recipe
 from finetune.training.losses import check_task, class_weights
 from finetune.training.metrics import check_monitor
 from finetune.training.mixing import build_mixing
 from finetune.training.schedules import Schedule
+from finetune.training.trainer import TrainerSettings
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +42,50 @@ Config = dict[str, Any]
 IMBALANCE = ("none", "class_weights", "balanced_sampler")
 
 
-def load_table(data: Config, stored: Path) -> ImageTable:
+def open_cache(cache: Config) -> Cache | None:
+    """Return the cache on disk that a configuration names, or None where it is switched off."""
+    if not cache["enabled"]:
+        return None
+    folder = Path(cache["dir"]).expanduser() if cache["dir"] is not None else default_dir()
+    return Cache(folder.absolute(), parse_size(cache["max_size"]))
+
+
+def known_files(cache: Cache | None) -> KnownFiles | None:
+    """Return what is known of files that were read before."""
+    return None if cache is None else KnownFiles(cache.folder / "files.sqlite")
+
+
+def build_features(config: Config, cache: Cache | None) -> FeatureSettings:
+    """Return how features of a backbone at rest are made and kept.
+
+    Raises:
+        ConfigError: They cannot be kept so, or all views would be the same.
+    """
+    features = config["features"]
+    if features["dtype"] not in DTYPES:
+        raise ConfigError(
+            f"features.dtype={features['dtype']} is not one of {', '.join(DTYPES)}.{nearest(features['dtype'], DTYPES)}"
+        )
+    if features["views"] > 1 and not config["augment"]["enabled"]:
+        raise ConfigError(
+            f"features.views={features['views']} would hold the same image as often, since nothing is augmented. "
+            "Choose augment=light, or set features.views=1."
+        )
+    return FeatureSettings(views=features["views"], dtype=features["dtype"], cache=cache)
+
+
+def load_table(data: Config, stored: Path | None = None, known: KnownFiles | None = None) -> ImageTable:
     """Return the table of images, checked and split.
 
     Args:
         data: The config's data group.
         stored: The run's stored table; where it exists (a resumed run), its splits are used again.
+        known: Files that were read before, which need not be read again where they have not changed.
     """
     table: ImageTable = build(data["source"])
-    if stored.exists():
+    if stored is not None and stored.exists():
         return table.with_splits_of(stored)
-    table = verify(table, data["unreadable"])
+    table = verify(table, data["unreadable"], known)
     splits = data["splits"]
     return make_splits(table, val=splits["val"], test=splits["test"], seed=splits["seed"], group=splits["group"])
 
@@ -89,7 +126,7 @@ def free_workers(trainer: Config) -> int:
     return max(1, min(8, cores // max(1, torch.cuda.device_count()) - 1))
 
 
-def build_recipe(config: Config, table: ImageTable) -> Recipe:
+def build_recipe(config: Config, table: ImageTable, cache: Cache | None = None) -> Recipe:
     """Return loss, optimizer, schedule and machine settings, checked against the table's task."""
     loss = build_loss(config, table)
     check_monitor(config["monitor"], table.task, table.num_classes)
@@ -97,18 +134,23 @@ def build_recipe(config: Config, table: ImageTable) -> Recipe:
         raise ConfigError(
             f"mode={config['mode']} is not known. Use max or min.{nearest(config['mode'], ('max', 'min'))}"
         )
-    settings = {name: value for name, value in config["trainer"].items() if name != "threads"}
-    if config["trainer"]["threads"] is not None:
-        torch.set_num_threads(config["trainer"]["threads"])
     return Recipe(
         loss=loss,
         optimizer=OptimizerSettings(**config["optimizer"]),
         schedule=Schedule(**config["schedule"]),
-        trainer=TrainerSettings(**settings),
+        trainer=build_trainer_settings(config["trainer"]),
         mixing=build_mixing(Augment(**config["augment"]), num_classes=table.num_classes, task=table.task),
         seed=config["seed"],
         monitor=config["monitor"],
+        features=build_features(config, cache),
     )
+
+
+def build_trainer_settings(trainer: Config) -> TrainerSettings:
+    """Return how the machine is used, with torch's threads set."""
+    if trainer["threads"] is not None:
+        torch.set_num_threads(trainer["threads"])
+    return TrainerSettings(**{name: value for name, value in trainer.items() if name != "threads"})
 
 
 def build_loss(config: Config, table: ImageTable) -> torch.nn.Module:

@@ -1,7 +1,7 @@
 """Fitting: the phases of a strategy one after the other, each with a trainer, an optimizer and a schedule of its own.
 
-It decides the order of phases, where a resumed run goes on, and how a Lightning trainer is set up; the steps are the
-classifier's, and what is measured and saved is the callbacks'.
+It decides the order of phases and where a resumed run goes on; the steps are the classifier's, and what is measured
+and saved is the callbacks'.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,19 +12,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import FSDPStrategy, Strategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from finetune.data.datamodule import ImageData
-from finetune.errors import ConfigError
 from finetune.models.network import Network
 from finetune.strategies import phases
-from finetune.strategies.features import FeatureData
+from finetune.strategies.feature_data import FeatureData, eval_loader, machine_of
+from finetune.strategies.features import FeatureSettings, FeatureSource
 from finetune.strategies.freezing import apply_phase
 from finetune.strategies.phases import Phase
 from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
@@ -32,39 +29,7 @@ from finetune.training.classifier import Batch, Classifier
 from finetune.training.metrics import MetricsCallback
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import Schedule, build_scheduler
-
-
-@dataclass(frozen=True)
-class TrainerSettings:
-    """How the machine is used.
-
-    Attributes:
-        accelerator: cpu, gpu, or auto for the best there is.
-        devices: A number of devices, or auto for all.
-        strategy: How several devices work together: auto, ddp or fsdp.
-        num_nodes: Number of machines.
-        precision: 32-true, bf16-mixed or 16-mixed.
-        gradient_clip: Largest norm of the gradient; None for no clipping.
-        accumulate: Batches per optimizer step.
-        compile: Whether the network is compiled.
-        channels_last: Whether images and weights are laid out with channels last.
-        deterministic: Whether only deterministic operations are allowed.
-        log_every: Optimizer steps between two rows of the training loss.
-        limit_batches: Most batches of an epoch, for trying things; None for all.
-    """
-
-    accelerator: str = "auto"
-    devices: Any = "auto"
-    strategy: str = "auto"
-    num_nodes: int = 1
-    precision: str = "32-true"
-    gradient_clip: float | None = 1.0
-    accumulate: int = 1
-    compile: bool = False
-    channels_last: bool = True
-    deterministic: bool = False
-    log_every: int = 10
-    limit_batches: int | None = None
+from finetune.training.trainer import TrainerSettings, build_trainer
 
 
 @dataclass(frozen=True)
@@ -89,6 +54,7 @@ class Recipe:
     seed: int = 0
     monitor: str = "val/accuracy"
     head_batch_size: int = 256
+    features: FeatureSettings = field(default_factory=FeatureSettings)
 
 
 @dataclass(frozen=True)
@@ -108,55 +74,6 @@ class Place:
     epochs: int = 0
     reached: int = 0
     checkpoint: Path | None = None
-
-
-def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) -> pl.Trainer:
-    """Return a Lightning trainer; batches are shared among ranks by our own samplers.
-
-    Raises:
-        ConfigError: The machine cannot do what the settings ask for.
-    """
-    clip = settings.gradient_clip
-    if clip is not None and clip < 0:
-        raise ConfigError(f"trainer.gradient_clip={clip} is not a norm. Use a number above 0, or null for none.")
-    try:
-        trainer = pl.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            strategy=_strategy(settings),
-            num_nodes=settings.num_nodes,
-            precision=settings.precision,  # type: ignore[arg-type]
-            deterministic=settings.deterministic,
-            limit_train_batches=settings.limit_batches,
-            limit_val_batches=settings.limit_batches,
-            limit_predict_batches=settings.limit_batches,
-            default_root_dir=folder,
-            use_distributed_sampler=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            **options,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        message = " ".join(str(error).split())
-        raise ConfigError(
-            f"The trainer cannot be set up as asked: {message} Check trainer.* (try trainer=cpu)."
-        ) from error
-    if settings.precision.startswith("16") and isinstance(trainer.accelerator, CPUAccelerator):
-        raise ConfigError(
-            f"trainer.precision={settings.precision} needs a GPU. On the CPU use bf16-mixed (often slower) or 32-true."
-        )
-    return trainer
-
-
-def _strategy(settings: TrainerSettings) -> str | Strategy:
-    if settings.strategy != "fsdp":
-        return settings.strategy
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            "trainer=fsdp needs GPUs, and none is here. Use trainer=ddp trainer.accelerator=cpu, or trainer=cpu."
-        )
-    return FSDPStrategy(use_orig_params=True, state_dict_type="full")
 
 
 def find_place(last: Path, checkpoints: Checkpoints, network: Network) -> Place:
@@ -225,6 +142,7 @@ def fit(
             max_epochs=phase.epochs,
             logger=list(loggers) or False,
             callbacks=[*callbacks(), metrics, checkpoints],
+            plugins=[checkpoints.io],
             gradient_clip_val=recipe.trainer.gradient_clip,
             accumulate_grad_batches=recipe.trainer.accumulate,
             log_every_n_steps=recipe.trainer.log_every,
@@ -238,7 +156,7 @@ def fit(
 def batches_of(phase: Phase, images: ImageData, recipe: Recipe) -> pl.LightningDataModule:
     """Return the batches of a phase: cached features where the phase asks for them, else images."""
     if phase.features == "cached":
-        return FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed)
+        return FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
     return images
 
 
@@ -280,14 +198,26 @@ def schedule_of(phase: Phase, default: Schedule) -> Schedule:
 
 
 def predict_split(
-    classifier: Classifier, images: ImageData, split: str, settings: TrainerSettings, folder: Path
+    classifier: Classifier, images: ImageData, split: str, recipe: Recipe, folder: Path, *, cached: bool = False
 ) -> dict[str, Tensor]:
     """Return row (N,), logits (N, K) and target of a split in the order of its rows, on every rank.
 
     The images are shared among the ranks; padding is dropped, so that each image is there exactly once.
+
+    Args:
+        classifier: Predicts.
+        images: The images.
+        split: train, val or test.
+        recipe: The machine, and how features are kept.
+        folder: The run's.
+        cached: Whether the backbone's features are taken from the cache, or put there, on the way.
     """
-    trainer = build_trainer(settings, folder=folder, logger=False, enable_progress_bar=False)
-    loader = images.loader(split, augmented=False, rank=trainer.global_rank, world_size=trainer.world_size)
+    trainer = build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False)
+    if cached:
+        source = FeatureSource(classifier.network, images, recipe.features, machine_of(trainer))
+        loader = eval_loader(source.features(images.table.rows(split)), images, trainer)
+    else:
+        loader = images.loader(split, augmented=False, rank=trainer.global_rank, world_size=trainer.world_size)
     parts = trainer.predict(classifier, dataloaders=loader) or []
     share = {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target")}  # type: ignore[call-overload]
     shares: list[Any] = [share]

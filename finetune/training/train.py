@@ -28,6 +28,7 @@ from finetune.data.table import ImageTable
 from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.predictions import Predictions
 from finetune.history import History
+from finetune.memory import keep_freed_memory
 from finetune.models.bundle import save_bundle
 from finetune.models.network import Network
 from finetune.report.summary import (
@@ -47,15 +48,18 @@ from finetune.training.assembly import (
     build_loggers,
     build_recipe,
     build_tracker,
+    known_files,
     load_images,
     load_network,
     load_table,
+    open_cache,
 )
 from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.fit import Place, Recipe, build_classifier, find_place, fit, predict_split, rehearse
 from finetune.training.metrics import MetricsCallback
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
+from finetune.training.trainer import trains_on_cpu
 
 # goes to the run's train.log alone, since the screen shows the same in another form
 record = logging.getLogger("finetune.record")
@@ -67,10 +71,13 @@ def train(cfg: DictConfig) -> None:
     quieten()
     run, config = locate_run(cfg)
     pl.seed_everything(config["seed"], verbose=False)
-    table = load_table(config["data"], run.table_file)
+    cache = open_cache(config["cache"])
+    table = load_table(config["data"], run.table_file, known_files(cache))
     strategy = build_strategy(config["strategy"])
     network = load_network(config["model"], strategy, table)
-    recipe = build_recipe(config, table)
+    recipe = build_recipe(config, table, cache)
+    if trains_on_cpu(recipe.trainer):
+        keep_freed_memory()
     images = load_images(config, table, network)
     callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar)
     loggers = build_loggers(run, config)
@@ -188,12 +195,14 @@ def predict_best(
 
     Every rank takes part; each image is predicted once.
     """
-    network.load_state_dict(network_state(read_checkpoint(run.best_checkpoint), averaged=True))
+    checkpoint = read_checkpoint(run.best_checkpoint)
+    network.load_state_dict(network_state(checkpoint, averaged=True))
+    cached = strategy.phases[checkpoint["finetune"]["phase"]].features == "cached" and recipe.features.exact
     classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, Place())
     table = images.table
     predictions = {}
     for split in ("val", "test"):
-        outputs = predict_split(classifier, images, split, recipe.trainer, run.path)
+        outputs = predict_split(classifier, images, split, recipe, run.path, cached=cached)
         predictions[split] = Predictions.from_logits(table, outputs["row"].numpy(), outputs["logits"].numpy())
     return predictions
 

@@ -17,10 +17,11 @@ from finetune.runs import Run
 from finetune.strategies.freezing import apply_phase, trainable
 from finetune.strategies.phases import Phase, build_strategy
 from finetune.training.checkpoints import Checkpoints
-from finetune.training.fit import OptimizerSettings, Place, Recipe, TrainerSettings, fit
+from finetune.training.fit import OptimizerSettings, Place, Recipe, fit
 from finetune.training.losses import CrossEntropy
 from finetune.training.metrics import MetricsCallback
 from finetune.training.schedules import Schedule
+from finetune.training.trainer import TrainerSettings
 
 
 def network_of(name: str = "test_efficientnet", **options: Any) -> Network:

@@ -13,15 +13,16 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from finetune.cache.spaces import Cache
 from finetune.models.network import HeadSpec, Network, build_network
 from finetune.runs import Run
+from finetune.strategies.features import FeatureSettings
 from finetune.strategies.phases import build_strategy
 from finetune.training.checkpoints import Checkpoints
 from finetune.training.fit import (
     OptimizerSettings,
     Place,
     Recipe,
-    TrainerSettings,
     build_classifier,
     fit,
     predict_split,
@@ -29,6 +30,7 @@ from finetune.training.fit import (
 from finetune.training.losses import CrossEntropy
 from finetune.training.metrics import MetricsCallback
 from finetune.training.schedules import Schedule
+from finetune.training.trainer import TrainerSettings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import strategy_config, tiny_images, tiny_table  # noqa: E402
@@ -65,7 +67,13 @@ def train_one(name: str, folder: Path) -> dict:
     network = tiny_network(table.num_classes, strategy)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     settings = TrainerSettings(accelerator="cpu", devices=world_size(), strategy="ddp" if world_size() > 1 else "auto")
-    recipe = Recipe(CrossEntropy(), OptimizerSettings(lr=1e-2), Schedule("cosine", 0.1, 0.0), settings)
+    recipe = Recipe(
+        CrossEntropy(),
+        OptimizerSettings(lr=1e-2),
+        Schedule("cosine", 0.1, 0.0),
+        settings,
+        features=FeatureSettings(views=2, cache=Cache(folder / "cache", 10**9)),
+    )
     checkpoints = Checkpoints(Run(folder / name), "val/accuracy", "max")
     metrics = MetricsCallback(table.task, table.num_classes, None, 100)
     seen: list[list[str]] = []
@@ -74,7 +82,7 @@ def train_one(name: str, folder: Path) -> dict:
         callbacks=lambda: [Compare(seen)], loggers=[])  # fmt: skip
     moved = sum(not torch.equal(before[key], value) for key, value in network.state_dict().items())
     classifier = build_classifier(network, strategy.phases[-1], recipe, 0, Place())
-    validated = predict_split(classifier, images, "val", settings, folder)
+    validated = predict_split(classifier, images, "val", recipe, folder, cached=True)
     return {"digests": seen, "moved": moved, "validated": len(validated["row"])}
 
 
@@ -101,7 +109,7 @@ def score(folder: Path) -> dict:
     recipe = Recipe(CrossEntropy(), OptimizerSettings(lr=0.0), Schedule("constant", 0.0, 1.0), settings)
     images = tiny_images(table, network)
     classifier = build_classifier(network, strategy.phases[-1], recipe, 0, Place())
-    found = predict_split(classifier, images, "test", settings, folder)
+    found = predict_split(classifier, images, "test", recipe, folder)
     metrics = MetricsCallback(table.task, table.num_classes, None, 100)
     trainer = pl.Trainer(
         accelerator="cpu", devices=world_size(), strategy=settings.strategy, callbacks=[metrics], logger=False,

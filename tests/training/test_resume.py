@@ -15,11 +15,12 @@ from finetune.models.network import HeadSpec, build_network
 from finetune.runs import Run
 from finetune.strategies.phases import build_strategy
 from finetune.training.checkpoints import Checkpoints
-from finetune.training.fit import OptimizerSettings, Recipe, TrainerSettings, find_place, fit
+from finetune.training.fit import OptimizerSettings, Recipe, find_place, fit
 from finetune.training.losses import CrossEntropy
 from finetune.training.metrics import MetricsCallback
 from finetune.training.mixing import build_mixing
 from finetune.training.schedules import Schedule
+from finetune.training.trainer import TrainerSettings
 
 # each place is a phase and an epoch of it; the kill comes in the middle of that epoch
 PLACES = [

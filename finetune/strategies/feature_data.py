@@ -1,0 +1,117 @@
+"""Batches of cached features for training, validation and prediction, as Lightning wants them.
+
+It decides how features become batches; making and finding them is left to `features`.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from finetune.data.datamodule import ImageData
+from finetune.data.sampling import Draw, EvalBatches, TrainBatches
+from finetune.models.network import Network
+from finetune.strategies.features import Features, FeatureSettings, FeatureSource, Machine
+
+EVAL_BATCH = 1024
+
+
+class FeatureRows(Dataset[dict[str, Tensor]]):
+    """Features addressed by draws; a whole batch is taken by one indexing operation.
+
+    A training draw's seed chooses the view.
+    """
+
+    def __init__(self, features: Features, targets: np.ndarray) -> None:
+        """Serve features with the targets of all rows of the table."""
+        self.features = features
+        self.targets = torch.from_numpy(targets)
+
+    def __getitems__(self, draws: list[Draw]) -> dict[str, Tensor]:
+        """Return a batch: features (B, F), target, row and valid."""
+        rows = np.array([draw.row for draw in draws])
+        views = np.array([draw.seed % self.features.views for draw in draws])
+        return {
+            "features": self.features.take(rows, views),
+            "target": self.targets[torch.from_numpy(rows)],
+            "row": torch.from_numpy(rows),
+            "valid": torch.tensor([draw.valid for draw in draws]),
+        }
+
+    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
+        """Return a batch of one."""
+        return self.__getitems__([draw])
+
+
+class FeatureData(pl.LightningDataModule):
+    """Training and validation batches of features, made when the trainer first asks for them.
+
+    By then the network is on its device and the ranks know each other: each computes its share of the images.
+    """
+
+    def __init__(self, images: ImageData, *, batch_size: int, seed: int, settings: FeatureSettings) -> None:
+        """Serve the features of the images' train and val splits; `batch_size` is per rank."""
+        super().__init__()
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.settings = settings
+        self.source: FeatureSource | None = None
+
+    def features(self, split: str) -> Features:
+        """Return the features of a split; every rank has all of them."""
+        assert self.trainer is not None
+        if self.source is None:
+            network = self.trainer.lightning_module.network
+            assert isinstance(network, Network)
+            self.source = FeatureSource(network, self.images, self.settings, machine_of(self.trainer))
+        return self.source.features(self.images.table.rows(split), self.settings.views if split == "train" else 1)
+
+    def train_dataloader(self) -> "DataLoader[dict[str, Tensor]]":
+        """Return shuffled batches of training features."""
+        assert self.trainer is not None
+        features = self.features("train")
+        batches = TrainBatches(
+            features.rows,
+            self.batch_size,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            weights=self.images.training_weights(),
+        )
+        done: Any = self.trainer.fit_loop.epoch_progress.current
+        batches.set_epoch(done.processed)
+        return feature_loader(features, batches, self.images)
+
+    def val_dataloader(self) -> "DataLoader[dict[str, Tensor]]":
+        """Return the validation features in order."""
+        assert self.trainer is not None
+        return eval_loader(self.features("val"), self.images, self.trainer)
+
+
+def machine_of(trainer: pl.Trainer) -> Machine:
+    """Return where a trainer computes."""
+    return Machine(
+        trainer.strategy.root_device,
+        str(trainer.precision),
+        trainer.precision_plugin.forward_context,
+        trainer.global_rank,
+        trainer.world_size,
+    )
+
+
+def eval_loader(features: Features, images: ImageData, trainer: pl.Trainer) -> "DataLoader[dict[str, Tensor]]":
+    """Return features in the order of their rows, each row once, shared among the trainer's ranks."""
+    batches = EvalBatches(features.rows, EVAL_BATCH, rank=trainer.global_rank, world_size=trainer.world_size)
+    return feature_loader(features, batches, images)
+
+
+def feature_loader(
+    features: Features, batches: TrainBatches | EvalBatches, images: ImageData
+) -> "DataLoader[dict[str, Tensor]]":
+    """Return a loader whose batches are slices of the features."""
+    rows = FeatureRows(features, images.table.targets())
+    return DataLoader(rows, batch_sampler=batches, collate_fn=lambda batch: batch, generator=torch.Generator())

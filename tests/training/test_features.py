@@ -1,0 +1,83 @@
+"""The verb features, and frozen runs that share what it has computed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+SMALL = ["model=timm", "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer.threads=1"]
+
+
+def finetune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "finetune", *arguments, f"cache.dir={folder / 'kept'}"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(30):
+        path = tmp_path / "photos" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (8 * number, 255 * (number % 2), 90)).save(path)
+    return tmp_path / "photos"
+
+
+def test_features_are_computed_shown_and_cleared(tmp_path: Path, photos: Path) -> None:
+    data = ["data=folder", f"data.root={photos}"]
+    first = finetune(tmp_path, "features", *data, *SMALL, "features.views=2")
+    assert first.returncode == 0 and "Computed 50" in first.stdout, first.stdout + first.stderr
+    again = finetune(tmp_path, "features", *data, *SMALL, "features.views=2", "splits=[test]")
+    assert "Computed 0" in again.stdout
+    shown = finetune(tmp_path, "features", "action=show").stdout
+    assert shown.count("features") == 2 and "30" in shown
+    assert "Cleared" in finetune(tmp_path, "features", "action=clear").stdout
+    assert finetune(tmp_path, "features", "action=show").stdout.count("features") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["action=shwo"], "action=shwo is not one of compute, show, clear. Did you mean 'show'?"),
+        (["action=clear", "spaces=[abc]"], "has an id that begins with 'abc'"),
+        (["action=show", "cache.max_size=big"], "cache.max_size=big is not a size"),
+        (["action=show", "cache.enabled=false"], "set cache.enabled=true"),
+        (["features.dtype=float8", *SMALL], "features.dtype=float8 is not one of float32, float16"),
+        (["features.views=3", "augment=none", *SMALL], "features.views=3 would hold the same image as often"),
+        (["splits=[tst]", *SMALL], "Did you mean 'test'?"),
+        (["features.views=0"], "features.views=0 must be a whole number of 1 or more"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    found = finetune(tmp_path, "features", *arguments)
+    assert found.returncode == 2 and message in found.stderr, found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+WATCHED = """
+import sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+from finetune.cli import main
+try:
+    main()
+finally:
+    print("images opened:", len({name for name in opened if name.endswith(".png")}))
+"""
+
+
+def test_a_second_frozen_run_touches_no_image(tmp_path: Path, photos: Path) -> None:
+    data = ["data=folder", f"data.root={photos}", *SMALL, "strategy=frozen", "strategy.epochs=2", "logger=none"]
+    counts = []
+    # weights are seeded by the run, so both have the same seed
+    for options in ([], ["strategy.lr=1e-3", "model.head.dropout=0.1", "optimizer=sgd"]):
+        command = [sys.executable, "-c", WATCHED, *data, *options, f"cache.dir={tmp_path / 'kept'}"]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        counts.append(int(found.stdout.rpartition("images opened: ")[2]))
+    assert counts == [30, 0]
+    tables = [pd.read_parquet(path) for path in (tmp_path / "runs").rglob("test.parquet")]
+    assert len(tables) == 2 and tables[0]["id"].tolist() == tables[1]["id"].tolist()
