@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from finetune.data.datamodule import ImageData
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.models.network import Network
-from finetune.strategies.features import Features, FeatureSettings, FeatureSource, Machine
+from finetune.strategies.features import Features, FeatureSettings, FeatureSource
+from finetune.strategies.machine import machine_of
 
 EVAL_BATCH = 1024
 
@@ -25,9 +26,10 @@ class FeatureRows(Dataset[dict[str, Tensor]]):
     A training draw's seed chooses the view.
     """
 
-    def __init__(self, features: Features, targets: np.ndarray) -> None:
-        """Serve features with the targets of all rows of the table."""
+    def __init__(self, features: Features, targets: np.ndarray, name: str = "features") -> None:
+        """Serve features, under a name, with the targets of all rows of the table."""
         self.features = features
+        self.name = name
         self.targets = torch.from_numpy(targets)
 
     def __getitems__(self, draws: list[Draw]) -> dict[str, Tensor]:
@@ -35,7 +37,7 @@ class FeatureRows(Dataset[dict[str, Tensor]]):
         rows = np.array([draw.row for draw in draws])
         views = np.array([draw.seed % self.features.views for draw in draws])
         return {
-            "features": self.features.take(rows, views),
+            self.name: self.features.take(rows, views),
             "target": self.targets[torch.from_numpy(rows)],
             "row": torch.from_numpy(rows),
             "valid": torch.tensor([draw.valid for draw in draws]),
@@ -92,17 +94,6 @@ class FeatureData(pl.LightningDataModule):
         return eval_loader(self.features("val"), self.images, self.trainer)
 
 
-def machine_of(trainer: pl.Trainer) -> Machine:
-    """Return where a trainer computes."""
-    return Machine(
-        trainer.strategy.root_device,
-        str(trainer.precision),
-        trainer.precision_plugin.forward_context,
-        trainer.global_rank,
-        trainer.world_size,
-    )
-
-
 def eval_loader(features: Features, images: ImageData, trainer: pl.Trainer) -> "DataLoader[dict[str, Tensor]]":
     """Return features in the order of their rows, each row once, shared among the trainer's ranks."""
     batches = EvalBatches(features.rows, EVAL_BATCH, rank=trainer.global_rank, world_size=trainer.world_size)
@@ -110,8 +101,8 @@ def eval_loader(features: Features, images: ImageData, trainer: pl.Trainer) -> "
 
 
 def feature_loader(
-    features: Features, batches: TrainBatches | EvalBatches, images: ImageData
+    features: Features, batches: TrainBatches | EvalBatches, images: ImageData, name: str = "features"
 ) -> "DataLoader[dict[str, Tensor]]":
-    """Return a loader whose batches are slices of the features."""
-    rows = FeatureRows(features, images.table.targets())
+    """Return a loader whose batches are slices of the features, under a name."""
+    rows = FeatureRows(features, images.table.targets(), name)
     return DataLoader(rows, batch_sampler=batches, collate_fn=lambda batch: batch, generator=torch.Generator())

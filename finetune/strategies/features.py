@@ -7,7 +7,6 @@ them is decided by `finetune.strategies.phases`, and serving them as batches is 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from finetune.data.sampling import Draw
 from finetune.errors import RunError
 from finetune.models.identity import backbone_identity
 from finetune.models.network import Network
+from finetune.strategies.machine import Machine
 
 log = logging.getLogger(__name__)
 
@@ -53,46 +53,6 @@ class FeatureSettings:
     def exact(self) -> bool:
         """Whether kept features are those that were computed, so that scores may be made of them."""
         return self.dtype == "float32"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where features are computed, and by how many processes together.
-
-    Attributes:
-        device: Where the backbone runs.
-        precision: 32-true, bf16-mixed or 16-mixed.
-        context: Makes the context in which that precision is computed.
-        rank: This process.
-        world_size: Number of processes that share the work.
-    """
-
-    device: torch.device
-    precision: str = "32-true"
-    context: Callable[[], AbstractContextManager[Any]] = nullcontext
-    rank: int = 0
-    world_size: int = 1
-
-    def agreed(self, value: Any) -> Any:
-        """Return the first rank's value on every rank."""
-        if self.world_size == 1:
-            return value
-        values = [value]
-        torch.distributed.broadcast_object_list(values, 0)
-        return values[0]
-
-    @contextmanager
-    def alone(self, space: Space | None) -> Iterator[None]:
-        """Keep other runs from filling a space while the ranks of this one do."""
-        with space.locked() if space is not None and self.rank == 0 else nullcontext():
-            self.barrier()
-            yield
-            self.barrier()
-
-    def barrier(self) -> None:
-        """Wait for the other ranks."""
-        if self.world_size > 1:
-            torch.distributed.barrier()
 
 
 class Features:
@@ -143,6 +103,8 @@ class FeatureSource:
         machine: Machine,
         encode: Callable[[Batch], Tensor] | None = None,
         point: str = "pooled",
+        skip: Sequence[str] = (),
+        width: int | None = None,
     ) -> None:
         """Use the network as it is now; it must stand still while features are taken from it.
 
@@ -153,6 +115,8 @@ class FeatureSource:
             machine: Where they are computed.
             encode: Images (B, C, H, W) of a batch to what is kept (B, ...); None for the backbone's pooled features.
             point: Names what is kept.
+            skip: Modules of the backbone that what is kept does not depend on.
+            width: Values that are kept of an image; None for the pooled features.
         """
         self.network = network
         self.images = images
@@ -160,9 +124,10 @@ class FeatureSource:
         self.machine = machine
         self.encode = encode or (lambda batch: network.backbone(batch["image"]))
         self.identity = {
-            "format": FORMAT, **backbone_identity(network), "input": asdict(images.spec), "point": point,
+            "format": FORMAT, **backbone_identity(network, skip), "input": asdict(images.spec), "point": point,
             "precision": machine.precision, "device": machine.device.type, "dtype": settings.dtype,
         }  # fmt: skip
+        self.width = network.num_features if width is None else width
         self.memory: dict[bool, Entries] = {}
         self.seconds = 0.0
         self.computed = 0
@@ -181,14 +146,26 @@ class FeatureSource:
             ConfigError: They do not fit into the cache.
             RunError: They cannot be kept as asked.
         """
-        digests = self.images.digests(rows)
-        keys = [digests, *([key_of(digest, view) for digest in digests] for view in range(1, views))]
+        keys = self.keys(rows, views)
         wanted = [draws_of(rows, names) for names in keys]
         plain = self.fill(False, wanted[0])
         varied = (
             self.fill(True, {key: draw for part in wanted[1:] for key, draw in part.items()}) if views > 1 else plain
         )
         return Features(rows, keys, [plain, *[varied] * (views - 1)])
+
+    def kept(self, rows: npt.NDArray[np.int64], views: int) -> int:
+        """Return how many features of some rows need not be computed."""
+        keys = self.keys(rows, views)
+        there = [
+            self.load(self.space(augmented), augmented) for augmented in ((False, True) if views > 1 else (False,))
+        ]
+        return sum(key in there[int(view > 0)] for view, names in enumerate(keys) for key in names)
+
+    def keys(self, rows: npt.NDArray[np.int64], views: int) -> list[list[str]]:
+        """Return the keys of each view of some rows (V, N)."""
+        digests = self.images.digests(rows)
+        return [digests, *([key_of(digest, view) for digest in digests] for view in range(1, views))]
 
     def fill(self, augmented: bool, wanted: Mapping[str, Draw]) -> Entries:
         """Return entries of all wanted keys."""
@@ -220,7 +197,7 @@ class FeatureSource:
 
     def check_room(self, space: Space, count: int) -> None:
         """Check that so many features more can be kept."""
-        size = count * self.network.num_features * np.dtype(self.settings.dtype).itemsize
+        size = count * self.width * np.dtype(self.settings.dtype).itemsize
         space.cache.check_room(size, space, f"The features of {count:,} images")
 
     def compute(self, space: Space | None, augmented: bool, wanted: Mapping[str, Draw], total: int) -> None:
@@ -233,7 +210,7 @@ class FeatureSource:
             else:
                 shards.append(Shard.of(keys, {VALUES: values}))
         if space is None:
-            self.memory[augmented] = Entries([*self.load(None, augmented).shards, *gathered(shards, self.machine)])
+            self.memory[augmented] = Entries([*self.load(None, augmented).shards, *self.machine.gathered(shards)])
         self.seconds += time.monotonic() - started
         self.computed += total
         log.info("Computed the features of %s images in %.1f s.", f"{total:,}", time.monotonic() - started)
@@ -272,15 +249,6 @@ class FeatureSource:
 def draws_of(rows: npt.NDArray[np.int64], keys: Sequence[str]) -> dict[str, Draw]:
     """Return for each key the draw of its row, varied by a seed that is a function of the key."""
     return {key: Draw(int(row), int(key[:8], 16), True) for row, key in zip(rows, keys, strict=True)}
-
-
-def gathered(shards: list[Shard], machine: Machine) -> list[Shard]:
-    """Return the shards of all ranks."""
-    if machine.world_size == 1:
-        return shards
-    everyone: list[Any] = [None] * machine.world_size
-    torch.distributed.all_gather_object(everyone, shards)
-    return [shard for share in everyone for shard in share]
 
 
 def in_files(

@@ -34,7 +34,8 @@ class Phase:
         layer_decay: Each layer's rate is this multiple of that of the next deeper one.
         batchnorm: frozen leaves BatchNorm's statistics as they were pretrained; train lets those of moving layers
             follow the batches. Its scales and shifts move with their layer in either case.
-        features: cached passes each image through the backbone once, without augmentation.
+        features: cached passes each view of an image through what stands still once: the backbone where the head alone
+            moves; else the layers before those that move, where that saves time.
         schedule: cosine, linear or constant; None for the run's.
         warmup: Share of the phase's steps in which the rate rises; None for the run's.
     """
@@ -50,6 +51,11 @@ class Phase:
     features: Literal["none", "cached"] = "none"
     schedule: str | None = None
     warmup: float | None = None
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the head alone is trained, on cached features."""
+        return self.features == "cached" and self.train == "head"
 
 
 @dataclass(frozen=True)
@@ -112,10 +118,10 @@ def build_phase(entry: Mapping[str, Any], number: int) -> Phase:
                 f"strategy.phases[{number}].{key}={value} is not one of "
                 f"{', '.join(choices)}.{nearest(str(value), choices)}"
             )
-    if phase.features == "cached" and phase.train != "head":
+    if phase.features == "cached" and phase.train in ("all", "bias_norm"):
         raise ConfigError(
-            f"strategy.phases[{number}]: features can be cached only while the backbone stands still (train: "
-            f"head), not with train: {phase.train}."
+            f"strategy.phases[{number}]: features can be cached only of layers that stand still, and with train: "
+            f"{phase.train} those of all depths move. Use features: none."
         )
     check_numbers(phase, number)
     return phase

@@ -105,7 +105,7 @@ class Checkpoints(Callback):
             record.info(
                 "Epoch %d is the best so far: %s %.4f, val/loss %.4f", self.best_epoch, self.monitor, value, loss
             )
-        if pl_module.phase.features == "cached":
+        if pl_module.phase.at_rest:
             self.hold(trainer, pl_module, improved)
         else:
             self.write(trainer, improved)

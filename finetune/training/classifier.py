@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from finetune.models.network import Network
 from finetune.strategies.phases import Phase
+from finetune.strategies.prefix import Cut
 
 Batch = dict[str, Tensor]
 
@@ -68,10 +69,14 @@ class Classifier(pl.LightningModule):
         self.steps_before = steps_before
         self.epochs_before = epochs_before
         self.monitor = monitor
+        self.cut: Cut | None = None  # where kept activations go on; set by the phase's batches
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B, K) of a batch of images (B, C, H, W) or of their cached features (B, F)."""
+        """Return the logits (B, K) of a batch of images (B, C, H, W), of cached features (B, F), or of activations."""
+        if "activations" in batch:
+            assert self.cut is not None
+            return self.network.head(self.cut.resume(self.network.backbone, batch["activations"]))  # type: ignore[no-any-return]
         if "features" in batch:
             return self.network.head(batch["features"])  # type: ignore[no-any-return]
         return self.network(batch["image"])  # type: ignore[no-any-return]
@@ -83,8 +88,9 @@ class Classifier(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Lay the images out in the memory format that the network is in."""
-        if "image" in batch:
-            batch["image"] = batch["image"].contiguous(memory_format=self.memory_format)
+        for name in ("image", "activations"):
+            if name in batch and batch[name].ndim == 4:
+                batch[name] = batch[name].contiguous(memory_format=self.memory_format)
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -18,8 +18,8 @@ from finetune.config import to_dict
 from finetune.data.table import SPLITS
 from finetune.errors import ConfigError, nearest
 from finetune.memory import keep_freed_memory
-from finetune.strategies.feature_data import machine_of
 from finetune.strategies.features import FeatureSource
+from finetune.strategies.machine import machine_of
 from finetune.strategies.phases import Strategy
 from finetune.training.assembly import (
     build_features,

@@ -20,10 +20,12 @@ from torch.optim import Optimizer
 from finetune.data.datamodule import ImageData
 from finetune.models.network import Network
 from finetune.strategies import phases
-from finetune.strategies.feature_data import FeatureData, eval_loader, machine_of
+from finetune.strategies.feature_data import FeatureData, eval_loader
 from finetune.strategies.features import FeatureSettings, FeatureSource
 from finetune.strategies.freezing import apply_phase
+from finetune.strategies.machine import machine_of
 from finetune.strategies.phases import Phase
+from finetune.strategies.prefix_data import PrefixData
 from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.classifier import Batch, Classifier
 from finetune.training.metrics import MetricsCallback
@@ -155,7 +157,9 @@ def fit(
 
 def batches_of(phase: Phase, images: ImageData, recipe: Recipe) -> pl.LightningDataModule:
     """Return the batches of a phase: cached features where the phase asks for them, else images."""
-    if phase.features == "cached":
+    if phase.features == "cached" and not phase.at_rest:
+        return PrefixData(images, epochs=phase.epochs, settings=recipe.features)
+    if phase.at_rest:
         return FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
     return images
 

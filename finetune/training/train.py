@@ -197,7 +197,7 @@ def predict_best(
     """
     checkpoint = read_checkpoint(run.best_checkpoint)
     network.load_state_dict(network_state(checkpoint, averaged=True))
-    cached = strategy.phases[checkpoint["finetune"]["phase"]].features == "cached" and recipe.features.exact
+    cached = strategy.phases[checkpoint["finetune"]["phase"]].at_rest and recipe.features.exact
     classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, Place())
     table = images.table
     predictions = {}
@@ -271,7 +271,7 @@ def show_start(config: dict[str, Any], table: ImageTable, network: Network, stra
             phase.epochs,
             phase.lr or recipe.optimizer.lr,
             phase.layer_decay,
-            phase.features == "cached",
+            phase.at_rest,
         )
         for phase in strategy.phases
     ]

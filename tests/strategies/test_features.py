@@ -19,7 +19,8 @@ from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, RunError
 from finetune.models.adapters import add_lora
 from finetune.models.network import Network, build_network
-from finetune.strategies.features import FeatureSettings, FeatureSource, Machine
+from finetune.strategies.features import FeatureSettings, FeatureSource
+from finetune.strategies.machine import Machine
 
 AUGMENT = Augment(crop_scale=(0.5, 1.0))
 CPU = Machine(torch.device("cpu"))

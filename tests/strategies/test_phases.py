@@ -25,7 +25,7 @@ def config(phase: dict[str, Any], **more: Any) -> dict[str, Any]:
         ({"train": "last", "fraction": 1.5}, "at most 1"),
         ({"layer_decay": 0}, "above 0"),
         ({"schedule": "cosin"}, "'cosine'"),
-        ({"features": "cached"}, "stands still"),
+        ({"features": "cached"}, "stand still"),
         ({"train": "adapters"}, "strategy.adapter"),
     ],
 )
