@@ -31,6 +31,7 @@ VERBS = {
     "train": "finetune.training.train:train",
     "evaluate": "finetune.evaluation.verbs:evaluate",
     "predict": "finetune.evaluation.verbs:predict",
+    "benchmark": "finetune.benchmark.verb:benchmark",
     "features": "finetune.training.features:features",
 }
 # what needs no data, so that its values may be missing

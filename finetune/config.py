@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError, FinetuneError, nearest
-from finetune.schema import EvaluateConfig, FeatureVerbConfig, PredictConfig, TrainConfig
+from finetune.schema import BenchmarkConfig, EvaluateConfig, FeatureVerbConfig, PredictConfig, TrainConfig
 
 NAME_LENGTH = 60
 
@@ -40,6 +40,7 @@ def register() -> None:
         "evaluate": EvaluateConfig,
         "predict": PredictConfig,
         "features": FeatureVerbConfig,
+        "benchmark": BenchmarkConfig,
     }
     for name, schema in schemas.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -136,6 +137,8 @@ LEAST = {
     "trainer.threads": 1,
     "logger.wandb.images": 0,
     "features.views": 1,
+    "batches": 1,
+    "repeats": 1,
 }
 
 

@@ -153,6 +153,31 @@ class TrainConfig:
 
 
 @dataclass
+class BenchmarkConfig:
+    """Keys of the root of the verb benchmark."""
+
+    verb: str = "benchmark"
+    phase: str | None = None
+    batches: int = 8
+    repeats: int = 3
+    output: str = "benchmark.json"
+    seed: int = 0
+    monitor: str = "val/accuracy"
+    mode: str = "max"
+    data: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    strategy: dict[str, Any] = field(default_factory=dict)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: dict[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class FeatureVerbConfig:
     """Keys of the root of the verb features."""
 

@@ -24,11 +24,12 @@ ORDER = (
     "training",
     "evaluation",
     "report",
+    "benchmark",
     "search",
     "cli",
 )
 # verbs put all parts together, and nothing but the command line imports them
-VERBS = ("training/train.py", "training/features.py", "evaluation/verbs.py")
+VERBS = ("training/train.py", "training/features.py", "benchmark/verb.py", "evaluation/verbs.py")
 # what may be imported without waiting for torch
 LIGHT = (
     "errors.py",

@@ -1,0 +1,1 @@
+"""How fast this machine trains a configuration, and what holds it back."""
