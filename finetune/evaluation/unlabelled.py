@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from finetune.data.decoding import FileStore, reason
+from finetune.data.decoding import FileStore
+from finetune.data.pictures import reason
 from finetune.data.sources import image_suffixes
 from finetune.data.transforms import InputSpec, eval_transform
 from finetune.errors import ConfigError, DataError, nearest
