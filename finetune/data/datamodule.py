@@ -5,7 +5,7 @@ It decides how a draw becomes a tensor and how loaders are set up; the order of 
 
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -63,12 +63,9 @@ class Images(Dataset[dict[str, Any]]):
         Raises:
             DataError: The image cannot be read; another is never put in its place.
         """
-        image = self.store.read(self.paths[draw.row], self.channels)
-        if self.random:
-            with seeded(draw.seed):
-                pixels = self.transform(image)
-        else:
-            pixels = self.transform(image)
+        picture = self.store.open(self.paths[draw.row], self.channels)
+        with seeded(draw.seed) if self.random else nullcontext():
+            pixels = self.transform.apply(picture)
         return {"image": pixels, "target": self.targets[draw.row], "row": draw.row, "valid": draw.valid}
 
 

@@ -72,7 +72,7 @@ class ImageFiles(Dataset[tuple[str, Tensor | None, str | None]]):
         """Read one file; what cannot be read is said, not replaced."""
         path = self.paths[index]
         try:
-            return path, self.transform(FileStore().read(path, self.channels)), None
+            return path, self.transform.apply(FileStore().open(path, self.channels)), None
         except DataError as error:
             return path, None, reason(error.__cause__ or error)
 

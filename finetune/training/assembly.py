@@ -7,6 +7,7 @@ DictConfig, and what the parts do is theirs.
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,18 @@ def load_table(data: Config, stored: Path | None = None, known: KnownFiles | Non
     return make_splits(table, val=splits["val"], test=splits["test"], seed=splits["seed"], group=splits["group"])
 
 
-def load_network(model: Config, strategy: Strategy, table: ImageTable) -> Network:
-    """Return the network with its weights, a new head, and the strategy's adapters where it has any."""
+def load_network(model: Config, strategy: Strategy, table: ImageTable, *, exact_pixels: bool = True) -> Network:
+    """Return the network with its weights, a new head, and the strategy's adapters where it has any.
+
+    Args:
+        model: The config's group model.
+        strategy: What is to be trained.
+        table: The images, which decide the number of classes.
+        exact_pixels: Whether images reach the network bit for bit as timm's transforms make them.
+    """
     options = {name: value for name, value in model.items() if name not in ("name", "head")}
     network = build_network(model["name"], num_classes=table.num_classes, head=HeadSpec(**model["head"]), **options)
+    network.spec = replace(network.spec, exact=exact_pixels)
     if strategy.adapter is not None:
         adapter = strategy.adapter
         add_lora(network.backbone, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets)
