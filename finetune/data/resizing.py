@@ -8,11 +8,13 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation, ResizeKeepRatio, str_to_pil_interp
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.dlpack import from_dlpack
 from torchvision.transforms import Resize
 
 from finetune.data.pictures import Cutout, Picture, Region, Size
@@ -20,6 +22,8 @@ from finetune.data.pictures import Cutout, Picture, Region, Size
 Step = Callable[[Image.Image], Image.Image]
 # interpolations that torch computes as PIL does, up to rounding
 SHARED = ("bicubic", "bilinear")
+# of modes that torch resizes as PIL does; PIL weighs colours by their opacity
+CHANNELS = {"L": 1, "RGB": 3}
 # take pixels whole or not at all, which another size has not where they were
 UNSCALABLE = ("nearest", "box")
 
@@ -67,22 +71,40 @@ def choose_region(step: Step, size: Size) -> Region:
 def resize(cutout: Cutout, size: Size, interpolation: str) -> Image.Image:
     """Return the region of a cutout, resized; what lies outside it has no influence but by parts of pixels.
 
-    torch's kernel is several times as fast as PIL's, but knows neither boxes between pixels nor transparency.
+    torch's kernel is several times as fast as PIL's, but a region must begin where a pixel does.
     """
     image, (left, top, right, bottom) = cutout
     outer = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
-    part = image if outer == (0, 0, *image.size) else image.crop(outer)
-    if cutout.box == outer and interpolation in SHARED and image.mode != "RGBA":
-        pixels = interpolate(to_bytes(part)[None], (size[1], size[0]), mode=interpolation, antialias=True)
-        return Image.fromarray(pixels[0].permute(1, 2, 0).squeeze(-1).numpy())
+    if (left, top) == outer[:2] and interpolation in SHARED and image.mode in CHANNELS:
+        part = to_bytes(image)[None, :, outer[1] : outer[3], outer[0] : outer[2]]
+        return from_bytes(resize_bytes(part, (right - left, bottom - top), size, interpolation), image.mode)
     box = (left - outer[0], top - outer[1], right - outer[0], bottom - outer[1])
-    return part.resize(size, str_to_pil_interp(interpolation), box=box)  # type: ignore[no-untyped-call]
+    resample = str_to_pil_interp(interpolation)  # type: ignore[no-untyped-call]
+    return image.crop(outer).resize(size, resample, box=box)
+
+
+def resize_bytes(part: Tensor, extent: tuple[float, float], size: Size, interpolation: str) -> Tensor:
+    """Return the upper left of some bytes (1, C, H, W), up to an extent in pixels, resized to (C, height, width)."""
+    if extent == (part.shape[3], part.shape[2]):
+        return interpolate(part, (size[1], size[0]), mode=interpolation, antialias=True)[0]
+    factors = [size[1] / extent[1], size[0] / extent[0]]
+    return interpolate(part, scale_factor=factors, mode=interpolation, antialias=True)[0, :, : size[1], : size[0]]
 
 
 def to_bytes(image: Image.Image) -> Tensor:
-    """Return an image as (C, H, W), 0 to 255."""
-    pixels = torch.from_numpy(np.array(image))
-    return (pixels[..., None] if pixels.ndim == 2 else pixels).permute(2, 0, 1)
+    """Return an image as (C, H, W), 0 to 255, without a copy where it can be; RGB has a fourth channel as padding."""
+    try:
+        values = pa.array(image)
+        pixels = from_dlpack(values if image.mode == "L" else values.flatten())
+    except ValueError:  # its lines are not in one block of memory
+        pixels = torch.from_numpy(np.array(image))
+    return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def from_bytes(pixels: Tensor, mode: str) -> Image.Image:
+    """Return (C, H, W), 0 to 255, as an image; a channel of padding is left out."""
+    lines = pixels[: CHANNELS[mode]].permute(1, 2, 0).contiguous()
+    return Image.fromarray((lines.squeeze(-1) if mode == "L" else lines).numpy())
 
 
 class Scale:
@@ -96,4 +118,4 @@ class Scale:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return an image as (C, H, W), normalised."""
-        return to_bytes(image).contiguous().float().mul_(self.factor).sub_(self.offset)
+        return to_bytes(image)[: len(self.factor)].contiguous().float().mul_(self.factor).sub_(self.offset)
