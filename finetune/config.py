@@ -247,7 +247,7 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 READ = {
     "data": (
         "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "image_size",
-        "horizontal_flip", "smallest_crop", "exact_pixels",
+        "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache",
     ),
     "data.splits": ("val", "test", "seed", "group"),
     "strategy": ("name", "adapter", "phases"),

@@ -20,6 +20,7 @@ from finetune.cache.spaces import Cache, default_dir, parse_size
 from finetune.config import build
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import verify
+from finetune.data.pixels import PixelCache
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment
@@ -91,7 +92,7 @@ def load_table(data: Config, stored: Path | None = None, known: KnownFiles | Non
     return make_splits(table, val=splits["val"], test=splits["test"], seed=splits["seed"], group=splits["group"])
 
 
-def load_network(model: Config, strategy: Strategy, table: ImageTable, *, exact_pixels: bool = True) -> Network:
+def load_network(model: Config, strategy: Strategy, table: ImageTable, *, exact_pixels: bool) -> Network:
     """Return the network with its weights, a new head, and the strategy's adapters where it has any.
 
     Args:
@@ -109,18 +110,26 @@ def load_network(model: Config, strategy: Strategy, table: ImageTable, *, exact_
     return network
 
 
-def load_images(config: Config, table: ImageTable, network: Network) -> ImageData:
-    """Return the batches of images that the network's weights expect, augmented for training."""
+def load_images(config: Config, table: ImageTable, network: Network, cache: Cache | None = None) -> ImageData:
+    """Return the batches of images that the network's weights expect, augmented for training.
+
+    Raises:
+        ConfigError: Pixels are to be kept, but there is no cache.
+    """
     data = config["data"]
+    augment = Augment(**config["augment"])
+    if data["pixel_cache"] and cache is None:
+        raise ConfigError("data.pixel_cache=true needs the cache. Set cache.enabled=true, or leave it out.")
     return ImageData(
         table,
         network.spec,
-        Augment(**config["augment"]),
+        augment,
         batch_size=data["batch_size"],
         eval_batch_size=data["eval_batch_size"],
         workers=data["workers"] if data["workers"] is not None else free_workers(config["trainer"]),
         seed=config["seed"],
         balanced=data["imbalance"] == "balanced_sampler",
+        pixel_cache=PixelCache(cache, network.spec, augment) if data["pixel_cache"] and cache is not None else None,
     )
 
 

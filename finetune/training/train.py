@@ -78,7 +78,7 @@ def train(cfg: DictConfig) -> None:
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()
-    images = load_images(config, table, network)
+    images = load_images(config, table, network, cache)
     callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar)
     loggers = build_loggers(run, config)
     rehearse(network, strategy, recipe, run.path, callbacks)

@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import io
 import json
+import math
 import random
 import sys
 import time
@@ -32,6 +33,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from finetune.data.channels import orientation
 from finetune.data.pictures import MARGIN, SCALES, Cutout, Picture, Region
+from finetune.data.pixels import StoredPicture
 from finetune.data.resizing import Scale, choose_region, resize
 
 Pixels = npt.NDArray[np.uint8]
@@ -99,12 +101,13 @@ def resized_by_v2(pixels: torch.Tensor, region: Region) -> Pixels:
     return part.permute(1, 2, 0).numpy()
 
 
-def ways() -> dict[str, Way]:
+def ways(size: int) -> dict[str, Way]:
     """Return the ways that are installed, the reference first, and say what to install for the others."""
     found = {
         "PIL whole, PIL (timm)": Way(with_pil, resized_by_pil),
         "PIL scaled, PIL": Way(cutout, by_box),
         "PIL scaled, torch (finetune)": Way(cutout, lambda it, region: np.asarray(resize(it, region.size, "bicubic"))),
+        "pixel cache": Way(*stored_way(size)),
         "torchvision, v2": Way(
             lambda data, _: decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8)), resized_by_v2
         ),
@@ -123,6 +126,29 @@ def ways() -> dict[str, Way]:
 def by_box(it: Cutout, region: Region) -> Pixels:
     """Resize the region of a cutout with PIL."""
     return np.asarray(it.image.resize(region.size, Image.Resampling.BICUBIC, box=it.box))
+
+
+def stored_way(size: int) -> tuple[Callable[[bytes, Region], Any], Callable[[Any, Region], Pixels]]:
+    """Return how images are read that were stored before: whole for training, resized for evaluation."""
+    shorter = 32 * math.ceil(size / math.sqrt(SMALLEST_CROP) / 32)
+    kept: dict[tuple[bytes, bool], Pixels] = {}
+
+    def decode(data: bytes, region: Region) -> StoredPicture:
+        original = opened(data).size
+        finished = min(region.size) == int(size / CROP_PCT)
+        if (data, finished) not in kept:
+            share = min(1.0, shorter / min(original))
+            small = region.size if finished else (round(original[0] * share), round(original[1] * share))
+            whole = Region((0, 0, *original), small)
+            kept[data, finished] = np.asarray(resize(cutout(data, whole), small, "bicubic"))
+        return StoredPicture(Image.fromarray(kept[data, finished]), original)
+
+    def read(picture: StoredPicture, region: Region) -> Pixels:
+        if picture.image.size == region.size:
+            return np.asarray(picture.image)
+        return np.asarray(resize(picture.cutout(region), region.size, "bicubic"))
+
+    return decode, read
 
 
 def simplejpeg_ways() -> dict[str, Way]:
@@ -206,7 +232,7 @@ def measure(files: Sequence[bytes], size: int, rounds: int) -> dict[str, dict[st
     """Return the rates and differences of each way."""
     regions = regions_of(files, size)
     scale = Scale(MEAN, STD)
-    found = ways()
+    found = ways(size)
     rows: dict[str, dict[str, list[float]]] = {name: {} for name in found}
     for _ in range(rounds):
         for name, way in found.items():
