@@ -250,7 +250,7 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 READ = {
     "data": (
         "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "image_size",
-        "horizontal_flip", "smallest_crop",
+        "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache",
     ),
     "data.splits": ("val", "test", "seed", "group"),
     "strategy": ("name", "adapter", "phases"),

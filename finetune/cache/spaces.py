@@ -146,13 +146,14 @@ class Cache:
         """Return the lock of a space; it lies outside the space, which may be deleted."""
         return FileLock(self.folder / "locks" / f"{identity}.lock", timeout=timeout)
 
-    def check_room(self, size: int, space: Space, what: str) -> None:
+    def check_room(self, size: int, space: Space, what: str, setting: str = "features.dtype=float16") -> None:
         """Check that so many more bytes fit.
 
         Args:
             size: Of what is to be added.
             space: Where it is to be added.
             what: What it is, for the error.
+            setting: What may be set to need less, for the error.
 
         Raises:
             ConfigError: They do not, whatever else were evicted.
@@ -161,7 +162,7 @@ class Cache:
         if needed > self.max_size:
             raise ConfigError(
                 f"{what} take {show_size(needed)}, more than cache.max_size={show_size(self.max_size)}. "
-                "Raise it, or set features.dtype=float16."
+                f"Raise it, or set {setting}."
             )
         free = shutil.disk_usage(self.folder).free
         if size > free:

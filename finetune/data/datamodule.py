@@ -5,7 +5,7 @@ It decides how a draw becomes a tensor and how loaders are set up; the order of 
 
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from finetune.data.pixels import PixelCache, StoredImages
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.data.table import ImageTable, digest
 from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
@@ -44,9 +46,22 @@ def seeded(seed: int) -> Iterator[None]:
 class Images(Dataset[dict[str, Any]]):
     """Images of a table, addressed by draws; each draw's augmentation depends on its seed alone."""
 
-    def __init__(self, table: ImageTable, transform: Transform, channels: int, *, random: bool) -> None:
-        """Read images of `table` with `channels` and apply `transform`, under the draw's seed where it is random."""
+    def __init__(
+        self,
+        table: ImageTable,
+        transform: Transform,
+        channels: int,
+        *,
+        random: bool,
+        stored: StoredImages | None = None,
+    ) -> None:
+        """Read images of `table` with `channels` and apply `transform`, under the draw's seed where it is random.
+
+        Pixels that are stored are taken from there.
+        """
         self.paths = table.frame["path"].tolist()
+        self.digests = table.frame["digest"].tolist()
+        self.stored = stored
         self.store = table.store
         self.targets = table.targets()
         self.transform = transform
@@ -63,13 +78,15 @@ class Images(Dataset[dict[str, Any]]):
         Raises:
             DataError: The image cannot be read; another is never put in its place.
         """
-        image = self.store.read(self.paths[draw.row], self.channels)
-        if self.random:
-            with seeded(draw.seed):
-                pixels = self.transform(image)
-        else:
-            pixels = self.transform(image)
+        with seeded(draw.seed) if self.random else nullcontext():
+            pixels = self.transform.tensor(self.pixels(draw.row))
         return {"image": pixels, "target": self.targets[draw.row], "row": draw.row, "valid": draw.valid}
+
+    def pixels(self, row: int) -> Image.Image:
+        """Return the image of a row at the weights' size, varied where that is random."""
+        if self.stored is not None:
+            return self.stored.pixels(self.digests[row], self.transform)
+        return self.transform.pixels(self.store.open(self.paths[row], self.channels))
 
 
 def collate(items: list[dict[str, Any]]) -> Batch:
@@ -100,6 +117,7 @@ class ImageData(pl.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         balanced: bool = False,
+        pixel_cache: PixelCache | None = None,
     ) -> None:
         """Serve batches.
 
@@ -112,6 +130,7 @@ class ImageData(pl.LightningDataModule):
             workers: Processes that read images; 0 reads in this one.
             seed: The run's seed.
             balanced: Whether each class is drawn equally often in training.
+            pixel_cache: Keeps decoded images; None decodes them whenever they are read.
 
         Raises:
             ConfigError: A batch size or the number of workers makes no sense.
@@ -128,6 +147,7 @@ class ImageData(pl.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.balanced = balanced
+        self.pixel_cache = pixel_cache
         self.train_transform = train_transform(spec, augment)
         self.eval_transform = eval_transform(spec)
         self.augmented = augment.enabled
@@ -162,7 +182,16 @@ class ImageData(pl.LightningDataModule):
             )
         else:
             batches = EvalBatches(rows, self.eval_batch_size, rank=rank, world_size=world_size)
-        return self.draws(batches, augmented=augmented)
+        return self.draws(batches, augmented=augmented, stored=self.stored(rows, augmented=augmented))
+
+    def stored(self, rows: npt.NDArray[np.int64], *, augmented: bool) -> StoredImages | None:
+        """Return the stored pixels of some rows, or None where none are kept; those that are missing are stored."""
+        if self.pixel_cache is None:
+            return None
+        paths = dict(zip(self.digests(rows), self.table.frame["path"].iloc[rows].tolist(), strict=True))
+        if augmented and self.augmented:
+            return self.pixel_cache.training(self.table.store, paths)
+        return self.pixel_cache.evaluation(self.table.store, paths, self.eval_transform)
 
     def digests(self, rows: npt.NDArray[np.int64]) -> list[str]:
         """Return the digest of the content of each row's image."""
@@ -170,10 +199,15 @@ class ImageData(pl.LightningDataModule):
         known = zip(frame["digest"].tolist(), frame["path"].tolist(), strict=True)
         return [found if isinstance(found, str) else digest(self.table.store.content(path)) for found, path in known]
 
-    def draws(self, batches: Iterable[list[Draw]], *, augmented: bool) -> "DataLoader[Batch]":
-        """Return batches of the images of given draws, varied by the seeds of the draws or as evaluation sees them."""
+    def draws(
+        self, batches: Iterable[list[Draw]], *, augmented: bool, stored: StoredImages | None = None
+    ) -> "DataLoader[Batch]":
+        """Return batches of the images of given draws, varied by the seeds of the draws or as evaluation sees them.
+
+        Images are read from their files, or taken from the stored ones where these are given.
+        """
         transform = self.train_transform if augmented else self.eval_transform
-        images = Images(self.table, transform, self.spec.channels, random=augmented and self.augmented)
+        images = Images(self.table, transform, self.spec.channels, random=augmented and self.augmented, stored=stored)
         return DataLoader(
             images,
             batch_sampler=batches,

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from finetune.data.pictures import Picture
 from finetune.errors import DataError
 from finetune.runs import replacing
 
@@ -34,6 +35,9 @@ COLUMNS = ("id", "path", "label", "split", "digest")
 
 class ImageStore(Protocol):
     """Reads an image's pixels; it can be pickled, since worker processes use it."""
+
+    def open(self, path: str, channels: int) -> Picture:
+        """Return the image opened but not decoded where that can wait, or raise DataError naming it."""
 
     def read(self, path: str, channels: int) -> Image.Image:
         """Return the image with 1, 3 or 4 channels, upright, or raise DataError naming it."""

@@ -3,17 +3,18 @@
 It decides the transforms of single images; mixing several images of a batch is left to training.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 from timm.data import create_transform
+from timm.data.transforms import MaybeToTensor
 from torch import Tensor
+from torchvision.transforms import Compose
 
+from finetune.data.pictures import Picture
+from finetune.data.resizing import Scale, fast_resize
 from finetune.errors import ConfigError
-
-Transform = Callable[[Image.Image], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class InputSpec:
         interpolation: bicubic, bilinear, ...
         crop_pct: Share of the resized image that the central crop keeps.
         crop_mode: center, squash or border.
+        exact: Whether images are brought to that size bit for bit as timm does it, or faster and nearly so.
     """
 
     channels: int
@@ -39,6 +41,7 @@ class InputSpec:
     interpolation: str
     crop_pct: float
     crop_mode: str = "center"
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,47 @@ class Augment:
     cutmix: float = 0.0
 
 
+class Transform:
+    """timm's transform, in two parts: a picture becomes pixels of the weights' size, and these become a tensor.
+
+    Where the input is not exact, the first step reads no more of a picture than it needs (`fast_resize` says what that
+    changes), and normalisation differs from timm's by the rounding of 32 bits. Draws are the same either way.
+    """
+
+    def __init__(self, steps: Compose, spec: InputSpec) -> None:
+        """Take timm's steps for the input that the weights expect."""
+        self.spec = spec
+        self.first, *others = steps.transforms
+        border = next(number for number, step in enumerate(others) if isinstance(step, MaybeToTensor))
+        self.middle = Compose(others[:border])
+        normalising = 2
+        scale = others[border : border + normalising] if spec.exact else [Scale(spec.mean, spec.std)]
+        self.last = Compose([*scale, *others[border + normalising :]])
+
+    def pixels(self, picture: Picture) -> Image.Image:
+        """Return a picture at the weights' size: cropped, resized and, in training, varied."""
+        exact = self.spec.exact
+        image = self.first(picture.whole()) if exact else fast_resize(self.first, picture, self.spec.interpolation)
+        varied: Image.Image = self.middle(image)
+        return varied
+
+    def tensor(self, image: Image.Image) -> Tensor:
+        """Return an image of the weights' size as (C, H, W), normalised."""
+        values: Tensor = self.last(image)
+        return values
+
+    def apply(self, picture: Picture) -> Tensor:
+        """Return a picture as (C, H, W), normalised."""
+        return self.tensor(self.pixels(picture))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return a decoded image as (C, H, W), normalised."""
+        return self.apply(Picture(image, self.spec.channels, name="The image"))
+
+
 def eval_transform(spec: InputSpec) -> Transform:
-    """Return the transform of evaluation, which is timm's own: resize, central crop, normalise to (C, H, W)."""
-    transform: Transform = create_transform(
+    """Return the transform of evaluation, which is timm's: resize, central crop, normalise to (C, H, W)."""
+    steps = create_transform(
         (spec.channels, spec.height, spec.width),
         is_training=False,
         interpolation=spec.interpolation,
@@ -81,7 +122,7 @@ def eval_transform(spec: InputSpec) -> Transform:
         crop_pct=spec.crop_pct,
         crop_mode=spec.crop_mode,
     )
-    return transform
+    return Transform(steps, spec)
 
 
 def train_transform(spec: InputSpec, augment: Augment) -> Transform:
@@ -98,7 +139,7 @@ def train_transform(spec: InputSpec, augment: Augment) -> Transform:
         raise ConfigError("augment.rand_augment works on grey and RGB images, not on 4 channels. Set it to null.")
     options: dict[str, Any] = {"color_jitter": augment.color_jitter or None, "auto_augment": augment.rand_augment}
     try:
-        transform: Transform = create_transform(
+        steps = create_transform(
             (spec.channels, spec.height, spec.width),
             is_training=True,
             scale=(augment.crop_scale[0], augment.crop_scale[1]),
@@ -117,4 +158,4 @@ def train_transform(spec: InputSpec, augment: Augment) -> Transform:
             f"augment.rand_augment={augment.rand_augment} is not known to timm. Use something like "
             "rand-m9-mstd0.5, or null."
         ) from error
-    return transform
+    return Transform(steps, spec)

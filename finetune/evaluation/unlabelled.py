@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from finetune.data.decoding import FileStore, reason
+from finetune.data.decoding import FileStore
+from finetune.data.pictures import reason
 from finetune.data.sources import image_suffixes
 from finetune.data.transforms import InputSpec, eval_transform
 from finetune.errors import ConfigError, DataError, nearest
@@ -71,7 +72,7 @@ class ImageFiles(Dataset[tuple[str, Tensor | None, str | None]]):
         """Read one file; what cannot be read is said, not replaced."""
         path = self.paths[index]
         try:
-            return path, self.transform(FileStore().read(path, self.channels)), None
+            return path, self.transform.apply(FileStore().open(path, self.channels)), None
         except DataError as error:
             return path, None, reason(error.__cause__ or error)
 

@@ -7,6 +7,7 @@ DictConfig, and what the parts do is theirs.
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from finetune.cache.spaces import Cache, default_dir, parse_size
 from finetune.config import build
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import verify
+from finetune.data.pixels import PixelCache
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment
@@ -90,28 +92,44 @@ def load_table(data: Config, stored: Path | None = None, known: KnownFiles | Non
     return make_splits(table, val=splits["val"], test=splits["test"], seed=splits["seed"], group=splits["group"])
 
 
-def load_network(model: Config, strategy: Strategy, table: ImageTable) -> Network:
-    """Return the network with its weights, a new head, and the strategy's adapters where it has any."""
+def load_network(model: Config, strategy: Strategy, table: ImageTable, *, exact_pixels: bool) -> Network:
+    """Return the network with its weights, a new head, and the strategy's adapters where it has any.
+
+    Args:
+        model: The config's group model.
+        strategy: What is to be trained.
+        table: The images, which decide the number of classes.
+        exact_pixels: Whether images reach the network bit for bit as timm's transforms make them.
+    """
     options = {name: value for name, value in model.items() if name not in ("name", "head")}
     network = build_network(model["name"], num_classes=table.num_classes, head=HeadSpec(**model["head"]), **options)
+    network.spec = replace(network.spec, exact=exact_pixels)
     if strategy.adapter is not None:
         adapter = strategy.adapter
         add_lora(network.backbone, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets)
     return network
 
 
-def load_images(config: Config, table: ImageTable, network: Network) -> ImageData:
-    """Return the batches of images that the network's weights expect, augmented for training."""
+def load_images(config: Config, table: ImageTable, network: Network, cache: Cache | None = None) -> ImageData:
+    """Return the batches of images that the network's weights expect, augmented for training.
+
+    Raises:
+        ConfigError: Pixels are to be kept, but there is no cache.
+    """
     data = config["data"]
+    augment = Augment(**config["augment"])
+    if data["pixel_cache"] and cache is None:
+        raise ConfigError("data.pixel_cache=true needs the cache. Set cache.enabled=true, or leave it out.")
     return ImageData(
         table,
         network.spec,
-        Augment(**config["augment"]),
+        augment,
         batch_size=data["batch_size"],
         eval_batch_size=data["eval_batch_size"],
         workers=data["workers"] if data["workers"] is not None else free_workers(config["trainer"]),
         seed=config["seed"],
         balanced=data["imbalance"] == "balanced_sampler",
+        pixel_cache=PixelCache(cache, network.spec, augment) if data["pixel_cache"] and cache is not None else None,
     )
 
 

@@ -74,11 +74,11 @@ def train(cfg: DictConfig) -> None:
     cache = open_cache(config["cache"])
     table = load_table(config["data"], run.table_file, known_files(cache))
     strategy = build_strategy(config["strategy"])
-    network = load_network(config["model"], strategy, table)
+    network = load_network(config["model"], strategy, table, exact_pixels=config["data"]["exact_pixels"])
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()
-    images = load_images(config, table, network)
+    images = load_images(config, table, network, cache)
     callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar)
     loggers = build_loggers(run, config)
     rehearse(network, strategy, recipe, run.path, callbacks)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from finetune.data.datamodule import Batch, ImageData, seeded
 from finetune.data.decoding import ArrayStore, verify
@@ -172,3 +173,18 @@ def test_sizes_that_make_no_sense_and_empty_splits_are_errors(table: ImageTable)
             ImageData(table, SPEC, Augment(), **options)
     with pytest.raises(DataError, match="no images in the split 'tset'"):
         ImageData(table, SPEC, Augment()).loader("tset", augmented=False)
+
+
+def test_a_batch_is_made_as_the_input_says(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(5):
+            pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((400, 300)).save(tmp_path / label / f"{number}.jpg")
+    table = make_splits(verify(folder(str(tmp_path)), "error"), val=0.2, test=0.2, seed=0)
+    exact, fast = (
+        next(iter(ImageData(table, replace(SPEC, exact=exact), Augment(), batch_size=6).train_dataloader()))
+        for exact in (True, False)
+    )
+    assert torch.equal(exact["row"], fast["row"])
+    assert 0 < (exact["image"] - fast["image"]).abs().mean() * 127.5 < 1

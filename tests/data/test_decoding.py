@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from finetune.data.decoding import FileStore, UnreadableError, decode, image_suffixes, to_channels, verify
+from finetune.data.channels import to_channels
+from finetune.data.decoding import FileStore, decode, image_suffixes, verify
+from finetune.data.pictures import UnreadableError
 from finetune.data.sources import csv, folder
 from finetune.errors import ConfigError, DataError
 

@@ -15,14 +15,16 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from finetune.config import EvaluateConfig, PredictConfig, conf_dir, register
+from finetune.data.datamodule import ImageData
 from finetune.data.decoding import FileStore, verify
 from finetune.data.sources import csv, folder
 from finetune.data.splits import make_splits
-from finetune.data.transforms import eval_transform
+from finetune.data.transforms import Augment, InputSpec, eval_transform
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.scores import score
+from finetune.evaluation.unlabelled import ImageFiles
 from finetune.evaluation.verbs import evaluate, predict
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.network import HeadSpec, build_network
@@ -417,3 +419,18 @@ def test_rows_given_in_any_order_make_predictions_in_table_order(run):
     found = Predictions.from_logits(table, rows, logits)
     assert list(found.ids) == list(frame["id"].iloc[[0, 3, 5]])
     np.testing.assert_allclose(found.probabilities[2], to_probabilities(logits, "multiclass")[0])
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_predict_reads_files_as_evaluate_does(tmp_path, exact):
+    root = write_folders(tmp_path / "photos")
+    table = verify(folder(str(root)), "error")
+    table = replace(table, frame=table.frame.assign(split="test"))
+    spec = replace(tiny_spec(), exact=exact)
+    (batch,) = ImageData(table, spec, Augment(), eval_batch_size=len(table)).test_dataloader()
+    files = ImageFiles(table.frame["path"].tolist(), spec)
+    assert torch.equal(batch["image"], torch.stack([files[row][1] for row in range(len(files))]))
+
+
+def tiny_spec():
+    return InputSpec(3, 32, 32, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875)

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from finetune.data.decoding import decode
+from finetune.data.pictures import Picture
 from finetune.data.sources.build import SPLIT_NAMES, build_table, meaning_of_val
 from finetune.data.table import ImageTable
 from finetune.errors import DataError, MissingExtraError, nearest
@@ -41,9 +41,13 @@ class HubStore:
             raise DataError("the cell is empty")
         return bytes(cell["bytes"]) if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
 
+    def open(self, path: str, channels: int) -> Picture:
+        """Open the image."""
+        return Picture.open(self.content(path), channels, name=path)
+
     def read(self, path: str, channels: int) -> Image.Image:
         """Return the image with its channels, upright."""
-        return decode(self.content(path), channels, name=path)
+        return self.open(path, channels).whole()
 
 
 def hub(

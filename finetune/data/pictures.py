@@ -1,0 +1,170 @@
+"""A picture is opened first and decoded when it is known which region of it is needed, and at what size.
+
+It decides how small a JPEG may be decoded and what counts as unreadable; which region is needed is left to the
+transforms, and how modes become channels to `channels`.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from finetune.data.channels import SWAPPING, orientation, to_channels
+from finetune.errors import DataError
+
+Size = tuple[int, int]
+Box = tuple[float, float, float, float]
+
+# a JPEG is decoded at the smallest scale that leaves this many times the pixels asked for, in both directions
+MARGIN = 2
+SCALES = (8, 4, 2)
+# what PIL's readers raise on damaged files
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
+    MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+class UnreadableError(DataError):
+    """An image cannot be read.
+
+    A worker process hands an error on as the text of its traceback; the message here is its last line, so that it
+    reads the same wherever the image was read.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Keep the message itself of a traceback."""
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+
+
+def reason(error: BaseException) -> str:
+    """Return in a few words why an image cannot be read."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible decompression bomb"
+    if isinstance(error, UnidentifiedImageError):
+        return "empty, or not an image that PIL knows"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn whatever PIL raises into an error that names the image."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise UnreadableError(
+            f"{name} cannot be read: {reason(error)}. Restore it, or start a run without it (data.unreadable=skip)."
+        ) from error
+
+
+class Region(NamedTuple):
+    """What of a picture is needed.
+
+    Attributes:
+        box: Left, top, right and bottom, in pixels of the whole upright picture.
+        size: Width and height that the box is resized to.
+    """
+
+    box: Box
+    size: Size
+
+
+class Cutout(NamedTuple):
+    """An image that shows a region.
+
+    Attributes:
+        image: Of the whole picture, possibly smaller than the original.
+        box: Where the region lies in it: left, top, right and bottom.
+    """
+
+    image: Image.Image
+    box: Box
+
+
+class Picture:
+    """An opened image: its size is known, and a JPEG is not decoded yet."""
+
+    def __init__(self, image: Image.Image, channels: int, *, name: str) -> None:
+        """Take an image as PIL has opened it.
+
+        Args:
+            image: Loaded or not.
+            channels: 1, 3 or 4.
+            name: What to call it in an error.
+
+        Raises:
+            UnreadableError: It cannot be decoded, or is larger than is safe to decode.
+        """
+        self.channels = channels
+        self.name = name
+        with readable(name):
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise Image.DecompressionBombError
+            self.waits = isinstance(image, JpegImageFile)
+            self.image = image if self.waits else to_channels(image, channels)
+            self.turn = orientation(image) if self.waits else None
+
+    @classmethod
+    def open(cls, source: bytes | Path, channels: int, *, name: str) -> "Picture":
+        """Open a file, or the bytes of one.
+
+        Raises:
+            UnreadableError: It is missing, empty, truncated, not an image, or larger than is safe to decode.
+        """
+        with readable(name):
+            image = Image.open(io.BytesIO(source if isinstance(source, bytes) else source.read_bytes()))
+        return cls(image, channels, name=name)
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the whole upright picture."""
+        width, height = self.image.size
+        return (height, width) if self.turn in SWAPPING else (width, height)
+
+    def whole(self, scale: int = 1) -> Image.Image:
+        """Return the upright image, decoded at 1/scale of its size where it is a JPEG; to be called once.
+
+        Raises:
+            UnreadableError: It cannot be decoded.
+        """
+        if not self.waits:
+            return self.image
+        with readable(self.name):
+            if scale > 1:
+                width, height = self.image.size
+                self.image.draft(self.image.mode, (max(1, width // scale), max(1, height // scale)))
+            return to_channels(self.image, self.channels)
+
+    def cutout(self, region: Region) -> Cutout:
+        """Return an image in which a region has at least MARGIN times the pixels asked for, or all that there are.
+
+        Raises:
+            UnreadableError: It cannot be decoded.
+        """
+        scale = self.scale_for(region)
+        image = self.whole(scale)
+        left, top, right, bottom = (value / scale for value in region.box)
+        return Cutout(image, (left, top, min(right, image.width), min(bottom, image.height)))
+
+    def scale_for(self, region: Region) -> int:
+        """Return by how much a JPEG's sides may be divided in decoding.
+
+        A picture that EXIF turns is divided evenly or not at all: else the incomplete pixels at its right and lower
+        edge would come to lie at the others, and shift it.
+        """
+        left, top, right, bottom = region.box
+        room = min((right - left) / region.size[0], (bottom - top) / region.size[1])
+        width, height = self.image.size
+        for scale in SCALES if self.waits else ():
+            if room >= MARGIN * scale and (self.turn is None or width % scale == height % scale == 0):
+                return scale
+        return 1
