@@ -45,11 +45,11 @@ def benchmark(cfg: DictConfig) -> None:
     cache = open_cache(config["cache"])
     table = load_table(config["data"], known=known_files(cache))
     strategy = build_strategy(config["strategy"])
-    network = load_network(config["model"], strategy, table)
+    network = load_network(config["model"], strategy, table, exact_pixels=config["data"]["exact_pixels"])
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()
-    images = load_images(config, table, network)
+    images = load_images(config, table, network, cache)
     callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar)
     with tempfile.TemporaryDirectory() as folder:
         phase = choose_phase(strategy, config["phase"])
