@@ -5,6 +5,7 @@ It decides how a draw becomes a tensor and how loaders are set up; the order of 
 
 import random
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -15,11 +16,11 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from finetune.data.pixels import PixelCache, StoredImages
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
-from finetune.data.table import ImageTable, digest
+from finetune.data.table import ImageTable, cores, digest
 from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError
 
@@ -81,6 +82,17 @@ class Images(Dataset[dict[str, Any]]):
         with seeded(draw.seed) if self.random else nullcontext():
             pixels = self.transform.tensor(self.pixels(draw.row))
         return {"image": pixels, "target": self.targets[draw.row], "row": draw.row, "valid": draw.valid}
+
+    def __getitems__(self, draws: list[Draw]) -> list[dict[str, Any]]:
+        """Return several draws, read by all cores at once unless other processes do so or draws are random.
+
+        What is random draws from generators that threads share.
+        """
+        if self.random or get_worker_info() is not None or len(draws) < 2:
+            return [self[draw] for draw in draws]
+        Image.init()  # its table of formats is not made for several threads at once
+        with ThreadPoolExecutor(cores()) as pool:
+            return list(pool.map(self.__getitem__, draws))
 
     def pixels(self, row: int) -> Image.Image:
         """Return the image of a row at the weights' size, varied where that is random."""

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.cache.shards import Entries, Shard, key_of
 from finetune.cache.spaces import Cache, Space
-from finetune.data.datamodule import Batch, ImageData
+from finetune.data.datamodule import ImageData
 from finetune.data.sampling import Draw
 from finetune.errors import RunError
+from finetune.models.folding import fold_norms
 from finetune.models.identity import backbone_identity
 from finetune.models.network import Network
 from finetune.strategies.machine import Machine
@@ -101,7 +102,7 @@ class FeatureSource:
         images: ImageData,
         settings: FeatureSettings,
         machine: Machine,
-        encode: Callable[[Batch], Tensor] | None = None,
+        encode: Callable[[nn.Module, Tensor], Tensor] | None = None,
         point: str = "pooled",
         skip: Sequence[str] = (),
         width: int | None = None,
@@ -113,7 +114,7 @@ class FeatureSource:
             images: The images and their transforms.
             settings: How features are kept.
             machine: Where they are computed.
-            encode: Images (B, C, H, W) of a batch to what is kept (B, ...); None for the backbone's pooled features.
+            encode: Backbone and images (B, C, H, W) to what is kept (B, ...); None for the backbone's pooled features.
             point: Names what is kept.
             skip: Modules of the backbone that what is kept does not depend on.
             width: Values that are kept of an image; None for the pooled features.
@@ -122,7 +123,7 @@ class FeatureSource:
         self.images = images
         self.settings = settings
         self.machine = machine
-        self.encode = encode or (lambda batch: network.backbone(batch["image"]))
+        self.encode = encode or (lambda backbone, images: backbone(images))
         self.identity = {
             "format": FORMAT, **backbone_identity(network, skip), "input": asdict(images.spec), "point": point,
             "precision": machine.precision, "device": machine.device.type, "dtype": settings.dtype,
@@ -225,19 +226,30 @@ class FeatureSource:
         loader = self.images.draws([[draw for _, draw in group] for group in groups], augmented=augmented)
         modes = [(module, module.training) for module in self.network.backbone.modules()]
         self.network.backbone.to(self.machine.device).eval()
+        backbone: nn.Module | None = None
         try:
             for group, batch in zip(groups, loader, strict=True):
-                yield [key for key, _ in group], self.encode_batch(batch)
+                images = self.on_device(batch["image"])
+                backbone = self.faster(images) if backbone is None else backbone
+                yield [key for key, _ in group], self.encode_images(backbone, images)
         finally:
             for module, training in modes:
                 module.training = training
 
-    def encode_batch(self, batch: Batch) -> npt.NDArray[Any]:
-        """Return the features (B, ...) of a batch of images in the type that they are kept in."""
-        moved = batch["image"].to(self.machine.device, non_blocking=True)
-        batch = {**batch, "image": moved.contiguous(memory_format=torch.channels_last)}
+    def on_device(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W) where and as the backbone wants them."""
+        return images.to(self.machine.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+
+    def faster(self, images: Tensor) -> nn.Module:
+        """Return the backbone with its norms folded, where that changes its outputs by no more than rounding."""
+        if self.machine.precision != "32-true":
+            return self.network.backbone
+        return fold_norms(self.network.backbone, images[:2])
+
+    def encode_images(self, backbone: nn.Module, images: Tensor) -> npt.NDArray[Any]:
+        """Return the features (B, ...) of images (B, C, H, W) in the type that they are kept in."""
         with self.machine.context():
-            values = self.encode(batch)
+            values = self.encode(backbone, images)
         with np.errstate(over="ignore"):  # found just below
             kept = values.float().cpu().numpy().astype(self.settings.dtype)
         if not np.isfinite(kept).all():

@@ -106,7 +106,7 @@ class PrefixData(pl.LightningDataModule):
             self.images,
             self.settings,
             machine,
-            encode=lambda batch: cut.encode(network.backbone, batch["image"]),
+            encode=cut.encode,
             point=f"after {cut.name}",
             skip=cut.after,
             width=int(np.prod(cut.shape)),
@@ -127,7 +127,9 @@ class PrefixData(pl.LightningDataModule):
         source = self.source_of(network, machine, cut)
         kept = source.kept(self.images.table.rows("train"), self.settings.views)
         kept += source.kept(self.images.table.rows("val"), 1)
-        seconds = timed(lambda: self.some_images(machine)) + timed(lambda: source.encode_batch({"image": images}))
+        seconds = timed(lambda: self.some_images(machine)) + timed(
+            lambda: source.encode_images(network.backbone, images)
+        )
         size = wanted * int(np.prod(cut.shape)) * np.dtype(self.settings.dtype).itemsize
         room = self.settings.cache.max_size if self.settings.cache is not None else 2**62
         return Costs(self.epochs * sum(counts.values()), wanted - kept, seconds / len(images), size, room)

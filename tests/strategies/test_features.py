@@ -224,7 +224,7 @@ def test_half_precision_takes_half_the_disk(tmp_path: Path) -> None:
 
 def test_values_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> None:
     source = source_of(tmp_path, dtype="float16")
-    source.encode = lambda batch: batch["image"].mean((2, 3)) * 1e9
+    source.encode = lambda backbone, images: images.mean((2, 3)) * 1e9
     with pytest.raises(RunError, match="features.dtype=float32"):
         source.features(rows())
 
