@@ -17,6 +17,7 @@ ORDER = (
     "messages",
     "tracking",
     "data",
+    "heads",
     "models",
     "strategies",
     "training",

@@ -21,8 +21,9 @@ from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, nearest
+from finetune.heads.settings import head_settings
 from finetune.models.adapters import add_lora
-from finetune.models.network import HeadSpec, Network, build_network
+from finetune.models.network import Network, build_network
 from finetune.runs import Run
 from finetune.strategies.phases import Strategy
 from finetune.tracking import Tracker, start_wandb
@@ -53,10 +54,12 @@ def load_table(data: Config, stored: Path) -> ImageTable:
     return make_splits(table, val=splits["val"], test=splits["test"], seed=splits["seed"], group=splits["group"])
 
 
-def load_network(model: Config, strategy: Strategy, table: ImageTable) -> Network:
+def load_network(config: Config, strategy: Strategy, table: ImageTable) -> Network:
     """Return the network with its weights, a new head, and the strategy's adapters where it has any."""
-    options = {name: value for name, value in model.items() if name not in ("name", "head")}
-    network = build_network(model["name"], num_classes=table.num_classes, head=HeadSpec(**model["head"]), **options)
+    model = config["model"]
+    head, _ = head_settings(config["head"], seed=config["seed"])
+    options = {name: value for name, value in model.items() if name != "name"}
+    network = build_network(model["name"], num_classes=table.num_classes, head=head, **options)
     if strategy.adapter is not None:
         adapter = strategy.adapter
         add_lora(network.backbone, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets)

@@ -69,7 +69,7 @@ def train(cfg: DictConfig) -> None:
     pl.seed_everything(config["seed"], verbose=False)
     table = load_table(config["data"], run.table_file)
     strategy = build_strategy(config["strategy"])
-    network = load_network(config["model"], strategy, table)
+    network = load_network(config, strategy, table)
     recipe = build_recipe(config, table)
     images = load_images(config, table, network)
     callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar)

@@ -13,7 +13,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from finetune.models.network import HeadSpec, Network, build_network
+from finetune.heads.modules import HeadSpec
+from finetune.models.network import Network, build_network
 from finetune.runs import Run
 from finetune.strategies.phases import build_strategy
 from finetune.training.checkpoints import Checkpoints
