@@ -168,4 +168,4 @@ def test_strong_penalty_leaves_the_class_frequencies() -> None:
     features, labels = torch.randn(60, 5, dtype=torch.float64), torch.tensor([0] * 40 + [1] * 15 + [2] * 5)
     weights, l2 = torch.ones(60, 1, dtype=torch.float64), torch.tensor([1e6], dtype=torch.float64)
     _, _, bias = fitted(features, softmax_targets(labels, 3, 0.0, None), weights, l2)
-    assert torch.allclose(bias[0].softmax(0), torch.tensor([40, 15, 5]) / 60.0, atol=1e-4)
+    assert torch.allclose(bias[0].softmax(0), torch.tensor([40, 15, 5]).double() / 60, atol=1e-4)
