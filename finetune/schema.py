@@ -11,11 +11,16 @@ from omegaconf import MISSING
 
 @dataclass
 class HeadConfig:
-    """Keys of model.head."""
+    """Keys of the group head; a strength is null, a number or cv."""
 
     kind: str = "linear"
     hidden: int = 512
     dropout: float = 0.0
+    standardize: bool = False
+    solver: str | None = None
+    l2: Any = None
+    l1: Any = None
+    folds: int = 5
 
 
 @dataclass
@@ -24,7 +29,6 @@ class ModelConfig:
 
     name: str = MISSING
     weights: str = "timm"
-    head: HeadConfig = field(default_factory=HeadConfig)
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     in_chans: int = 3
@@ -140,6 +144,7 @@ class TrainConfig:
     bootstrap: int = 1000
     data: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
     strategy: dict[str, Any] = field(default_factory=dict)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: dict[str, Any] = field(default_factory=dict)
@@ -166,6 +171,7 @@ class BenchmarkConfig:
     mode: str = "max"
     data: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
     strategy: dict[str, Any] = field(default_factory=dict)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: dict[str, Any] = field(default_factory=dict)

@@ -19,6 +19,7 @@ ORDER = (
     "tracking",
     "cache",
     "data",
+    "heads",
     "models",
     "strategies",
     "training",

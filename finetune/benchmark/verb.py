@@ -45,7 +45,7 @@ def benchmark(cfg: DictConfig) -> None:
     cache = open_cache(config["cache"])
     table = load_table(config["data"], known=known_files(cache))
     strategy = build_strategy(config["strategy"])
-    network = load_network(config["model"], strategy, table, exact_pixels=config["data"]["exact_pixels"])
+    network = load_network(config, strategy, table)
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from finetune.data.table import Task
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError
+from finetune.heads.modules import HeadSpec, fold_standardize, standardize_layer
 from finetune.models.adapters import merge
-from finetune.models.network import HeadSpec, Network, build_network
+from finetune.models.network import Network, build_network
 from finetune.runs import replacing, write_json
 
 VERSION = 1
@@ -42,13 +43,19 @@ class Bundle:
 
 
 def save_bundle(network: Network, labels: tuple[str, ...], task: Task, folder: Path) -> None:
-    """Write weights.safetensors and model.json; adapters are merged into the weights."""
+    """Write weights.safetensors and model.json; adapters and the head's standardising are merged into the weights.
+
+    The network itself is not changed.
+    """
     merged = merge(network)
+    merged.head = fold_standardize(merged.head)
+    standardize = standardize_layer(merged.head) is not None
+    options = network.options | {"head": network.options["head"] | {"standardize": standardize}}
     state = {name: value.detach().cpu().contiguous().clone() for name, value in merged.state_dict().items()}
     with replacing(folder / "weights.safetensors") as temporary:
         safetensors.torch.save_file(state, temporary)
     write_json(folder / "model.json", {
-        "version": VERSION, "name": network.name, "labels": labels, "task": task, "options": network.options,
+        "version": VERSION, "name": network.name, "labels": labels, "task": task, "options": options,
         "input": dataclasses.asdict(network.spec), "threshold": 0.5, "temperature": 1.0,
     })  # fmt: skip
 

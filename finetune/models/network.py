@@ -4,8 +4,7 @@ It decides how a model's name and options become a network; which of its layers 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
@@ -14,24 +13,10 @@ from torch import Tensor, nn
 
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError, nearest
+from finetune.heads.modules import HeadSpec, build_head
 from finetune.models.weights import create_backbone
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """The classifier on top of the pooled features.
-
-    Attributes:
-        kind: linear, or mlp with one hidden layer.
-        hidden: Width of the hidden layer.
-        dropout: Probability of dropping a feature in training.
-    """
-
-    kind: Literal["linear", "mlp"] = "linear"
-    hidden: int = 512
-    dropout: float = 0.0
 
 
 class Network(nn.Module):
@@ -51,7 +36,7 @@ class Network(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        head: nn.Module,
+        head: nn.Sequential,
         *,
         name: str,
         spec: InputSpec,
@@ -249,18 +234,3 @@ def check_patches(backbone: nn.Module, spec: InputSpec, name: str) -> None:
             f"{name} cuts images into patches of {side} pixels, so {spec.height} x {spec.width} does not fit. "
             f"Set model.image_size={fitting}."
         )
-
-
-def build_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequential:
-    """Return the head; its weights start near zero, so that the first predictions are almost uniform."""
-    if spec.kind not in ("linear", "mlp"):
-        raise ConfigError(
-            f"model.head.kind={spec.kind} is not known. Use linear or mlp.{nearest(spec.kind, ('linear', 'mlp'))}"
-        )
-    if not 0 <= spec.dropout < 1:
-        raise ConfigError(f"model.head.dropout={spec.dropout} is not a probability from 0 to below 1.")
-    last = nn.Linear(num_features if spec.kind == "linear" else spec.hidden, num_classes)
-    nn.init.trunc_normal_(last.weight, std=0.01)
-    nn.init.zeros_(last.bias)
-    hidden = [] if spec.kind == "linear" else [nn.Linear(num_features, spec.hidden), nn.GELU()]
-    return nn.Sequential(*hidden, nn.Dropout(spec.dropout), last)

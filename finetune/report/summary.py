@@ -85,6 +85,7 @@ class PhaseSummary:
         lr: Full learning rate of the deepest backbone layer.
         layer_decay: Factor of the rate from layer to layer; 1 for none.
         cached: Whether the backbone's features are computed once.
+        solver: What finds the head's weights in place of the optimizer; None for nothing.
     """
 
     name: str
@@ -95,6 +96,7 @@ class PhaseSummary:
     lr: float
     layer_decay: float = 1.0
     cached: bool = False
+    solver: str | None = None
 
 
 def start_summary(
@@ -142,6 +144,7 @@ def _phase_table(phases: Sequence[PhaseSummary]) -> Table:
         moves = MOVES.get(phase.train, f"last {phase.fraction:.0%} of layers")
         moves += ", on cached features" if phase.cached else ""
         rate = f"{phase.lr:g}" + (f" x {phase.layer_decay:g}/layer" if phase.layer_decay != 1 else "")
+        rate = rate if phase.solver is None else f"solved: {phase.solver}"
         table.add_row(Text(phase.name), moves, count(phase.parameters), str(phase.epochs), rate)
     return table
 

@@ -25,17 +25,20 @@ from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, nearest
+from finetune.heads.modules import HeadSpec
+from finetune.heads.settings import check_loss, check_solver_task, head_settings
 from finetune.models.adapters import add_lora
-from finetune.models.network import HeadSpec, Network, build_network
+from finetune.models.network import Network, build_network
 from finetune.runs import Run
 from finetune.strategies.features import DTYPES, FeatureSettings
 from finetune.strategies.phases import Strategy
 from finetune.tracking import Tracker, start_wandb
 from finetune.training.fit import OptimizerSettings, Recipe
-from finetune.training.losses import check_task, class_weights
+from finetune.training.losses import check_task, class_weights, is_convex
 from finetune.training.metrics import check_monitor
 from finetune.training.mixing import build_mixing
 from finetune.training.schedules import Schedule
+from finetune.training.solved import HeadPlan
 from finetune.training.trainer import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -92,18 +95,19 @@ def load_table(data: Config, stored: Path | None = None, known: KnownFiles | Non
     return make_splits(table, val=splits["val"], test=splits["test"], seed=splits["seed"], group=splits["group"])
 
 
-def load_network(model: Config, strategy: Strategy, table: ImageTable, *, exact_pixels: bool) -> Network:
+def load_network(config: Config, strategy: Strategy, table: ImageTable) -> Network:
     """Return the network with its weights, a new head, and the strategy's adapters where it has any.
 
     Args:
-        model: The config's group model.
+        config: Its groups model, head (a linear one where there is none) and data.
         strategy: What is to be trained.
         table: The images, which decide the number of classes.
-        exact_pixels: Whether images reach the network bit for bit as timm's transforms make them.
     """
-    options = {name: value for name, value in model.items() if name not in ("name", "head")}
-    network = build_network(model["name"], num_classes=table.num_classes, head=HeadSpec(**model["head"]), **options)
-    network.spec = replace(network.spec, exact=exact_pixels)
+    model = config["model"]
+    head = head_settings(config["head"], seed=config["seed"])[0] if "head" in config else HeadSpec()
+    options = {name: value for name, value in model.items() if name != "name"}
+    network = build_network(model["name"], num_classes=table.num_classes, head=head, **options)
+    network.spec = replace(network.spec, exact=config["data"]["exact_pixels"])
     if strategy.adapter is not None:
         adapter = strategy.adapter
         add_lora(network.backbone, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets)
@@ -161,7 +165,17 @@ def build_recipe(config: Config, table: ImageTable, cache: Cache | None = None) 
         seed=config["seed"],
         monitor=config["monitor"],
         features=build_features(config, cache),
+        head=build_plan(config, loss, table),
     )
+
+
+def build_plan(config: Config, loss: torch.nn.Module, table: ImageTable) -> HeadPlan:
+    """Return how the head comes by its weights on cached features."""
+    spec, solver = head_settings(config["head"], seed=config["seed"])
+    if solver is not None:
+        check_loss(solver, loss=config["loss"]["_target_"].rsplit(".", 1)[-1], convex=is_convex(loss))
+        check_solver_task(solver, table.task)
+    return HeadPlan(spec, solver, config["data"]["splits"]["group"])
 
 
 def build_trainer_settings(trainer: Config) -> TrainerSettings:

@@ -75,8 +75,7 @@ def compute(config: dict[str, Any], cache: Cache, console: Console) -> None:
     if unknown:
         raise ConfigError(f"splits: '{unknown[0]}' is not one of {', '.join(SPLITS)}.{nearest(unknown[0], SPLITS)}")
     table = load_table(config["data"], known=known_files(cache))
-    exact = config["data"]["exact_pixels"]
-    network = load_network(config["model"], Strategy("features", ()), table, exact_pixels=exact)
+    network = load_network(config, Strategy("features", ()), table)
     images = load_images(config, table, network, cache)
     machine = machine_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))
     source = FeatureSource(network, images, build_features(config, cache), machine)

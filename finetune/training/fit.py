@@ -5,14 +5,14 @@ and saved is the callbacks'.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -31,6 +31,7 @@ from finetune.training.classifier import Batch, Classifier
 from finetune.training.metrics import MetricsCallback
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import Schedule, build_scheduler
+from finetune.training.solved import HeadPlan, HeadSetup, SolvedClassifier, check_plan
 from finetune.training.trainer import TrainerSettings, build_trainer
 
 
@@ -57,6 +58,11 @@ class Recipe:
     monitor: str = "val/accuracy"
     head_batch_size: int = 256
     features: FeatureSettings = field(default_factory=FeatureSettings)
+    head: HeadPlan = field(default_factory=HeadPlan)
+
+    def solves(self, phase: Phase) -> bool:
+        """Return whether the head of a phase is solved in one epoch rather than trained."""
+        return phase.at_rest and self.head.solver is not None
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ def rehearse(
 ) -> None:
     """Set up every phase without training it, so that what cannot work is said before a run begins."""
     build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False, callbacks=list(callbacks()))
+    check_plan(recipe.head, any(phase.at_rest for phase in strategy.phases), strategy.name)
     for index, phase in enumerate(strategy.phases):
         apply_phase(network, phase)
         build_classifier(network, phase, recipe, index, Place()).build_optimizer(network)
@@ -138,21 +145,33 @@ def fit(
             continue
         apply_phase(network, phase)
         classifier = build_classifier(network, phase, recipe, index, place)
+        extra: list[Callback] = [*callbacks(), *([HeadSetup(checkpoints.run)] if phase.at_rest else [])]
         trainer = build_trainer(
             recipe.trainer,
             folder=checkpoints.run.path,
-            max_epochs=phase.epochs,
             logger=list(loggers) or False,
-            callbacks=[*callbacks(), metrics, checkpoints],
+            callbacks=[*suitable(extra, solved=recipe.solves(phase)), metrics, checkpoints],
             plugins=[checkpoints.io],
-            gradient_clip_val=recipe.trainer.gradient_clip,
-            accumulate_grad_batches=recipe.trainer.accumulate,
             log_every_n_steps=recipe.trainer.log_every,
             enable_progress_bar=False,
+            **loop_of(phase, recipe),
         )
         data = batches_of(phase, images, recipe)
         trainer.fit(classifier, datamodule=data, ckpt_path=place.checkpoint, weights_only=True)
         place = Place(index + 1, place.steps + trainer.global_step, place.epochs + trainer.current_epoch)
+
+
+def loop_of(phase: Phase, recipe: Recipe) -> dict[str, Any]:
+    """Return how long a phase is trained, and what is done with gradients; a head that is solved has none."""
+    if recipe.solves(phase):
+        return {"max_epochs": 1}
+    clip, accumulate = recipe.trainer.gradient_clip, recipe.trainer.accumulate
+    return {"max_epochs": phase.epochs, "gradient_clip_val": clip, "accumulate_grad_batches": accumulate}
+
+
+def suitable(callbacks: Sequence[Callback], *, solved: bool) -> list[Callback]:
+    """Return the callbacks of a phase; weights that are found at once are not averaged over steps."""
+    return [callback for callback in callbacks if not (solved and isinstance(callback, WeightAveraging))]
 
 
 def batches_of(phase: Phase, images: ImageData, recipe: Recipe) -> pl.LightningDataModule:
@@ -176,9 +195,10 @@ def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int,
         groups = parameter_groups(moving, phase, lr=settings.lr, weight_decay=settings.weight_decay)
         return build_optimizer(settings.name, groups, settings.options)
 
-    return Classifier(
+    kind = SolvedClassifier if recipe.solves(phase) else Classifier
+    classifier = kind(
         network,
-        phase,
+        replace(phase, epochs=1) if recipe.solves(phase) else phase,
         recipe.loss,
         build_optimizer=optimizer,
         build_scheduler=partial(build_scheduler, schedule=schedule_of(phase, recipe.schedule)),
@@ -190,6 +210,9 @@ def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int,
         monitor=recipe.monitor,
         channels_last=recipe.trainer.channels_last,
     )
+    if isinstance(classifier, SolvedClassifier):
+        classifier.plan = recipe.head
+    return classifier
 
 
 def schedule_of(phase: Phase, default: Schedule) -> Schedule:

@@ -21,6 +21,7 @@ class _WeightedLoss(nn.Module):
     """A loss whose classes may count differently; the weights move with the module but are not part of its state."""
 
     task: ClassVar[Task]
+    convex: ClassVar[bool] = True  # in the logits
 
     def __init__(self, class_weights: Weights) -> None:
         super().__init__()
@@ -84,6 +85,7 @@ class Focal(_WeightedLoss):
     """
 
     task = "multiclass"
+    convex = False
 
     def __init__(self, gamma: float = 2.0, class_weights: Weights = None) -> None:
         """Hold the settings.
@@ -158,6 +160,11 @@ def check_task(loss: nn.Module, task: Task) -> None:
     if task == "multilabel":
         raise ConfigError(f"{name} needs exactly one label per image, and these images have several. Use loss=bce.")
     raise ConfigError(f"{name} is for several labels per image; these have one. Use loss=cross_entropy or loss=focal.")
+
+
+def is_convex(loss: nn.Module) -> bool:
+    """Return whether a loss is convex in the logits, which is known of our own alone."""
+    return isinstance(loss, _WeightedLoss) and loss.convex
 
 
 def class_weights(targets: Tensor, task: Task, num_classes: int) -> Tensor:

@@ -214,5 +214,5 @@ class MetricsCallback(Callback):
 
 def learning_rates(trainer: pl.Trainer) -> dict[str, float]:
     """Return the learning rate of each parameter group by name; groups that differ only in decay share one."""
-    groups = trainer.optimizers[0].param_groups
+    groups = trainer.optimizers[0].param_groups if trainer.optimizers else []  # a head that is solved has none
     return {f"lr/{group['name'].removesuffix('/no_decay')}": float(group["lr"]) for group in groups}

@@ -74,7 +74,7 @@ def train(cfg: DictConfig) -> None:
     cache = open_cache(config["cache"])
     table = load_table(config["data"], run.table_file, known_files(cache))
     strategy = build_strategy(config["strategy"])
-    network = load_network(config["model"], strategy, table, exact_pixels=config["data"]["exact_pixels"])
+    network = load_network(config, strategy, table)
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()
@@ -191,10 +191,7 @@ def open_history(run: Run, place: Place) -> History | None:
 def predict_best(
     run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe
 ) -> dict[str, Predictions]:
-    """Return the predictions of the best epoch's weights for the validation and the test split.
-
-    Every rank takes part; each image is predicted once.
-    """
+    """Return what the best epoch's weights predict for the val and the test split; all ranks share the images."""
     checkpoint = read_checkpoint(run.best_checkpoint)
     network.load_state_dict(network_state(checkpoint, averaged=True))
     cached = strategy.phases[checkpoint["finetune"]["phase"]].at_rest and recipe.features.exact
@@ -268,10 +265,11 @@ def show_start(config: dict[str, Any], table: ImageTable, network: Network, stra
             phase.train,
             phase.fraction,
             sum(sizes[name].numel() for name in moving_parameters(network, phase)),
-            phase.epochs,
+            1 if recipe.solves(phase) else phase.epochs,
             phase.lr or recipe.optimizer.lr,
             phase.layer_decay,
             phase.at_rest,
+            recipe.head.solver.solver if recipe.solves(phase) and recipe.head.solver else None,
         )
         for phase in strategy.phases
     ]

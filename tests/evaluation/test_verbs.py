@@ -26,8 +26,9 @@ from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.scores import score
 from finetune.evaluation.unlabelled import ImageFiles
 from finetune.evaluation.verbs import evaluate, predict
+from finetune.heads.modules import HeadSpec
 from finetune.models.bundle import load_bundle, save_bundle
-from finetune.models.network import HeadSpec, build_network
+from finetune.models.network import build_network
 from finetune.runs import Run, write_json
 
 torch.set_num_threads(1)

@@ -14,7 +14,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from finetune.cache.spaces import Cache
-from finetune.models.network import HeadSpec, Network, build_network
+from finetune.heads.modules import HeadSpec
+from finetune.models.network import Network, build_network
 from finetune.runs import Run
 from finetune.strategies.features import FeatureSettings
 from finetune.strategies.phases import build_strategy

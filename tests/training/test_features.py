@@ -74,7 +74,7 @@ def test_a_second_frozen_run_touches_no_image(tmp_path: Path, photos: Path) -> N
     data = ["data=folder", f"data.root={photos}", *SMALL, "strategy=frozen", "strategy.epochs=2", "logger=none"]
     counts = []
     # weights are seeded by the run, so both have the same seed
-    for options in ([], ["strategy.lr=1e-3", "model.head.dropout=0.1", "optimizer=sgd"]):
+    for options in ([], ["strategy.lr=1e-3", "head.dropout=0.1", "optimizer=sgd"]):
         command = [sys.executable, "-c", WATCHED, *data, *options, f"cache.dir={tmp_path / 'kept'}"]
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         counts.append(int(found.stdout.rpartition("images opened: ")[2]))

@@ -8,7 +8,8 @@ import torch
 from timm.optim import list_optimizers, param_groups_layer_decay
 
 from finetune.errors import ConfigError
-from finetune.models.network import HeadSpec, Network, build_network
+from finetune.heads.modules import HeadSpec
+from finetune.models.network import Network, build_network
 from finetune.strategies.freezing import apply_phase
 from finetune.strategies.phases import Phase
 from finetune.training.optimizers import build_optimizer, check_groups, parameter_groups

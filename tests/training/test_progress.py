@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from finetune.models.network import HeadSpec, build_network
+from finetune.heads.modules import HeadSpec
+from finetune.models.network import build_network
 from finetune.strategies.freezing import apply_phase
 from finetune.strategies.phases import Phase
 from finetune.training.classifier import Classifier

@@ -9,9 +9,10 @@ from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from tiny import PHASES, strategy_config, tiny_images, tiny_table
 
 from finetune.data.transforms import Augment
+from finetune.heads.modules import HeadSpec
 from finetune.history import History
 from finetune.models.adapters import add_lora
-from finetune.models.network import HeadSpec, build_network
+from finetune.models.network import build_network
 from finetune.runs import Run
 from finetune.strategies.phases import build_strategy
 from finetune.training.checkpoints import Checkpoints

@@ -1,0 +1,1 @@
+"""Heads: what turns pooled features into logits, and the solvers that fit a linear one exactly."""
