@@ -1,0 +1,252 @@
+"""Logistic regression solved to its optimum: L-BFGS for many problems at once, all in one product per evaluation.
+
+It decides how weights move under a squared penalty and when they have arrived; what the problems are is said by
+`finetune.heads.objective`, and which strengths and folds are worth solving by `finetune.heads.selection`.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from finetune.heads.objective import Objective
+
+MEMORY = 2**28  # numbers held for problems solved together
+SUFFICIENT = 1e-4  # share of the expected decrease that a step must reach
+SEARCHES = 30
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Weights of P problems.
+
+    Attributes:
+        weight: Weights, the bias in the last row (R + 1, K, P).
+        value: Penalised mean loss (P,).
+        iterations: Steps taken (P,).
+        converged: Whether the gradient reached the tolerance (P,).
+    """
+
+    weight: Tensor
+    value: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+    @classmethod
+    def empty(cls, objective: Objective) -> "Solution":
+        """Return a solution to be filled in."""
+        weights, count = objective.weights, objective.shape[2]
+        steps = torch.zeros(count, dtype=torch.long, device=weights.device)
+        return cls(weights.new_zeros(objective.shape), weights.new_zeros(count), steps, steps > 0)
+
+    def put(self, problems: Tensor, part: "Solution") -> None:
+        """Fill in some of the problems."""
+        self.weight[:, :, problems] = part.weight
+        self.value[problems] = part.value
+        self.iterations[problems] = part.iterations
+        self.converged[problems] = part.converged
+
+
+def dot(one: Tensor, other: Tensor) -> Tensor:
+    """Return inner products (P,) of tensors (R, K, P)."""
+    return (one * other).sum((0, 1))
+
+
+@dataclass(frozen=True)
+class Penalised:
+    """An objective with l2 / 2 times the sum of squared weights; the bias is free.
+
+    Attributes:
+        objective: The mean losses.
+        l2: Strengths (P,).
+        tolerance: Norms of the gradient (P,) at which the weights have arrived.
+    """
+
+    objective: Objective
+    l2: Tensor
+    tolerance: Tensor
+
+    def __call__(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values (P,) and gradients (R + 1, K, P)."""
+        value, gradient = self.objective(weight)
+        gradient[:-1] += self.l2 * weight[:-1]
+        return value + 0.5 * self.l2 * dot(weight[:-1], weight[:-1]), gradient
+
+    def keep(self, problems: Tensor) -> "Penalised":
+        """Return some of the problems."""
+        return Penalised(self.objective.keep(problems), self.l2[problems], self.tolerance[problems])
+
+    def inverse_curvature(self) -> Tensor:
+        """Return what the inverse second derivative is nearly, on its diagonal (R + 1, 1, P), at uniform probabilities.
+
+        It is exact for weights of zero, equal classes and columns along the principal axes.
+        """
+        targets = self.objective.targets
+        typical = 1 / targets.positive.shape[1] if targets.joint else 0.25
+        loss = typical * torch.cat([self.objective.design.curvature, torch.ones_like(self.l2[:1])])
+        diagonal = loss[:, None] + self.l2
+        diagonal[-1] = typical
+        return (1 / diagonal.clamp(min=1e-12 * float(loss.max())))[:, None]
+
+
+@dataclass
+class History:
+    """The last steps and changes of the gradient, from which L-BFGS guesses the curvature.
+
+    Attributes:
+        inverse: First guess of the inverse second derivative (R + 1, 1, P).
+        size: How many steps are kept.
+    """
+
+    inverse: Tensor
+    size: int
+    pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    scale: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Trust the first guess at first."""
+        self.scale = torch.ones_like(self.inverse[0, 0])
+
+    def add(self, step: Tensor, change: Tensor) -> None:
+        """Take in a step; one along which nothing bends (P,) is given no influence."""
+        bend, length = dot(step, change), dot(change, self.inverse * change)
+        bends = bend > torch.finfo(bend.dtype).eps * (dot(step, step) * dot(change, change)).sqrt()
+        self.scale = torch.where(bends, bend / torch.where(bends, length, 1.0), self.scale)
+        self.pairs.append((step, change, torch.where(bends, 1 / torch.where(bends, bend, 1.0), 0.0)))
+        del self.pairs[: -self.size]
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Return the direction (R + 1, K, P) to go in."""
+        rest, factors = gradient.clone(), []
+        for step, change, share in reversed(self.pairs):
+            factors.append(share * dot(step, rest))
+            rest -= factors[-1] * change
+        rest *= self.scale * self.inverse
+        for (step, change, share), factor in zip(self.pairs, reversed(factors), strict=True):
+            rest += step * (factor - share * dot(change, rest))
+        return -rest
+
+    def keep(self, problems: Tensor) -> None:
+        """Forget all but some of the problems."""
+        self.inverse, self.scale = self.inverse[:, :, problems], self.scale[problems]
+        self.pairs = [(s[:, :, problems], y[:, :, problems], r[problems]) for s, y, r in self.pairs]
+
+
+def solve(
+    objective: Objective,
+    l2: Tensor,
+    *,
+    tolerance: Tensor,
+    start: Tensor | None = None,
+    iterations: int = 1000,
+    history: int = 8,
+) -> Solution:
+    """Return the weights that minimise each problem's mean loss plus l2 / 2 times its sum of squared weights.
+
+    Problems are solved in groups that fit into memory; one that has converged leaves its group.
+
+    Args:
+        objective: The mean losses of P problems.
+        l2: Strengths (P,).
+        tolerance: Largest norm of the gradient of a problem that has converged (P,). But for the bias, its value is
+            then above the least by at most tolerance squared / (2 * l2).
+        start: Weights to start from (R + 1, K, P); None for zeros.
+        iterations: Most steps.
+        history: Steps from which curvature is guessed.
+
+    Source: Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4.
+    """
+    rows, classes, count = objective.shape
+    solution = Solution.empty(objective)
+    if start is not None:
+        solution.weight.copy_(start)
+    size = max(1, MEMORY // (rows * classes * (2 * history + 8)))
+    for group in torch.split(torch.arange(count, device=l2.device), size):
+        problem = Penalised(objective.keep(group), l2[group], tolerance[group])
+        solve_group(problem, group, solution, iterations, history)
+    return solution
+
+
+def solve_group(problem: Penalised, names: Tensor, solution: Solution, iterations: int, history: int) -> None:
+    """Solve problems together from where the solution is, and fill in their places, `names` (P,), of it."""
+    weight = solution.weight[:, :, names]
+    value, gradient = problem(weight)
+    guess = History(problem.inverse_curvature(), history)
+    stuck = torch.zeros_like(value, dtype=torch.bool)
+    for count in range(iterations + 1):
+        converged = dot(gradient, gradient).sqrt() <= problem.tolerance
+        done = converged | stuck | (count == iterations)
+        if 8 * int(done.sum()) >= len(done):
+            parted = Solution(weight, value, torch.full_like(names, count), converged)
+            solution.put(names[done], select(parted, done))
+            if done.all():
+                return
+            rest = ~done
+            problem, names, stuck, value = problem.keep(rest), names[rest], stuck[rest], value[rest]
+            weight, gradient = weight[:, :, rest], gradient[:, :, rest]
+            guess.keep(rest)
+        direction = guess.direction(gradient)
+        step, value, new_gradient, moved = line_search(problem, weight, value, gradient, direction)
+        guess.add(step, new_gradient - gradient)
+        weight, gradient, stuck = weight + step, new_gradient, ~moved
+
+
+def select(solution: Solution, problems: Tensor) -> Solution:
+    """Return some problems of a solution."""
+    return Solution(
+        solution.weight[:, :, problems],
+        solution.value[problems],
+        solution.iterations[problems],
+        solution.converged[problems],
+    )
+
+
+def line_search(
+    problem: Penalised, weight: Tensor, value: Tensor, gradient: Tensor, direction: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return a step (R + 1, K, P) of each problem with the value (P,) and gradient after it, and whether it moved (P,).
+
+    A step is shortened until the value decreases enough or, where rounding hides the decrease, until the slope does.
+
+    Source: Nocedal and Wright 2006, Numerical Optimization, algorithm 3.1; Hager and Zhang 2005, A New Conjugate
+    Gradient Method with Guaranteed Descent and an Efficient Line Search, section 4 (approximate Wolfe conditions).
+    """
+    slope = dot(gradient, direction)
+    length = torch.ones_like(value)
+    step, new_value, new_gradient = torch.zeros_like(weight), value.clone(), gradient.clone()
+    open_ = (slope < 0).nonzero().squeeze(1)
+    moved = torch.zeros_like(value, dtype=torch.bool)
+    for _ in range(SEARCHES):
+        if not len(open_):
+            break
+        every = len(open_) == len(value)
+        part = problem if every else problem.keep(open_)
+        tried = length[open_] * direction[:, :, open_]
+        after, slopes = part(weight[:, :, open_] + tried)
+        good = acceptable(value[open_], after, slope[open_], dot(slopes, direction[:, :, open_]), length[open_])
+        found = open_[good]
+        step[:, :, found], new_value[found], new_gradient[:, :, found] = (
+            tried[:, :, good],
+            after[good],
+            slopes[:, :, good],
+        )
+        moved[found] = True
+        missed = ~good
+        length[open_[missed]] *= shorter(value[open_], after, slope[open_], length[open_])[missed]
+        open_ = open_[missed]
+    return step, new_value, new_gradient, moved
+
+
+def acceptable(before: Tensor, after: Tensor, slope: Tensor, slope_after: Tensor, length: Tensor) -> Tensor:
+    """Return which steps (P,) decrease the value enough, or decrease the slope where the value is flat in rounding."""
+    decreased = after <= before + SUFFICIENT * length * slope
+    rounding = 8 * torch.finfo(before.dtype).eps * before.abs()
+    flat = (after <= before + rounding) & (slope_after <= (2 * SUFFICIENT - 1) * slope) & (slope_after >= 0.9 * slope)
+    return decreased | flat
+
+
+def shorter(before: Tensor, after: Tensor, slope: Tensor, length: Tensor) -> Tensor:
+    """Return by what share (P,) to shorten steps: to the lowest point of the parabola, within a tenth and a half."""
+    bend = after - before - length * slope
+    share = -0.5 * length * slope / bend
+    return torch.where(share.isfinite(), share, 0.1).clamp(0.1, 0.5)
