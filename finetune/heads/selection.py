@@ -106,7 +106,7 @@ def rarest_label(labels: Tensor) -> Tensor:
 
 
 def strengths_below(largest: float, ratio: float) -> list[float]:
-    """Return strengths from the largest down to its product with the ratio, equally far apart in their logarithm."""
+    """Return strengths from the largest down to that times the ratio, equally far apart in their logarithms."""
     return [largest * ratio ** (index / (STRENGTHS - 1)) for index in range(STRENGTHS)]
 
 
@@ -115,8 +115,8 @@ def choose_strength(
 ) -> Choice:
     """Return the strength with the least held-out negative log-likelihood.
 
-    All folds of some strengths are solved at once, from strong to weak. Once every one of them is worse than the best
-    so far by more than its standard error, the still weaker ones, which take longest, are left out.
+    All folds of some strengths are solved at once, from strong to weak. Once none of them is better than the best so
+    far, the still weaker ones, which take longest, are left out: held-out loss falls and then rises along them.
 
     Args:
         objective: The problem on all training images, (N, 1) weights.
@@ -142,10 +142,12 @@ def choose_strength(
         new = [
             summarise(*row, shares) for row in zip(block, losses.view(-1, number), hits.view(-1, number), strict=True)
         ]
-        points += new
-        best = min(points, key=lambda point: point.nll)
-        if min(point.nll for point in new) > best.nll + best.error:
+        found = min([*points, *new], key=lambda point: point.nll)
+        if points and found in points:
+            points += new
             break
+        points += new
+    best = min(points, key=lambda point: point.nll)
     report_edge(best.strength, strengths)
     return Choice(best.strength, tuple(points), number)
 

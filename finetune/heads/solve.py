@@ -41,9 +41,11 @@ from finetune.heads.selection import (
 from finetune.heads.settings import SolverSettings
 from finetune.heads.solvers import Solution, solve
 
-# how far the value may be above the least: while strengths are compared, and in the end
-SEARCH_GAP, FINAL_GAP = 1e-4, 1e-6
-L2_RATIO, L1_RATIO = 1e-6, 1e-3
+# while strengths are compared, and in the end: how far a smooth value may be above the least, and how far the slopes of
+# a sparse solution may be off, as a share of l1
+GAPS, SLACKS = (1e-4, 1e-8), (3e-2, 3e-4)
+# strengths that are tried: of the mean squared length of the features, and of the least l1 that leaves nothing
+L2_RANGE, L1_RATIO = (1e-7, 1e-1), 1e-2
 
 
 @dataclass(frozen=True)
@@ -216,20 +218,18 @@ def solve_convex(
 ) -> Solved:
     """Fit a linear head to its optimum, choosing the strength first where none is given."""
     like, smooth = examples.like, settings.solver == "lbfgs"
-    design = make_design(
-        examples.features, center, scale, rotate=smooth, dtype=like.dtype, chunk=examples.chunk
-    )  # fmt: skip
+    design = make_design(examples.features, center, scale, rotate=smooth, dtype=like.dtype, chunk=examples.chunk)
     weights = normalised(examples.weights()[:, None])
     objective = Objective(design, examples.loss_targets(examples.smoothing), weights, examples.chunk)
-    halved = 0.5 if examples.task == "multiclass" and examples.num_classes == 2 else 1.0
-    fit = (
-        partial(fit_l2, share=halved) if smooth else partial(fit_l1, l2=halved * (settings.l2 or 0.0))
-    )  # two classes are solved as one difference
-    given = settings.l2 if smooth else settings.l1
-    choice = None if given is not None else choose(objective, examples, settings, partial(fit, gap=SEARCH_GAP), smooth)
-    strength = given if choice is None else choice.strength
-    assert strength is not None
-    solution = fit(objective, torch.full_like(weights[0], strength), None, gap=FINAL_GAP)
+    # two classes are solved as one difference, on which half of the squared penalty falls
+    share = 0.5 if examples.task == "multiclass" and examples.num_classes == 2 else 1.0
+    fit = partial(fit_l2, share=share) if smooth else partial(fit_l1, l2=share * (settings.l2 or 0.0))
+    rough, fine = GAPS if smooth else SLACKS
+    strength, choice = settings.l2 if smooth else settings.l1, None
+    if strength is None:
+        choice = choose(objective, examples, settings, partial(fit, slack=rough), smooth)
+        strength = choice.strength
+    solution = fit(objective, torch.full_like(weights[0], strength), None, slack=fine)
     write(head, design, solution, center, scale)
     l2, l1 = (strength, 0.0) if smooth else (settings.l2 or 0.0, strength)
     done, steps = bool(solution.converged.all()), int(solution.iterations.max())
@@ -250,21 +250,21 @@ def choose(objective: Objective, examples: Examples, settings: SolverSettings, f
             f"head.{name}=cv has too few training images (or groups) to hold some out. Give a number: head.{name}=0.1."
         )
     if smooth:
-        strengths = strengths_below(float(objective.design.curvature.sum()), L2_RATIO)
+        strengths = strengths_below(L2_RANGE[1] * float(objective.design.curvature.sum()), L2_RANGE[0] / L2_RANGE[1])
     else:
         strengths = strengths_below(float(largest_l1(objective).max()), L1_RATIO)
     return choose_strength(objective, examples.loss_targets(0.0), folds, strengths, fit)
 
 
-def fit_l2(objective: Objective, l2: Tensor, start: Tensor | None, *, share: float, gap: float) -> Solution:
-    """Return weights whose value is above the least by no more than the gap, as far as precision allows."""
-    tolerance = (2 * share * l2 * gap).sqrt().clamp(min=32 * torch.finfo(l2.dtype).eps)
+def fit_l2(objective: Objective, l2: Tensor, start: Tensor | None, *, share: float, slack: float) -> Solution:
+    """Return weights whose value is above the least by no more than the slack, as far as precision allows."""
+    tolerance = (2 * share * l2 * slack).sqrt().clamp(min=64 * torch.finfo(l2.dtype).eps)
     return solve(objective, share * l2, tolerance=tolerance, start=start)
 
 
-def fit_l1(objective: Objective, l1: Tensor, start: Tensor | None, *, l2: float, gap: float) -> Solution:
-    """Return sparse weights whose slopes are off by no more than the square root of the gap, as a share of l1."""
-    tolerance = (l1 * gap**0.5).clamp(min=32 * torch.finfo(l1.dtype).eps)
+def fit_l1(objective: Objective, l1: Tensor, start: Tensor | None, *, l2: float, slack: float) -> Solution:
+    """Return sparse weights whose slopes are off by no more than the slack, a share of l1."""
+    tolerance = (l1 * slack).clamp(min=64 * torch.finfo(l1.dtype).eps)
     return solve_l1(objective, l1, torch.full_like(l1, l2), tolerance=tolerance, start=start)
 
 

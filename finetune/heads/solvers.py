@@ -120,11 +120,11 @@ class History:
         rest, factors = gradient.clone(), []
         for step, change, share in reversed(self.pairs):
             factors.append(share * dot(step, rest))
-            rest -= factors[-1] * change
+            rest.addcmul_(factors[-1], change, value=-1)
         rest *= self.scale * self.inverse
         for (step, change, share), factor in zip(self.pairs, reversed(factors), strict=True):
-            rest += step * (factor - share * dot(change, rest))
-        return -rest
+            rest.addcmul_(step, factor - share * dot(change, rest))
+        return rest.neg_()
 
     def keep(self, problems: Tensor) -> None:
         """Forget all but some of the problems."""
@@ -212,29 +212,28 @@ def line_search(
     Gradient Method with Guaranteed Descent and an Efficient Line Search, section 4 (approximate Wolfe conditions).
     """
     slope = dot(gradient, direction)
-    length = torch.ones_like(value)
-    step, new_value, new_gradient = torch.zeros_like(weight), value.clone(), gradient.clone()
-    open_ = (slope < 0).nonzero().squeeze(1)
-    moved = torch.zeros_like(value, dtype=torch.bool)
+    new_value, new_gradient = problem(weight + direction)
+    length = (slope < 0).to(value)
+    good = acceptable(value, new_value, slope, dot(new_gradient, direction), length) & (slope < 0)
+    if good.all():  # as nearly always
+        return direction, new_value, new_gradient, good
+    length = torch.where(good, length, length * shorter(value, new_value, slope, length))
+    step = torch.where(good, direction, 0.0)
+    new_value, new_gradient = torch.where(good, new_value, value), torch.where(good, new_gradient, gradient)
+    rest = (~good & (slope < 0)).nonzero().squeeze(1)
     for _ in range(SEARCHES):
-        if not len(open_):
+        if not len(rest):
             break
-        every = len(open_) == len(value)
-        part = problem if every else problem.keep(open_)
-        tried = length[open_] * direction[:, :, open_]
-        after, slopes = part(weight[:, :, open_] + tried)
-        good = acceptable(value[open_], after, slope[open_], dot(slopes, direction[:, :, open_]), length[open_])
-        found = open_[good]
-        step[:, :, found], new_value[found], new_gradient[:, :, found] = (
-            tried[:, :, good],
-            after[good],
-            slopes[:, :, good],
-        )
-        moved[found] = True
-        missed = ~good
-        length[open_[missed]] *= shorter(value[open_], after, slope[open_], length[open_])[missed]
-        open_ = open_[missed]
-    return step, new_value, new_gradient, moved
+        along = direction[:, :, rest]
+        tried = length[rest] * along
+        after, slopes = problem.keep(rest)(weight[:, :, rest] + tried)
+        fine = acceptable(value[rest], after, slope[rest], dot(slopes, along), length[rest])
+        found = rest[fine]
+        step[:, :, found], new_gradient[:, :, found] = tried[:, :, fine], slopes[:, :, fine]
+        new_value[found], good[found] = after[fine], True
+        length[rest] *= shorter(value[rest], after, slope[rest], length[rest])
+        rest = rest[~fine]
+    return step, new_value, new_gradient, good
 
 
 def acceptable(before: Tensor, after: Tensor, slope: Tensor, slope_after: Tensor, length: Tensor) -> Tensor:
