@@ -42,11 +42,7 @@ def nearest_means(features: Tensor, classes: Tensor, weights: Tensor, num_classe
     """
     total, size = class_means(features, classes, weights, num_classes)
     means = total / size.clamp(min=torch.finfo(size.dtype).tiny)[:, None]
-    distances = (
-        (features[:, None, :] - means[None]).square().sum(2)
-        if features.numel() * num_classes < 2**24
-        else (torch.cdist(features, means).square())
-    )
+    distances = torch.cdist(features, means, compute_mode="donot_use_mm_for_euclid_dist").square()
     own, rest = classes[:, None], size[classes] - weights
     kept = rest > 1e-9 * size[classes]
     growth = (size[classes] / torch.where(kept, rest, 1.0)).square()

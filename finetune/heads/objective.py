@@ -196,26 +196,35 @@ class Objective:
         step = self.chunk or max(256, PIECE // max(1, self.shape[1] * self.shape[2]))
         return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
-    def __call__(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean losses (P,) and gradients (R + 1, K, P) at weights (R + 1, K, P)."""
+    def logits(self, weight: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield rows, their columns (n, R + 1) and their logits (n, K, P) at weights (R + 1, K, P)."""
         flat = weight.reshape(weight.shape[0], -1)
-        value, gradient = weight.new_zeros(weight.shape[2]), torch.zeros_like(flat)
         for rows in self.pieces():
             block = self.design.rows(rows.start, rows.stop)
-            logits = (block @ flat).view(len(block), *weight.shape[1:])
+            yield rows, block, (block @ flat).view(len(block), *weight.shape[1:])
+
+    def __call__(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean losses (P,) and gradients (R + 1, K, P) at weights (R + 1, K, P)."""
+        value, gradient = weight.new_zeros(weight.shape[2]), weight.new_zeros(len(weight), weight[0].numel())
+        for rows, block, logits in self.logits(weight):
             losses, slopes = self.targets.loss(logits, rows)
             shares = self.weights[rows]
             value += (losses * shares).sum(0)
             gradient += block.T @ (slopes * shares[:, None]).reshape(len(block), -1)
         return value, gradient.view_as(weight)
 
+    def uncertainty(self, weight: Tensor) -> Tensor:
+        """Return the mean variances (P,) of the classes' indicators as predicted: how much the losses bend."""
+        total = weight.new_zeros(weight.shape[2])
+        for rows, _, logits in self.logits(weight):
+            likely = logits.softmax(1) if self.targets.joint else logits.sigmoid()
+            total += ((likely * (1 - likely)).mean(1) * self.weights[rows]).sum(0)
+        return total.clamp(min=1e-6)
+
     def score(self, weight: Tensor, truth: Targets, held: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean losses (P,) against `truth`, and accuracies (P,), under image weights `held` (N, P)."""
-        flat = weight.reshape(weight.shape[0], -1)
         value, hits = weight.new_zeros(weight.shape[2]), weight.new_zeros(weight.shape[2])
-        for rows in self.pieces():
-            block = self.design.rows(rows.start, rows.stop)
-            logits = (block @ flat).view(len(block), *weight.shape[1:])
+        for rows, _, logits in self.logits(weight):
             value += (truth.loss(logits, rows)[0] * held[rows]).sum(0)
             hits += (right(logits, truth, rows) * held[rows]).sum(0)
         return value, hits

@@ -76,16 +76,15 @@ class Penalised:
         """Return some of the problems."""
         return Penalised(self.objective.keep(problems), self.l2[problems], self.tolerance[problems])
 
-    def inverse_curvature(self) -> Tensor:
-        """Return what the inverse second derivative is nearly, on its diagonal (R + 1, 1, P), at uniform probabilities.
+    def inverse_curvature(self, weight: Tensor) -> Tensor:
+        """Return about what the inverse second derivative is on its diagonal (R + 1, 1, P), at some weights.
 
-        It is exact for weights of zero, equal classes and columns along the principal axes.
+        It is exact where the columns lie along the principal axes and all images are as uncertain as their mean.
         """
-        targets = self.objective.targets
-        typical = 1 / targets.positive.shape[1] if targets.joint else 0.25
-        loss = typical * torch.cat([self.objective.design.curvature, torch.ones_like(self.l2[:1])])
-        diagonal = loss[:, None] + self.l2
-        diagonal[-1] = typical
+        curvature = self.objective.design.curvature
+        loss = torch.cat([curvature, torch.ones_like(curvature[:1])])[:, None] * self.objective.uncertainty(weight)
+        diagonal = loss + self.l2
+        diagonal[-1] = loss[-1]
         return (1 / diagonal.clamp(min=1e-12 * float(loss.max())))[:, None]
 
 
@@ -171,7 +170,7 @@ def solve_group(problem: Penalised, names: Tensor, solution: Solution, iteration
     """Solve problems together from where the solution is, and fill in their places, `names` (P,), of it."""
     weight = solution.weight[:, :, names]
     value, gradient = problem(weight)
-    guess = History(problem.inverse_curvature(), history)
+    guess = History(problem.inverse_curvature(weight), history)
     stuck = torch.zeros_like(value, dtype=torch.bool)
     for count in range(iterations + 1):
         converged = dot(gradient, gradient).sqrt() <= problem.tolerance

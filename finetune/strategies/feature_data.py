@@ -62,15 +62,20 @@ class FeatureData(pl.LightningDataModule):
         self.seed = seed
         self.settings = settings
         self.source: FeatureSource | None = None
+        self.found: dict[str, Features] = {}
 
     def features(self, split: str) -> Features:
-        """Return the features of a split; every rank has all of them."""
+        """Return the features of a split; every rank has all of them, and all must ask for them the first time."""
         assert self.trainer is not None
+        if split in self.found:
+            return self.found[split]
         if self.source is None:
             network = self.trainer.lightning_module.network
             assert isinstance(network, Network)
             self.source = FeatureSource(network, self.images, self.settings, machine_of(self.trainer))
-        return self.source.features(self.images.table.rows(split), self.settings.views if split == "train" else 1)
+        views = self.settings.views if split == "train" else 1
+        self.found[split] = self.source.features(self.images.table.rows(split), views)
+        return self.found[split]
 
     def train_dataloader(self) -> "DataLoader[dict[str, Tensor]]":
         """Return shuffled batches of training features."""

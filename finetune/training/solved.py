@@ -101,6 +101,8 @@ class HeadSetup(Callback):
         """Set the statistics, and measure the baseline."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, Classifier)
+        for split in ("train", "val"):  # by all ranks, before the first one alone works with them
+            data.features(split)
         layer = standardize_layer(pl_module.network.head)
         if layer is not None and not isinstance(pl_module, SolvedClassifier):
             layer.set_statistics(*statistics(examples(data, pl_module.loss, HeadPlan())))

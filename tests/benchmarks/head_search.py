@@ -30,7 +30,9 @@ def features_of(images: int, width: int, classes: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(images) % classes
     spread = torch.arange(1, width + 1) ** -0.5
-    latent = torch.randn(images, width, generator=generator) + torch.randn(classes, width, generator=generator)[labels]
+    latent = (
+        torch.randn(images, width, generator=generator) + 0.5 * torch.randn(classes, width, generator=generator)[labels]
+    )
     turned = (latent * spread) @ torch.randn(width, width, generator=generator)
     return turned.relu(), labels
 

@@ -7,10 +7,11 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
 from torch.nn import functional
 
 from finetune.errors import ConfigError
-from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, check_task, class_weights
+from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, check_task, class_weights, is_convex
 
 WEIGHTS = torch.tensor([0.5, 1.0, 3.0, 0.1])
 
@@ -163,3 +164,8 @@ def test_losses_are_built_by_hydra_from_lists_and_tensors(logits: torch.Tensor, 
 
 def test_class_weights_are_no_part_of_the_state() -> None:
     assert CrossEntropy(class_weights=WEIGHTS).state_dict() == {}
+
+
+def test_convexity_is_known_of_our_own_losses_alone() -> None:
+    losses = (CrossEntropy(0.1), BinaryCrossEntropy(), Focal(), nn.MSELoss())
+    assert [is_convex(loss) for loss in losses] == [True, True, False, False]
