@@ -138,6 +138,8 @@ LEAST = {
     "trainer.threads": 1,
     "logger.wandb.images": 0,
     "features.views": 1,
+    "features.test_views": 1,
+    "views": 1,
     "batches": 1,
     "repeats": 1,
 }

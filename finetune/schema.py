@@ -125,6 +125,7 @@ class FeaturesConfig:
     """Keys of the group features."""
 
     views: int = 1
+    test_views: int = 1
     dtype: str = "float32"
 
 
@@ -214,6 +215,7 @@ class EvaluateConfig:
     workers: int | None = None
     device: str = "auto"
     precision: str | None = None
+    views: int | None = None
     seed: int | None = None
 
 
@@ -232,3 +234,4 @@ class PredictConfig:
     workers: int | None = None
     device: str = "auto"
     precision: str | None = None
+    views: int | None = None

@@ -4,7 +4,7 @@ It decides how a draw becomes a tensor and how loaders are set up; the order of 
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from finetune.cache.shards import key_of
 from finetune.data.pixels import PixelCache, StoredImages
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.data.table import ImageTable, cores, digest
@@ -99,6 +100,16 @@ class Images(Dataset[dict[str, Any]]):
         if self.stored is not None:
             return self.stored.pixels(self.digests[row], self.transform)
         return self.transform.pixels(self.store.open(self.paths[row], self.channels))
+
+
+def view_keys(digests: Sequence[str], view: int) -> list[str]:
+    """Return what identifies a view of images (N): an augmented view is a function of the image's content alone."""
+    return list(digests) if view == 0 else [key_of(digest, view) for digest in digests]
+
+
+def seed_of(key: str) -> int:
+    """Return the seed of the augmentation of a view."""
+    return int(key[:8], 16)
 
 
 def collate(items: list[dict[str, Any]]) -> Batch:
@@ -195,6 +206,21 @@ class ImageData(pl.LightningDataModule):
         else:
             batches = EvalBatches(rows, self.eval_batch_size, rank=rank, world_size=world_size)
         return self.draws(batches, augmented=augmented, stored=self.stored(rows, augmented=augmented))
+
+    def view_loader(self, split: str, view: int, *, rank: int = 0, world_size: int = 1) -> "DataLoader[Batch]":
+        """Return the images of a split in order, each once, in one of their views; the first is that of evaluation.
+
+        Raises:
+            DataError: The split has no images.
+        """
+        if view == 0:
+            return self.loader(split, augmented=False, rank=rank, world_size=world_size)
+        rows = self.table.rows(split)
+        if not len(rows):
+            raise DataError(f"There are no images in the split '{split}' ({self.table.sizes()}).")
+        seeds = [seed_of(key) for key in view_keys(self.digests(rows), view)]
+        batches = EvalBatches(rows, self.eval_batch_size, rank=rank, world_size=world_size, seeds=seeds)
+        return self.draws(batches, augmented=True, stored=self.stored(rows, augmented=True))
 
     def stored(self, rows: npt.NDArray[np.int64], *, augmented: bool) -> StoredImages | None:
         """Return the stored pixels of some rows, or None where none are kept; those that are missing are stored."""

@@ -4,7 +4,7 @@ It decides order, padding and the random seed of every draw as pure functions of
 distributed run sees what an uninterrupted one sees; reading the images is left to the data module.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -114,9 +114,12 @@ class EvalBatches(Sampler[list[Draw]]):
     batch is filled with draws that are not valid.
     """
 
-    def __init__(self, rows: Rows, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
-        """Go through `rows` in batches of at most `batch_size` per rank."""
+    def __init__(
+        self, rows: Rows, batch_size: int, *, rank: int = 0, world_size: int = 1, seeds: Sequence[int] | None = None
+    ) -> None:
+        """Go through `rows` in batches of at most `batch_size` per rank, with a seed each where images are varied."""
         self.rows = np.asarray(rows, dtype=np.int64)
+        self.seeds = [0] * len(self.rows) if seeds is None else list(seeds)
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
@@ -134,8 +137,8 @@ class EvalBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """Yield the batches of this rank."""
-        mine = self.rows[self.rank :: self.world_size]
-        draws = [Draw(int(row), 0, True) for row in mine]
-        draws += [Draw(int(self.rows[0]), 0, False)] * (self.share() - len(mine))
+        mine = slice(self.rank, None, self.world_size)
+        draws = [Draw(row, seed, True) for row, seed in zip(self.rows[mine].tolist(), self.seeds[mine], strict=True)]
+        draws += [Draw(int(self.rows[0]), self.seeds[0], False)] * (self.share() - len(draws))
         for start in range(0, len(draws), self.batch_size):
             yield draws[start : start + self.batch_size]

@@ -20,7 +20,7 @@ class Outputs(NamedTuple):
 
     Attributes:
         rows: (N,) int64 row numbers.
-        logits: (N, K) float32.
+        logits: (N, K) float32; (V, N, K) for images in several views.
         targets: (N,) int64, or (N, K) float32 for multi-label.
     """
 

@@ -83,7 +83,9 @@ class Predictions:
 
     @classmethod
     def from_logits(cls, table: ImageTable, rows: np.ndarray, logits: np.ndarray) -> "Predictions":
-        """Join the (M, K) logits of the given (M,) rows of the table with what the table knows of them, in row order.
+        """Join the logits of the given (M,) rows of the table with what the table knows of them, in row order.
+
+        The logits are (M, K), or (V, M, K) for images in several views, whose probabilities are averaged.
 
         Raises:
             RunError: A row is there twice, or a probability is not a finite number.
@@ -99,7 +101,7 @@ class Predictions:
             ids=frame["id"].to_numpy(object),
             paths=frame["path"].to_numpy(object),
             targets=table.targets()[rows],
-            probabilities=to_probabilities(np.asarray(logits)[order], table.task),
+            probabilities=to_probabilities(np.asarray(logits)[..., order, :], table.task),
             labels=tuple(table.labels),
             task=table.task,
             groups=frame[list(table.groups)],
@@ -177,13 +179,20 @@ class Predictions:
 
 
 def to_probabilities(logits: np.ndarray, task: Task) -> np.ndarray:
-    """Turn (N, K) logits into float32 probabilities: softmax over the labels, or a sigmoid each for multi-label."""
+    """Turn logits into (N, K) float32 probabilities: softmax over the labels, or a sigmoid each for multi-label.
+
+    The logits are (N, K), or (V, N, K) for images in several views, over which the mean of the probabilities is taken.
+    """
     values = logits.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         if task == "multilabel":
-            return np.asarray(1 / (1 + np.exp(-values)), np.float32)
-        powers = np.exp(values - values.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+            probabilities = 1 / (1 + np.exp(-values))
+        else:
+            powers = np.exp(values - values.max(axis=-1, keepdims=True))
+            probabilities = powers / powers.sum(axis=-1, keepdims=True)
+        if values.ndim > 2:
+            probabilities = probabilities.mean(axis=0)
+    return np.asarray(probabilities, np.float32)
 
 
 def check_finite(probabilities: np.ndarray) -> None:

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from finetune.data.datamodule import seed_of, seeded, view_keys
 from finetune.data.decoding import FileStore
 from finetune.data.pictures import reason
 from finetune.data.sources import image_suffixes
-from finetune.data.transforms import InputSpec, eval_transform
+from finetune.data.table import digest
+from finetune.data.transforms import Augment, InputSpec, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.predictions import PROBABILITY, SEPARATOR, THRESHOLD, Task, check_finite, to_probabilities
 from finetune.runs import replacing
@@ -58,11 +60,16 @@ def find_images(source: Path) -> list[str]:
 
 
 class ImageFiles(Dataset[tuple[str, Tensor | None, str | None]]):
-    """Files as (path, image (C, H, W) or None, what is wrong with it or None)."""
+    """Files as (path, image in all its views (V, C, H, W) or None, what is wrong with it or None)."""
 
-    def __init__(self, paths: Sequence[str], spec: InputSpec) -> None:
-        """Read the paths and bring the images to the input that the spec describes."""
+    def __init__(self, paths: Sequence[str], spec: InputSpec, augment: Augment | None = None, views: int = 1) -> None:
+        """Read the paths and bring the images to the input that the spec describes.
+
+        All views but the first are augmented, as a run's test images are.
+        """
         self.paths, self.channels, self.transform = paths, spec.channels, eval_transform(spec)
+        self.varied = train_transform(spec, augment or Augment(enabled=False))
+        self.views = views
 
     def __len__(self) -> int:
         """How many files there are."""
@@ -72,13 +79,26 @@ class ImageFiles(Dataset[tuple[str, Tensor | None, str | None]]):
         """Read one file; what cannot be read is said, not replaced."""
         path = self.paths[index]
         try:
-            return path, self.transform.apply(FileStore().open(path, self.channels)), None
+            return path, torch.stack(list(self.seen(path))), None
         except DataError as error:
             return path, None, reason(error.__cause__ or error)
 
+    def seen(self, path: str) -> Iterator[Tensor]:
+        """Yield the views (C, H, W) of an image.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        store = FileStore()
+        yield self.transform.apply(store.open(path, self.channels))
+        content = digest(store.content(path)) if self.views > 1 else ""
+        for view in range(1, self.views):
+            with seeded(seed_of(view_keys([content], view)[0])):
+                yield self.varied.apply(store.open(path, self.channels))
+
 
 def read_batches(images: ImageFiles, *, batch_size: int, workers: int) -> Iterable[Read]:
-    """Yield (paths, images (B, C, H, W) of those that can be read or None, error or None per path)."""
+    """Yield (paths, images (B, V, C, H, W) of those that can be read or None, error or None per path)."""
     return DataLoader(images, batch_size=batch_size, num_workers=workers, collate_fn=_collate, shuffle=False)
 
 
@@ -116,7 +136,7 @@ class TableFormat:
         return columns | ({"error": pa.string()} if self.errors else {})
 
     def rows(self, paths: Sequence[str], logits: np.ndarray, errors: Sequence[str | None]) -> list[Row]:
-        """Make a row per path; logits (M, K) are those of the paths without error.
+        """Make a row per path; logits (M, K), or (V, M, K) in several views, are those of the paths without error.
 
         Raises:
             RunError: A probability is not a finite number.

@@ -97,15 +97,21 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
         return predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}
     size = config["batch_size"] or run.config["data"]["eval_batch_size"]
     workers = config["workers"] if config["workers"] is not None else free_workers(device)
-    images = ImageData(selection.table, bundle.network.spec, Augment(), eval_batch_size=size, workers=workers)
-    outputs = predict_loader(bundle.network, images.loader(split, augmented=False), device=device, precision=precision)
-    return Predictions.from_logits(selection.table, outputs.rows, outputs.logits / bundle.temperature), {
+    views, augment = own_views(run, config["views"])
+    images = ImageData(selection.table, bundle.network.spec, augment, eval_batch_size=size, workers=workers)
+    outputs = [
+        predict_loader(bundle.network, images.view_loader(split, view), device=device, precision=precision)
+        for view in range(views)
+    ]
+    logits = np.stack([part.logits for part in outputs]) / bundle.temperature
+    return Predictions.from_logits(selection.table, outputs[0].rows, logits), {
         "images": "same" if selection.same else "other",
         "data": changes,
         "fingerprint": selection.table.fingerprint(),
         "notes": list(selection.notes),
         "device": str(device),
         "precision": precision,
+        "views": views,
     }
 
 
@@ -149,7 +155,9 @@ def predict(cfg: DictConfig) -> None:
     workers = min(config["workers"] if config["workers"] is not None else free_workers(device), len(paths))
     skip = config["unreadable"] == "skip"
     table = TableFormat(bundle.labels, bundle.task, config["top_k"], threshold=bundle.threshold, errors=skip)
-    batches = read_batches(ImageFiles(paths, bundle.network.spec), batch_size=size, workers=workers)
+    views, augment = own_views(run, config["views"])
+    files = ImageFiles(paths, bundle.network.spec, augment, views)
+    batches = read_batches(files, batch_size=size, workers=workers)
     shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device))
     unread = 0
@@ -175,7 +183,8 @@ def predict_rows(
             raise DataError(f"{bad[0][0]} cannot be read: {bad[0][1]}. Remove it, or set unreadable=skip.")
         logits = np.zeros((0, len(bundle.labels)), np.float32)
         if images is not None:
-            logits = forward(bundle.network, images, device=device, precision=precision).cpu().numpy()
+            parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
+            logits = torch.stack(parts).cpu().numpy()
         yield table.rows(paths, logits / bundle.temperature, errors)
 
 
@@ -215,6 +224,19 @@ def use_device(name: str) -> torch.device:
 def own_precision(run: Run, given: str | None, device: torch.device) -> str:
     """Return the given precision, else the one the run was trained in."""
     return choose_precision(given if given is not None else run.config["trainer"]["precision"], device)
+
+
+def own_views(run: Run, given: int | None) -> tuple[int, Augment]:
+    """Return in how many views an image is scored, by default as the run was, and how the run varies images.
+
+    Raises:
+        ConfigError: Several views are asked for, and the run varies no image.
+    """
+    views = given if given is not None else int(run.config.get("features", {}).get("test_views", 1))
+    augment = Augment(**run.config["augment"])
+    if views > 1 and not augment.enabled:
+        raise ConfigError(f"views={views} would take the same image as often: the run augments nothing. Use views=1.")
+    return views, augment
 
 
 def free_workers(device: torch.device) -> int:

@@ -23,7 +23,7 @@ EVAL_BATCH = 1024
 class FeatureRows(Dataset[dict[str, Tensor]]):
     """Features addressed by draws; a whole batch is taken by one indexing operation.
 
-    A training draw's seed chooses the view.
+    A draw's seed chooses the view.
     """
 
     def __init__(self, features: Features, targets: np.ndarray, name: str = "features") -> None:
@@ -99,9 +99,13 @@ class FeatureData(pl.LightningDataModule):
         return eval_loader(self.features("val"), self.images, self.trainer)
 
 
-def eval_loader(features: Features, images: ImageData, trainer: pl.Trainer) -> "DataLoader[dict[str, Tensor]]":
-    """Return features in the order of their rows, each row once, shared among the trainer's ranks."""
-    batches = EvalBatches(features.rows, EVAL_BATCH, rank=trainer.global_rank, world_size=trainer.world_size)
+def eval_loader(
+    features: Features, images: ImageData, trainer: pl.Trainer, view: int = 0
+) -> "DataLoader[dict[str, Tensor]]":
+    """Return features in one view in the order of their rows, each row once, shared among the trainer's ranks."""
+    seeds = [view] * len(features.rows)
+    rank, world_size = trainer.global_rank, trainer.world_size
+    batches = EvalBatches(features.rows, EVAL_BATCH, rank=rank, world_size=world_size, seeds=seeds)
     return feature_loader(features, batches, images)
 
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from finetune.cache.shards import Entries, Shard, key_of
+from finetune.cache.shards import Entries, Shard
 from finetune.cache.spaces import Cache, Space
-from finetune.data.datamodule import ImageData
+from finetune.data.datamodule import ImageData, seed_of, view_keys
 from finetune.data.sampling import Draw
 from finetune.errors import RunError
 from finetune.models.folding import fold_norms
@@ -42,11 +42,13 @@ class FeatureSettings:
     Attributes:
         views: Views of each training image; the first is that of evaluation, the others are augmented, each always in
             the same way.
+        test_views: Views of each image that is scored at the end of a run; their probabilities are averaged.
         dtype: float32, or float16 for half the size on disk.
         cache: Where features are kept; None keeps them in memory for the phase.
     """
 
     views: int = 1
+    test_views: int = 1
     dtype: str = "float32"
     cache: Cache | None = None
 
@@ -166,7 +168,7 @@ class FeatureSource:
     def keys(self, rows: npt.NDArray[np.int64], views: int) -> list[list[str]]:
         """Return the keys of each view of some rows (V, N)."""
         digests = self.images.digests(rows)
-        return [digests, *([key_of(digest, view) for digest in digests] for view in range(1, views))]
+        return [view_keys(digests, view) for view in range(views)]
 
     def fill(self, augmented: bool, wanted: Mapping[str, Draw]) -> Entries:
         """Return entries of all wanted keys."""
@@ -260,7 +262,7 @@ class FeatureSource:
 
 def draws_of(rows: npt.NDArray[np.int64], keys: Sequence[str]) -> dict[str, Draw]:
     """Return for each key the draw of its row, varied by a seed that is a function of the key."""
-    return {key: Draw(int(row), int(key[:8], 16), True) for row, key in zip(rows, keys, strict=True)}
+    return {key: Draw(int(row), seed_of(key), True) for row, key in zip(rows, keys, strict=True)}
 
 
 def in_files(

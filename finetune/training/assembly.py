@@ -71,12 +71,13 @@ def build_features(config: Config, cache: Cache | None) -> FeatureSettings:
         raise ConfigError(
             f"features.dtype={features['dtype']} is not one of {', '.join(DTYPES)}.{nearest(features['dtype'], DTYPES)}"
         )
-    if features["views"] > 1 and not config["augment"]["enabled"]:
-        raise ConfigError(
-            f"features.views={features['views']} would hold the same image as often, since nothing is augmented. "
-            "Choose augment=light, or set features.views=1."
-        )
-    return FeatureSettings(views=features["views"], dtype=features["dtype"], cache=cache)
+    for name in ("views", "test_views"):
+        if features[name] > 1 and not config["augment"]["enabled"]:
+            raise ConfigError(
+                f"features.{name}={features[name]} would take the same image as often, since nothing is augmented. "
+                f"Choose augment=light, or set features.{name}=1."
+            )
+    return FeatureSettings(**features, cache=cache)
 
 
 def load_table(data: Config, stored: Path | None = None, known: KnownFiles | None = None) -> ImageTable:

@@ -65,7 +65,7 @@ def without_data(cfg: DictConfig) -> DictConfig:
 
 
 def compute(config: dict[str, Any], cache: Cache, console: Console) -> None:
-    """Compute and keep the features of each split, with all views of the training images."""
+    """Compute and keep the features of each split, in all its views."""
     quieten()
     pl.seed_everything(config["seed"], verbose=False)  # as a run does before it makes weights without pretraining
     settings = build_trainer_settings(config["trainer"])
@@ -82,7 +82,7 @@ def compute(config: dict[str, Any], cache: Cache, console: Console) -> None:
     started = time.monotonic()
     for split in config["splits"]:
         rows = table.rows(split)
-        views = config["features"]["views"] if split == "train" else 1
+        views = config["features"]["views" if split == "train" else "test_views"]
         before = source.computed
         source.features(rows, views)
         known = len(rows) * views - (source.computed - before)

@@ -227,7 +227,7 @@ def schedule_of(phase: Phase, default: Schedule) -> Schedule:
 def predict_split(
     classifier: Classifier, images: ImageData, split: str, recipe: Recipe, folder: Path, *, cached: bool = False
 ) -> dict[str, Tensor]:
-    """Return row (N,), logits (N, K) and target of a split in the order of its rows, on every rank.
+    """Return row (N,), logits (V, N, K) of each view and target of a split in the order of its rows, on every rank.
 
     The images are shared among the ranks; padding is dropped, so that each image is there exactly once.
 
@@ -240,17 +240,26 @@ def predict_split(
         cached: Whether the backbone's features are taken from the cache, or put there, on the way.
     """
     trainer = build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False)
+    views = recipe.features.test_views
     if cached:
         source = FeatureSource(classifier.network, images, recipe.features, machine_of(trainer))
-        loader = eval_loader(source.features(images.table.rows(split)), images, trainer)
+        features = source.features(images.table.rows(split), views)
+        loaders = [eval_loader(features, images, trainer, view) for view in range(views)]
     else:
-        loader = images.loader(split, augmented=False, rank=trainer.global_rank, world_size=trainer.world_size)
-    parts = trainer.predict(classifier, dataloaders=loader) or []
-    share = {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target")}  # type: ignore[call-overload]
+        place = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        loaders = [images.view_loader(split, view, **place) for view in range(views)]
+    found = [joined(trainer.predict(classifier, dataloaders=loader) or []) for loader in loaders]
+    share = {**found[0], "logits": torch.stack([part["logits"] for part in found], 1)}
     shares: list[Any] = [share]
     if trainer.world_size > 1:
         shares = [None] * trainer.world_size
         torch.distributed.all_gather_object(shares, share)
     merged = {name: torch.cat([part[name] for part in shares]) for name in share}
     order = torch.argsort(merged["row"])
-    return {name: value[order] for name, value in merged.items()}
+    ordered = {name: value[order] for name, value in merged.items()}
+    return {**ordered, "logits": ordered["logits"].transpose(0, 1)}
+
+
+def joined(parts: Sequence[Any]) -> dict[str, Tensor]:
+    """Return the outputs of all batches as one."""
+    return {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target")}

@@ -188,3 +188,25 @@ def test_a_batch_is_made_as_the_input_says(tmp_path: Path) -> None:
     )
     assert torch.equal(exact["row"], fast["row"])
     assert 0 < (exact["image"] - fast["image"]).abs().mean() * 127.5 < 1
+
+
+def test_a_view_of_an_image_depends_on_its_content_alone(table: ImageTable) -> None:
+    def pixels(images: ImageData, view: int, ranks: int) -> dict[int, torch.Tensor]:
+        loaders = [images.view_loader("test", view, rank=rank, world_size=ranks) for rank in range(ranks)]
+        return {
+            int(row): image
+            for batch in (batch for loader in loaders for batch in loader)
+            for row, image, valid in zip(batch["row"], batch["image"], batch["valid"], strict=True)
+            if valid
+        }
+
+    few, many = ImageData(table, SPEC, STRONG, eval_batch_size=2), ImageData(table, SPEC, STRONG, seed=5, workers=2)
+    (plain,) = ImageData(table, SPEC, STRONG).test_dataloader()
+    views = [pixels(few, view, 3) for view in range(3)]
+    for view, found in enumerate(views):
+        again = pixels(many, view, 1)
+        assert found.keys() == again.keys() == set(plain["row"].tolist())
+        assert all(torch.equal(found[row], again[row]) for row in found)
+    for row, image in zip(plain["row"].tolist(), plain["image"], strict=True):
+        assert torch.equal(views[0][row], image)
+        assert not torch.equal(views[1][row], image) and not torch.equal(views[1][row], views[2][row])

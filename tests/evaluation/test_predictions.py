@@ -87,6 +87,14 @@ def test_huge_logits_become_probabilities():
     np.testing.assert_allclose(to_probabilities(np.array([[1e4, 0.0, -1e4]]), "multilabel"), [[1, 0.5, 0]])
 
 
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_probabilities_of_several_views_are_averaged(task):
+    views = np.random.default_rng(0).normal(size=(3, 5, 4)) * 4
+    expected = np.mean([to_probabilities(view, task) for view in views], axis=0)
+    np.testing.assert_allclose(to_probabilities(views, task), expected, rtol=1e-6)
+    np.testing.assert_allclose(to_probabilities(views[:1], task), to_probabilities(views[0], task))
+
+
 def test_logits_that_are_not_numbers_are_refused():
     with pytest.raises(RunError, match="1 of 2 images"):
         probabilities = to_probabilities(np.array([[np.nan, 0.0], [1.0, 2.0]]), "multiclass")

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ def make_run(path, table, source, *, seed=0):
     """A run folder as training leaves it, made of real parts."""
     data = {"source": source, "unreadable": "error", "eval_batch_size": 4, "workers": 0}
     data |= {key: source[key] for key in ("root", "path") if key in source}
-    config = {"seed": 3, "data": data, "trainer": {"precision": "32-true"}}
+    config = {"seed": 3, "data": data, "trainer": {"precision": "32-true"}, "augment": asdict(Augment())}
     run = Run.create(path, config=config, command=["finetune"], seed=3)
     table = make_splits(verify(table, "error"), val=0.2, test=0.34, seed=0, group=None)
     table.save(run.table_file)
@@ -430,7 +430,48 @@ def test_predict_reads_files_as_evaluate_does(tmp_path, exact):
     spec = replace(tiny_spec(), exact=exact)
     (batch,) = ImageData(table, spec, Augment(), eval_batch_size=len(table)).test_dataloader()
     files = ImageFiles(table.frame["path"].tolist(), spec)
-    assert torch.equal(batch["image"], torch.stack([files[row][1] for row in range(len(files))]))
+    assert torch.equal(batch["image"], torch.cat([files[row][1] for row in range(len(files))]))
+
+
+def test_views_are_those_of_the_image_and_their_probabilities_are_averaged(run, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        write_image(path, 40 + i)
+    predict(predict_config(run, tmp_path / "0.png", output=str(tmp_path / "one.csv"), views=3))
+    for path in paths[1:]:  # other company and another name change nothing
+        path.rename(tmp_path / f"_{path.name}")
+    paths[0].rename(tmp_path / "z.png")
+    predict(predict_config(run, tmp_path, output=str(tmp_path / "all.csv"), views=3))
+    one, all_ = pd.read_csv(tmp_path / "one.csv"), pd.read_csv(tmp_path / "all.csv").set_index("path")
+    assert one["probability"][0] == pytest.approx(all_.loc[str(tmp_path / "z.png"), "probability"], abs=1e-6)
+
+    network = load_bundle(run.model_dir).network
+    _, seen, _ = ImageFiles([str(tmp_path / "z.png")], network.spec, Augment(), 3)[0]
+    assert len({view.numpy().tobytes() for view in seen}) == 3
+    with torch.no_grad():
+        logits = network(seen).numpy()
+    mean = np.mean([to_probabilities(view[None], "multiclass")[0] for view in logits], axis=0)
+    assert one["probability"][0] == pytest.approx(mean.max(), abs=1e-5)
+
+
+def test_evaluate_scores_in_the_views_that_predict_sees(run, tmp_path):
+    evaluate(evaluate_config(run, views=4))
+    found, _, facts = evaluation_of(run)
+    assert facts["views"] == 4
+    predictions = Predictions.load(found / "predictions" / "test.parquet")
+    assert np.abs(predictions.probabilities - Predictions.load(run.predictions_file("test")).probabilities).max() > 1e-4
+    for path, probabilities in zip(predictions.paths, predictions.probabilities, strict=True):
+        predict(predict_config(run, path, output=str(tmp_path / "out.csv"), views=4))
+        row = pd.read_csv(tmp_path / "out.csv").iloc[0]
+        assert row["probability"] == pytest.approx(probabilities.max(), abs=1e-5)
+
+
+def test_views_of_a_run_without_augmentation_are_refused(run):
+    config = run.config
+    config["augment"]["enabled"] = False
+    run.config_file.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="views=2 would take the same image as often"):
+        evaluate(evaluate_config(run, views=2))
 
 
 def tiny_spec():

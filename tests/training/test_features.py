@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -11,9 +12,9 @@ from PIL import Image
 SMALL = ["model=timm", "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer.threads=1"]
 
 
-def finetune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def finetune(folder: Path, *arguments: str, cached: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "finetune", *arguments, f"cache.dir={folder / 'kept'}"],
+        [sys.executable, "-m", "finetune", *arguments, *([f"cache.dir={folder / 'kept'}"] if cached else [])],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -47,7 +48,8 @@ def test_features_are_computed_shown_and_cleared(tmp_path: Path, photos: Path) -
         (["action=show", "cache.max_size=big"], "cache.max_size=big is not a size"),
         (["action=show", "cache.enabled=false"], "set cache.enabled=true"),
         (["features.dtype=float8", *SMALL], "features.dtype=float8 is not one of float32, float16"),
-        (["features.views=3", "augment=none", *SMALL], "features.views=3 would hold the same image as often"),
+        (["features.views=3", "augment=none", *SMALL], "features.views=3 would take the same image as often"),
+        (["features.test_views=2", "augment=none", *SMALL], "features.test_views=2 would take the same image as often"),
         (["splits=[tst]", *SMALL], "Did you mean 'test'?"),
         (["features.views=0"], "features.views=0 must be a whole number of 1 or more"),
     ],
@@ -81,3 +83,26 @@ def test_a_second_frozen_run_touches_no_image(tmp_path: Path, photos: Path) -> N
     assert counts == [30, 0]
     tables = [pd.read_parquet(path) for path in (tmp_path / "runs").rglob("test.parquet")]
     assert len(tables) == 2 and tables[0]["id"].tolist() == tables[1]["id"].tolist()
+
+
+@pytest.mark.parametrize("strategy", ["frozen", "full"])
+def test_final_scores_are_of_all_views_and_can_be_had_again(tmp_path: Path, photos: Path, strategy: str) -> None:
+    data = ["data=folder", f"data.root={photos}", *SMALL, f"strategy={strategy}", "strategy.epochs=1", "logger=none"]
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    scores = {}
+    for views in (1, 3):
+        run = finetune(tmp_path, *data, f"features.test_views={views}", "hydra.run.dir=runs/a/" + str(views))
+        assert run.returncode == 0, run.stderr
+        scores[views] = probabilities(tmp_path / "runs" / "a" / str(views) / "predictions" / "test.parquet")
+    assert np.abs(scores[1] - scores[3]).max() > 1e-5
+    again = finetune(tmp_path, "evaluate", "run=runs/a/3", cached=False)
+    assert again.returncode == 0, again.stderr
+    (found,) = (tmp_path / "runs" / "a" / "3" / "evaluations").glob("*/predictions/test.parquet")
+    np.testing.assert_allclose(probabilities(found), scores[3], atol=1e-5)
+
+
+def probabilities(path: Path) -> np.ndarray:
+    frame = pd.read_parquet(path)
+    return frame[[name for name in frame if name.startswith("probability/")]].to_numpy()
