@@ -122,9 +122,16 @@ def build_network(
     remembered = {"head": vars(head), "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     remembered |= {"in_chans": in_chans, "image_size": image_size}
     return Network(
-        backbone, build_head(head, num_features, num_classes), name=name, spec=spec,
+        backbone, new_head(head, num_features, num_classes), name=name, spec=spec,
         num_features=num_features, num_classes=num_classes, options=remembered,
     )  # fmt: skip
+
+
+def new_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequential:
+    """Return a head whose first weights depend on torch's seed alone, whatever has been drawn since it was set."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(torch.initial_seed())
+        return build_head(spec, num_features, num_classes)
 
 
 def check_name(name: str) -> None:
