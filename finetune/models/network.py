@@ -130,7 +130,7 @@ def build_network(
 def new_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequential:
     """Return a head whose first weights depend on torch's seed alone, whatever has been drawn since it was set."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(torch.initial_seed())
+        torch.random.default_generator.manual_seed(torch.initial_seed())  # type: ignore[attr-defined]
         return build_head(spec, num_features, num_classes)
 
 
