@@ -141,7 +141,7 @@ def train(folder: Path, features: str, *, changed: str = "", epochs: int = 4) ->
     images.train_transform, images.augmented = images.eval_transform, False
     recipe = Recipe(
         CrossEntropy(),
-        OptimizerSettings(lr=1e-2),
+        OptimizerSettings("sgd", lr=1e-2, options={"momentum": 0.9}),  # AdamW would magnify rounding errors
         Schedule("constant", 0.0, 1.0),
         TrainerSettings("cpu", 1),
         features=FeatureSettings(cache=Cache(folder / "cache", 10**9)),
