@@ -18,7 +18,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError, FinetuneError, nearest
-from finetune.schema import BenchmarkConfig, EvaluateConfig, FeatureVerbConfig, PredictConfig, TrainConfig
+from finetune.schema import (
+    BenchmarkConfig,
+    EvaluateConfig,
+    FeatureVerbConfig,
+    PredictConfig,
+    SweepVerbConfig,
+    TrainConfig,
+)
 
 NAME_LENGTH = 60
 
@@ -41,6 +48,7 @@ def register() -> None:
         "predict": PredictConfig,
         "features": FeatureVerbConfig,
         "benchmark": BenchmarkConfig,
+        "sweep": SweepVerbConfig,
     }
     for name, schema in schemas.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -285,5 +293,5 @@ def check_read(config: DictConfig) -> None:
 
 @lru_cache(maxsize=1)
 def verbs() -> tuple[str, ...]:
-    """Return the verbs: the root configurations."""
-    return tuple(sorted(file.stem for file in conf_dir().glob("*.yaml")))
+    """Return the verbs: the root configurations; a name with _ is what others build on."""
+    return tuple(sorted(file.stem for file in conf_dir().glob("*.yaml") if not file.stem.startswith("_")))

@@ -159,6 +159,49 @@ class TrainConfig:
 
 
 @dataclass
+class SweepConfig:
+    """Keys of the group sweep."""
+
+    name: str | None = None
+    folder: str = "sweeps"
+    trials: int = 20
+    timeout: float | None = None
+    trial_timeout: float | None = None
+    on_failure: str = "continue"
+    retries: int = 1
+    metric: Any = None
+    direction: Any = None
+    budget: dict[str, float] = field(default_factory=dict)
+    sampler: str = "tpe"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    pruner: str = "none"
+    pruner_options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    storage: str | None = None
+    in_process: str = "auto"
+
+
+@dataclass
+class SpaceConfig:
+    """Keys of the group space: expressions by setting, and conditions by setting."""
+
+    params: dict[str, Any] = field(default_factory=dict)
+    when: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SweepVerbConfig(TrainConfig):
+    """Keys of the root of the verb sweep: those of a run, and the search's own."""
+
+    verb: str = "sweep"
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    pool: dict[str, Any] = field(default_factory=dict)
+    join: str | None = None
+    export: str | None = None
+
+
+@dataclass
 class BenchmarkConfig:
     """Keys of the root of the verb benchmark."""
 
