@@ -130,6 +130,19 @@ class FeaturesConfig:
 
 
 @dataclass
+class LocalPoolConfig:
+    """Keys of pool=local."""
+
+    kind: str = "local"
+    devices: Any = "auto"
+    devices_per_job: int = 1
+    jobs_per_device: int = 1
+    threads: int | None = None
+    time_limit: float | None = None
+    grace: float = 30.0
+
+
+@dataclass
 class TrainConfig:
     """Keys of the root of the verb train; groups driven by a target are open here and checked by what they name."""
 
@@ -235,3 +248,14 @@ class PredictConfig:
     device: str = "auto"
     precision: str | None = None
     views: int | None = None
+
+
+# by the name of the root configuration, and of the option of the group pool
+ROOTS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "features": FeatureVerbConfig,
+    "benchmark": BenchmarkConfig,
+}
+POOLS = {"local": LocalPoolConfig}
