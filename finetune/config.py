@@ -18,14 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError, FinetuneError, nearest
-from finetune.schema import (
-    BenchmarkConfig,
-    EvaluateConfig,
-    FeatureVerbConfig,
-    PredictConfig,
-    SweepVerbConfig,
-    TrainConfig,
-)
+from finetune.schema import POOLS, ROOTS
 
 NAME_LENGTH = 60
 
@@ -42,16 +35,10 @@ def conf_dir() -> Path:
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra."""
     store = ConfigStore.instance()
-    schemas = {
-        "train": TrainConfig,
-        "evaluate": EvaluateConfig,
-        "predict": PredictConfig,
-        "features": FeatureVerbConfig,
-        "benchmark": BenchmarkConfig,
-        "sweep": SweepVerbConfig,
-    }
-    for name, schema in schemas.items():
+    for name, schema in ROOTS.items():
         store.store(name=f"{name}_schema", node=schema)
+    for name, schema in POOLS.items():
+        store.store(group="pool", name=f"{name}_schema", node=schema)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("option_table", option_table, replace=True)
 
@@ -147,6 +134,9 @@ LEAST = {
     "logger.wandb.images": 0,
     "features.views": 1,
     "features.test_views": 1,
+    "pool.devices_per_job": 1,
+    "pool.jobs_per_device": 1,
+    "pool.threads": 1,
     "views": 1,
     "batches": 1,
     "repeats": 1,

@@ -130,6 +130,19 @@ class FeaturesConfig:
 
 
 @dataclass
+class LocalPoolConfig:
+    """Keys of pool=local."""
+
+    kind: str = "local"
+    devices: Any = "auto"
+    devices_per_job: int = 1
+    jobs_per_device: int = 1
+    threads: int | None = None
+    time_limit: float | None = None
+    grace: float = 30.0
+
+
+@dataclass
 class TrainConfig:
     """Keys of the root of the verb train; groups driven by a target are open here and checked by what they name."""
 
@@ -196,7 +209,7 @@ class SweepVerbConfig(TrainConfig):
     verb: str = "sweep"
     sweep: SweepConfig = field(default_factory=SweepConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
-    pool: dict[str, Any] = field(default_factory=dict)
+    pool: Any = None
     join: str | None = None
     export: str | None = None
 
@@ -278,3 +291,15 @@ class PredictConfig:
     device: str = "auto"
     precision: str | None = None
     views: int | None = None
+
+
+# by the name of the root configuration, and of the option of the group pool
+ROOTS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "features": FeatureVerbConfig,
+    "benchmark": BenchmarkConfig,
+    "sweep": SweepVerbConfig,
+}
+POOLS = {"local": LocalPoolConfig}
