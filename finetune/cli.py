@@ -34,6 +34,7 @@ VERBS = {
     "benchmark": "finetune.benchmark.verb:benchmark",
     "features": "finetune.training.features:features",
 }
+SWEEP = "sweep"  # reads its own command line, which says what varies
 # what needs no data, so that its values may be missing
 SHOWING_ACTIONS = ("show", "clear")
 # flags of Hydra's that only show something
@@ -44,7 +45,10 @@ def main() -> None:
     """Run the command line of this process and exit with the code of its outcome."""
     try:
         register()
-        sys.argv[1:] = with_resumed_folder(with_config_name(sys.argv[1:]))
+        sys.argv[1:] = with_config_name(sys.argv[1:])
+        if is_sweep(sys.argv[1:]):
+            sys.exit(sweep(sys.argv[1:]))
+        sys.argv[1:] = with_resumed_folder(sys.argv[1:])
         arguments = sys.argv[1:]
         if is_multirun(arguments):
             from finetune.search.grid import run_grid
@@ -57,6 +61,23 @@ def main() -> None:
     except FinetuneError as error:
         complain(str(error))
         sys.exit(error.exit_code)
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Return whether a command line is that of the verb sweep."""
+    return str(get_args_parser().parse_known_args(list(arguments))[0].config_name) == SWEEP
+
+
+def sweep(arguments: Sequence[str]) -> int:
+    """Run a sweep, or show its configuration, and return the exit code."""
+    if asks_for(SHOWING, arguments):
+        from finetune.search.request import without_sweeps
+
+        sys.argv[1:] = without_sweeps(arguments)
+        return show_help(sys.argv[1:]) if asks_for(("--help", "-h"), arguments) else run_hydra()
+    from finetune.search.sweep import run_sweep
+
+    return run_sweep(arguments)
 
 
 def run_hydra() -> int:

@@ -57,7 +57,7 @@ def run_name(*, _root_: DictConfig) -> str:
     """Return the name of a new run's folder: the given one, or model, strategy and what else was changed."""
     given = _root_.get("name")
     if given:
-        return _file_name(str(given))
+        return folder_name(str(given))
     hydra = _root_.hydra
     choices = hydra.runtime.choices
     skip = (
@@ -76,7 +76,12 @@ def run_name(*, _root_: DictConfig) -> str:
     )
     changed = [override for override in hydra.overrides.task if not override.lstrip("+~").startswith(skip)]
     parts = [str(choices.get("model", "model")), str(choices.get("strategy", "strategy")), *map(_short, changed)]
-    return _cut(_file_name("-".join(parts)))
+    return folder_name(*parts)
+
+
+def folder_name(*parts: str) -> str:
+    """Return words as the name of a folder; what was made of several is cut with a hash where it is long."""
+    return _file_name(parts[0]) if len(parts) == 1 else _cut(_file_name("-".join(parts)))
 
 
 def _short(override: str) -> str:
@@ -137,6 +142,9 @@ LEAST = {
     "pool.devices_per_job": 1,
     "pool.jobs_per_device": 1,
     "pool.threads": 1,
+    "sweep.trials": 1,
+    "sweep.retries": 0,
+    "sweep.seed": 0,
     "views": 1,
     "batches": 1,
     "repeats": 1,

@@ -143,19 +143,12 @@ class LocalPoolConfig:
 
 
 @dataclass
-class TrainConfig:
-    """Keys of the root of the verb train; groups driven by a target are open here and checked by what they name."""
+class PartsConfig:
+    """What a network is trained with; groups driven by a target are open here and checked by what they name."""
 
-    verb: str = "train"
     seed: int = 0
-    name: str | None = None
-    runs: str = "runs"
-    tags: list[str] = field(default_factory=list)
-    group: str | None = None
     monitor: str = "val/accuracy"
     mode: str = "max"
-    resume: str | None = None
-    bootstrap: int = 1000
     data: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -168,6 +161,19 @@ class TrainConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     callbacks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainConfig(PartsConfig):
+    """Keys of the root of the verb train."""
+
+    verb: str = "train"
+    name: str | None = None
+    runs: str = "runs"
+    tags: list[str] = field(default_factory=list)
+    group: str | None = None
+    resume: str | None = None
+    bootstrap: int = 1000
     logger: dict[str, Any] = field(default_factory=dict)
 
 
@@ -215,7 +221,7 @@ class SweepVerbConfig(TrainConfig):
 
 
 @dataclass
-class BenchmarkConfig:
+class BenchmarkConfig(PartsConfig):
     """Keys of the root of the verb benchmark."""
 
     verb: str = "benchmark"
@@ -223,21 +229,6 @@ class BenchmarkConfig:
     batches: int = 8
     repeats: int = 3
     output: str = "benchmark.json"
-    seed: int = 0
-    monitor: str = "val/accuracy"
-    mode: str = "max"
-    data: dict[str, Any] = field(default_factory=dict)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    strategy: dict[str, Any] = field(default_factory=dict)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    loss: dict[str, Any] = field(default_factory=dict)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    cache: CacheConfig = field(default_factory=CacheConfig)
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    callbacks: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
