@@ -14,11 +14,15 @@ from finetune.config import check_numbers, conf_dir, folder_name
 from finetune.errors import ConfigError, nearest
 from finetune.messages import options_of
 from finetune.search.checks import check_space
+from finetune.search.folder import SweepFolder
 from finetune.search.grammar import build_space, parse_all
+from finetune.search.jobs import Pool
 from finetune.search.loop import Policy
 from finetune.search.request import Request
 from finetune.search.samplers import SearchSettings, check_settings, read_objectives
 from finetune.search.space import Space
+from finetune.search.study import Search
+from finetune.search.trials import Place
 
 IN_PROCESS = ("auto", "true", "false")
 PROGRAM = (sys.executable, "-m", "finetune")
@@ -63,6 +67,27 @@ class Plan:
         """Return what decides which sweep it is: the space, and what all trials share."""
         shared = {each.key_or_group: str(each.input_line) for each in parse_all(self.request.fixed)}
         return {**shared, **self.space.describe()}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is about to run, or to go on.
+
+    Attributes:
+        plan: What was asked for.
+        folder: Its folder.
+        place: Where its study is.
+        search: Its study.
+        pool: Where its trials run.
+        nameless: Whether it is this process alone that runs it.
+    """
+
+    plan: Plan
+    folder: SweepFolder
+    place: Place
+    search: Search
+    pool: Pool
+    nameless: bool = True
 
 
 def make_plan(request: Request) -> Plan:

@@ -104,11 +104,12 @@ def write_experiment(
 ) -> str:
     """Write overrides as a file of the group experiment, and return the command that runs it.
 
-    A user's own folder of configurations, and what a file cannot say (a deleted key, debug=), stay on the command line.
+    What a file cannot say in the place of the command line (a deleted key, debug=) makes the command the whole one.
     """
     chosen, values, left = sort_out(overrides)
     own = [f"--config-dir={folder.experiments}"] if not flags else [*flags, path_flag(folder)]
-    command = shlex.join(["finetune", *own, f"experiment={name}", *left])
+    short = [*own, f"experiment={name}"]
+    command = shlex.join(["finetune", *([*flags, *overrides] if left else short)])
     defaults = [*([chosen.pop("experiment")] if "experiment" in chosen else []),
                 *({f"override /{group}": option} for group, option in chosen.items()), "_self_"]  # fmt: skip
     text = yaml.safe_dump({"defaults": defaults, **values}, sort_keys=False, allow_unicode=True)
@@ -123,7 +124,7 @@ def path_flag(folder: SweepFolder) -> str:
 
 
 def sort_out(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Return the options of groups, the values of settings by their place, and what must be typed."""
+    """Return the options of groups, the values of settings by their place, and what a file cannot say."""
     groups = [entry.name for entry in conf_dir().iterdir() if entry.is_dir()]
     chosen: dict[str, Any] = {}
     values: dict[str, Any] = {}

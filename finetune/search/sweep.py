@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import ConfigError
+from finetune.search.export import write_export
 from finetune.search.folder import SweepFolder, find_folder, new_folder
+from finetune.search.here import in_process, share_process
 from finetune.search.interruption import Interruption, interruptible
 from finetune.search.loop import Loop
-from finetune.search.plan import PROGRAM, Plan, make_plan
+from finetune.search.plan import PROGRAM, Plan, Sweep, make_plan
 from finetune.search.pools import build_pool
 from finetune.search.request import Request, read_request, request_of
 from finetune.search.results import Best, best_of, counts, failures, rows, write_table
@@ -43,22 +45,28 @@ def run_sweep(arguments: Sequence[str], program: Sequence[str] = PROGRAM) -> int
     """
     typed = read_request(arguments)
     asked = typed.words()
+    if asked["export"] is not None:
+        return export(typed, str(asked["export"]))
     if asked["join"] is not None:
-        plan, folder, search, place = join(typed, asked["join"])
+        sweep = join(typed, str(asked["join"]))
     elif asked["resume"] is not None:
-        plan, folder, search, place = resume(typed, asked["resume"])
+        sweep = resume(typed, str(asked["resume"]))
     else:
-        plan, folder, search, place = begin(typed)
-    keep_log(folder)
-    log.info("Sweep %s: %d trials of %s, in %s", place.study, search.total, about(plan), folder.path)
+        sweep = begin(typed)
+    keep_log(sweep.folder)
+    log.info("Sweep %s: %d trials of %s", sweep.place.study, sweep.search.total, about(sweep.plan))
     with interruptible() as stop:
-        stopped = run_trials(plan, search, place, tuple(program), stop, nameless=asked["join"] is None)
-    return conclude(plan, folder, search, place, stop, stopped=stopped)
+        try:
+            stopped = run_trials(sweep, tuple(program), stop)
+        finally:
+            sweep.pool.close()
+        return conclude(sweep, stop, stopped=stopped)
 
 
-def begin(typed: Request) -> tuple[Plan, SweepFolder, Search, Place]:
+def begin(typed: Request) -> Sweep:
     """Return a new sweep."""
     plan = make_plan(typed)
+    pool = build_pool(plan.pool)
     folder = new_folder(Path(plan.root), plan.name)
     place = Place(folder.path, place_of(plan.storage, folder.path), folder.name)
     study = create_study(open_storage(place.storage), place.study, plan.settings)
@@ -66,36 +74,41 @@ def begin(typed: Request) -> tuple[Plan, SweepFolder, Search, Place]:
     study.set_user_attr("sweep", kept)
     folder.update(
         {**kept, "name": folder.name, "created": datetime.now(UTC).isoformat(timespec="microseconds"),
-         "command": sys.argv, "storage": place.storage, "study": place.study}
+         "command": sys.argv, "storage": place.storage, "study": place.study, "status": "running"}
     )  # fmt: skip
-    return plan, folder, Search(study, plan.space, plan.settings, plan.trials), place
+    return Sweep(plan, folder, place, Search(study, plan.space, plan.settings, plan.trials), pool)
 
 
-def resume(typed: Request, reference: str) -> tuple[Plan, SweepFolder, Search, Place]:
+def resume(typed: Request, reference: str) -> Sweep:
     """Return a sweep that goes on in its folder."""
     folder = find_folder(reference, Path(typed.words()["folder"]))
     record = folder.record
     place = Place(folder.path, record["storage"], record["study"])
     plan, search = continued(typed, record, place)
-    return plan, folder, search, place
+    pool = build_pool(plan.pool)
+    folder.update({"status": "running"})
+    return Sweep(plan, folder, place, search, pool)
 
 
-def join(typed: Request, reference: str) -> tuple[Plan, SweepFolder, Search, Place]:
+def join(typed: Request, reference: str) -> Sweep:
     """Return another machine's sweep, whose further trials run here; `reference` is its storage or its folder."""
     record: dict[str, Any] = {}
-    storage, name = place_of(reference, Path()), typed.words()["name"]
+    words = typed.words()
+    storage, name = place_of(reference, Path()), words["name"]
     if (Path(reference) / "sweep.json").is_file():
         record = SweepFolder(Path(reference)).record
         storage, name = record["storage"], record["study"]
+    elif "://" not in storage and not Path(storage).is_file():
+        raise ConfigError(f"join={reference} is neither a sweep's folder nor its storage. Type the other's storage.")
     study = load_study(open_storage(storage), name, storage)
     record = record or study.user_attrs["sweep"]
-    folder = SweepFolder(Path(typed.words()["folder"]) / study.study_name)
+    folder = SweepFolder(Path(words["folder"]) / study.study_name)
     place = Place(folder.path, storage, study.study_name)
     plan, search = continued(typed, record, place)
+    pool = build_pool(plan.pool)
     folder.path.mkdir(parents=True, exist_ok=True)
-    if not folder.record:
-        folder.update({**record, "storage": storage, "study": place.study, "name": folder.name})
-    return plan, folder, search, place
+    folder.update({**record, **folder.record, "storage": storage, "study": place.study, "name": folder.name})
+    return Sweep(plan, folder, place, search, pool, nameless=False)
 
 
 def continued(typed: Request, record: dict[str, Any], place: Place) -> tuple[Plan, Search]:
@@ -120,22 +133,36 @@ def continued(typed: Request, record: dict[str, Any], place: Place) -> tuple[Pla
     return plan, Search(study, plan.space, plan.settings, plan.trials)
 
 
-def run_trials(
-    plan: Plan, search: Search, place: Place, program: tuple[str, ...], stop: Interruption, *, nameless: bool
-) -> bool:
+def export(typed: Request, target: str) -> int:
+    """Write the same search for another tool to run."""
+    plan = make_plan(typed)
+    print(write_export(plan, target))
+    return 0
+
+
+def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Interruption) -> bool:
     """Run the trials that are left, and return whether a failure has ended the search."""
-    grouped = any(override.startswith("group=") for override in plan.fixed)
-    group = () if grouped else (f"group='{place.study}'",)
-    jobs = TrialJobs(
-        place, plan.space, plan.settings, (*program, *plan.request.flags), (*plan.fixed, *group), plan.trial_timeout
-    )
-    pool = build_pool(plan.pool)
-    loop = Loop(search, jobs, pool, plan.policy, stop, on_end=lambda asked, result: tell(search, asked, result))
-    try:
-        loop.run(search.left(nameless=nameless))
-    finally:
-        pool.close()
+    plan, search = sweep.plan, sweep.search
+    jobs = jobs_of(sweep, program)
+    left = search.left(nameless=sweep.nameless)
+
+    def on_end(asked: Asked, result: Result) -> None:
+        tell(search, asked, result)
+
+    if in_process(plan):
+        return share_process(sweep, jobs, left, stop, on_end)
+    loop = Loop(search, jobs, sweep.pool, plan.policy, stop, on_end=on_end)
+    loop.run(left)
     return loop.stopped
+
+
+def jobs_of(sweep: Sweep, program: tuple[str, ...]) -> TrialJobs:
+    """Return what makes jobs of trials; their runs are a group in W&B."""
+    plan = sweep.plan
+    grouped = any(override.startswith("group=") for override in plan.fixed)
+    group = () if grouped else (f"group='{sweep.place.study}'",)
+    command = (*program, *plan.request.flags)
+    return TrialJobs(sweep.place, plan.space, plan.settings, command, (*plan.fixed, *group), plan.trial_timeout)
 
 
 def tell(search: Search, asked: Asked, result: Result) -> None:
@@ -150,15 +177,14 @@ def tell(search: Search, asked: Asked, result: Result) -> None:
     )
 
 
-def conclude(
-    plan: Plan, folder: SweepFolder, search: Search, place: Place, stop: Interruption, *, stopped: bool
-) -> int:
+def conclude(sweep: Sweep, stop: Interruption, *, stopped: bool) -> int:
     """Write what was found, say it, and return the exit code."""
-    table = rows(search, place)
-    best = best_of(search, place, plan.fixed, folder, plan.request.flags)
+    search, folder, plan = sweep.search, sweep.folder, sweep.plan
+    table = rows(search, sweep.place)
+    best = best_of(search, sweep.place, plan.fixed, folder, plan.request.flags)
     found = counts(table)
-    open_trials = found.get("running", 0) + max(0, search.total - len(table))
-    status = "failed" if stopped else "interrupted" if stop.times or open_trials else "finished"
+    left = found.get("running", 0) + max(0, search.total - len(table))
+    status = "failed" if stopped else "interrupted" if stop.times or left else "finished"
     write_table(table, folder)
     folder.update(
         {
@@ -168,11 +194,11 @@ def conclude(
             "best": [vars(each) for each in best],
         }
     )
-    for line in failures(table, place):
+    for line in failures(table, sweep.place):
         log.warning("%s", line)
     say_best(best, folder)
-    if stop.times or open_trials:
-        log.info("%d trials are left. Go on with: finetune sweep resume=%s", open_trials, folder.path)
+    if left:
+        log.info("%d trials are left. Go on with: finetune sweep resume=%s", left, folder.path)
     if stop.times:
         return stop.code
     return FAILED if stopped or not found.get("complete") else 0
