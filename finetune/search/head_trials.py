@@ -46,21 +46,20 @@ class HeadTrials:
         self.objectives = objectives
         self.cache = open_cache(config["cache"])
         self.table: ImageTable = load_table(config["data"], known=known_files(self.cache))
-        self.network: Network = load_network(config, Strategy("head", ()), self.table)
+        network: Network = load_network(config, Strategy("head", ()), self.table)
         recipe = build_recipe(config, self.table, self.cache)
         if trains_on_cpu(recipe.trainer):
             keep_freed_memory()
-        images: ImageData = load_images(config, self.table, self.network, self.cache)
+        images: ImageData = load_images(config, self.table, network, self.cache)
         trainer = build_trainer(recipe.trainer, folder=Path(), logger=False, enable_progress_bar=False)
-        source = FeatureSource(self.network, images, recipe.features, machine_of(trainer))
+        source = FeatureSource(network, images, recipe.features, machine_of(trainer))
         self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
         val = self.table.rows("val")
         self.data.found = {
             "train": source.features(self.table.rows("train"), recipe.features.views),
             "val": source.features(val, recipe.features.test_views),
         }
-        self.network.cpu()
-        self.fitter = HeadFit(self.network, self.data)
+        self.fitter = HeadFit(network.cpu(), self.data)
         self.views = [
             self.data.found["val"].take(val, np.full(len(val), view)) for view in range(recipe.features.test_views)
         ]
@@ -70,14 +69,15 @@ class HeadTrials:
         pl.seed_everything(config["seed"], verbose=False)
         recipe = build_recipe(config, self.table, self.cache)
         spec = head_settings(config["head"], seed=config["seed"])[0]
-        self.network.head = new_head(spec, self.network.num_features, self.network.num_classes)
+        network = self.fitter.network
+        network.head = new_head(spec, network.num_features, network.num_classes)
         self.fitter.fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
         return self.result()
 
     @torch.no_grad()
     def result(self) -> Result:
-        """Return the objectives of the network's head."""
-        head = self.network.head.eval()
+        """Return the objectives of the head."""
+        head = self.fitter.network.head.eval()
         logits = torch.stack([head(view) for view in self.views])
         scores = score(Predictions.from_logits(self.table, self.table.rows("val"), logits.numpy()))
         values = [scores[each.name.removeprefix("val/")] for each in self.objectives]

@@ -17,7 +17,7 @@ from finetune.config import conf_dir
 from finetune.runs import write_atomic
 from finetune.search.folder import SweepFolder
 from finetune.search.grammar import parse_all
-from finetune.search.study import STATES, Search, within
+from finetune.search.study import STATES, Search, facts_of, within
 from finetune.search.trials import Place
 
 Row = dict[str, Any]
@@ -50,7 +50,7 @@ def rows(search: Search, place: Place) -> list[Row]:
         state = STATES[trial.state]
         if state == "waiting":
             continue
-        facts = trial.user_attrs
+        facts = facts_of(trial)
         values = trial.values if state == "complete" and trial.values else [None] * len(names)
         costs = {name: value for name, value in facts.get("costs", {}).items() if name not in names}
         typed = {each.key: each.text(trial.params[each.key]) for each in search.space.dimensions

@@ -27,7 +27,7 @@ STATES: Mapping[TrialState, str] = {
     TrialState.WAITING: "waiting",
 }
 ENDS: Mapping[str, TrialState] = {name: state for state, name in STATES.items()}
-SURPLUS = "surplus"
+SURPLUS, FACTS = "surplus", "facts"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Search:
                 trial.set_user_attr(SURPLUS, True)
                 self.study.tell(trial, state=TrialState.FAIL)
                 return None
-            trial.set_user_attr("process", process())
+            trial.set_user_attr(FACTS, {"process": process()})
             return self.draw(trial)
 
     def draw(self, trial: optuna.Trial) -> Asked:
@@ -128,13 +128,12 @@ class Search:
 
     def note(self, number: int, **facts: Any) -> None:
         """Keep facts about a trial."""
-        trial = self.handle(number)
-        for name, value in facts.items():
-            trial.set_user_attr(name, value)
+        known = facts_of(self.study.get_trials(deepcopy=False)[number])
+        self.handle(number).set_user_attr(FACTS, {**known, **facts})
 
     def take_over(self, number: int) -> int:
         """Make a trial this process's, and return how often it has been begun before."""
-        attempts = int(self.study.get_trials(deepcopy=False)[number].user_attrs.get("attempts", 0))
+        attempts = int(facts_of(self.study.get_trials(deepcopy=False)[number]).get("attempts", 0))
         self.note(number, process=process(), attempts=attempts + 1)
         return attempts
 
@@ -143,9 +142,10 @@ class Search:
         facts: dict[str, Any] = {"cause": result.cause} if result.cause else {}
         if result.costs is not None:
             facts["costs"] = dict(result.costs)
+        if facts:
+            self.note(number, **facts)
         if self.settings.budget:
-            facts[EXCESS] = excesses(self.settings.budget, result.costs or {})
-        self.note(number, **facts)
+            self.handle(number).set_user_attr(EXCESS, excesses(self.settings.budget, result.costs or {}))
         with quiet():
             values = list(result.values) if result.state == "complete" else None
             self.study.sampler = build_sampler(self.settings, number, "told")
@@ -165,6 +165,11 @@ class Search:
         ]
 
 
+def facts_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what is known of a trial beside its values."""
+    return dict(trial.user_attrs.get(FACTS, {}))
+
+
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     """Return whether a score is nowhere worse than another and somewhere better; both are better when higher."""
     return all(a >= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
@@ -182,7 +187,7 @@ def excesses(budget: Mapping[str, float], costs: Mapping[str, float]) -> list[fl
 
 def is_left(trial: FrozenTrial, *, nameless: bool) -> bool:
     """Return whether the process that ran a trial was on this machine and is gone."""
-    known = trial.user_attrs.get("process")
+    known = facts_of(trial).get("process")
     if known is None:
         return nameless
     gone = known["process_started"] != process_start(int(known["pid"]))

@@ -6,10 +6,10 @@ It is for many short trials, where the trainer would take longer than the traini
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -18,14 +18,14 @@ from finetune.errors import RunError
 from finetune.heads.modules import standardize_layer
 from finetune.heads.solve import solve_head, statistics
 from finetune.models.network import Network
-from finetune.strategies.feature_data import EVAL_BATCH, FeatureData, FeatureRows
+from finetune.strategies.feature_data import EVAL_BATCH, FeatureData
 from finetune.strategies.freezing import apply_phase
 from finetune.strategies.phases import Phase, Strategy
 from finetune.training.fit import Recipe, schedule_of
 from finetune.training.metrics import build_metrics, build_support, macro_average
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import build_scheduler
-from finetune.training.solved import HeadPlan, examples
+from finetune.training.solved import HeadPlan, examples, view_of
 
 
 class HeadFit:
@@ -37,14 +37,18 @@ class HeadFit:
     """
 
     def __init__(self, network: Network, data: FeatureData) -> None:
-        """Use features that are in memory."""
-        self.network = network
+        """Read the features into memory; of the network nothing is needed but what it is."""
+        self.network = Network(
+            nn.Identity(), network.head, name=network.name, spec=network.spec, num_features=network.num_features,
+            num_classes=network.num_classes, options=network.options,
+        )  # fmt: skip
         self.data = data
-        images = data.images
-        self.rows = FeatureRows(data.features("train"), images.table.targets())
-        self.val = data.features("val")
-        self.targets = torch.from_numpy(images.table.targets()[self.val.rows])
-        self.val_features = self.val.take(self.val.rows)
+        train, val = data.features("train"), data.features("val")
+        self.rows = train.rows
+        self.train_features = torch.stack([view_of(train, view) for view in range(train.views)])
+        self.val_features = view_of(val, 0)
+        targets = torch.from_numpy(data.images.table.targets())
+        self.train_targets, self.targets = targets[train.rows], targets[val.rows]
 
     def fit(self, strategy: Strategy, recipe: Recipe, *, mode: str) -> None:
         """Fit the network's head by a strategy whose phases are all at rest, and keep its best epoch.
@@ -80,19 +84,18 @@ class HeadFit:
         groups = parameter_groups(self.network, phase, lr=settings.lr, weight_decay=settings.weight_decay)
         optimizer = build_optimizer(settings.name, groups, settings.options)
         weights = self.data.images.training_weights()
-        batches = TrainBatches(self.rows.features.rows, recipe.head_batch_size, seed=recipe.seed, weights=weights)
+        places = np.arange(len(self.rows))
+        batches = TrainBatches(places, recipe.head_batch_size, seed=recipe.seed, weights=weights)
         scheduler = build_scheduler(
             optimizer, max(1, len(batches) * phase.epochs), schedule=schedule_of(phase, recipe.schedule)
         )
         for epoch in range(phase.epochs):
-            seed = np.random.SeedSequence([recipe.seed, index, epoch, 0]).generate_state(1)[0]
-            pl.seed_everything(int(seed), verbose=False)
+            seed_head(recipe.seed, index, epoch)
             head.train()
             batches.set_epoch(epoch)
-            for draws in batches:
-                batch = self.rows.__getitems__(draws)
+            for features, target in self.batches(batches):
                 optimizer.zero_grad()
-                loss = recipe.loss(head(batch["features"]), batch["target"])
+                loss = recipe.loss(head(features), target)
                 loss.backward()
                 if recipe.trainer.gradient_clip:
                     nn.utils.clip_grad_norm_(head.parameters(), recipe.trainer.gradient_clip)
@@ -100,6 +103,16 @@ class HeadFit:
                 scheduler.step()
                 check_finite("The training loss", float(loss.detach()))
             best.look(head, *self.validate(recipe))
+
+    def batches(self, batches: TrainBatches) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the features (B, F) and targets of the batches of an epoch; a draw's seed chooses the view."""
+        order, views = torch.from_numpy(batches.order()), len(self.train_features)
+        chosen = torch.from_numpy(batches.seeds() % views) if views > 1 else torch.zeros_like(order)
+        start = 0
+        for size in batches.sizes():
+            rows, which = order[start : start + size], chosen[start : start + size]
+            yield self.train_features[which, rows], self.train_targets[rows]
+            start += size
 
     @torch.no_grad()
     def validate(self, recipe: Recipe) -> tuple[float, float]:
@@ -123,6 +136,12 @@ class HeadFit:
             support = build_support(table.task, table.num_classes)
             value = macro_average(monitor, value, support(logits, self.targets.long()))
         return float(value)
+
+
+def seed_head(seed: int, phase: int, epoch: int) -> None:
+    """Make a head's dropout the same function of its place as in a run."""
+    state = np.random.SeedSequence([seed, phase, epoch, 0]).generate_state(1)
+    torch.random.default_generator.manual_seed(int(state[0]))  # type: ignore[attr-defined]
 
 
 class Best:
