@@ -44,12 +44,12 @@ def main() -> None:
     """Run the command line of this process and exit with the code of its outcome."""
     try:
         register()
-        sys.argv[1:] = with_resumed_folder(with_config_name(sys.argv[1:]))
-        arguments = sys.argv[1:]
-        if is_multirun(arguments):
-            from finetune.search.grid import run_grid
+        sys.argv[1:] = with_config_name(sys.argv[1:])
+        if is_multirun(sys.argv[1:]):
+            from finetune.search.multirun import run_multirun
 
-            sys.exit(run_grid(arguments))
+            sys.exit(run_multirun(sys.argv[1:]))
+        sys.argv[1:] = arguments = with_resumed_folder(sys.argv[1:])
         sys.exit(show_help(arguments) if asks_for(("--help", "-h"), arguments) else run_hydra())
     except KeyboardInterrupt:
         complain("Interrupted.")

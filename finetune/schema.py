@@ -143,6 +143,14 @@ class LocalPoolConfig:
 
 
 @dataclass
+class MultirunConfig:
+    """Keys of what -m itself reads; all others are those of its jobs."""
+
+    defaults: list[Any] = field(default_factory=lambda: ["_self_", {"pool": "local"}])
+    pool: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class TrainConfig:
     """Keys of the root of the verb train; groups driven by a target are open here and checked by what they name."""
 
@@ -250,12 +258,14 @@ class PredictConfig:
     views: int | None = None
 
 
-# by the name of the root configuration, and of the option of the group pool
+# by the name of the root configuration; that of -m has no file, since it is no verb
 ROOTS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "features": FeatureVerbConfig,
     "benchmark": BenchmarkConfig,
+    "multirun": MultirunConfig,
 }
+# by the option of the group pool
 POOLS = {"local": LocalPoolConfig}

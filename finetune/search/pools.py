@@ -4,9 +4,11 @@ It decides which kind of pool is made and checks its numbers; what the settings 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from finetune.errors import ConfigError, nearest
+from finetune.schema import POOLS
 from finetune.search.jobs import Pool
 from finetune.search.local import LocalPool
 from finetune.search.slots import build_slots
@@ -24,6 +26,10 @@ def build_pool(settings: Settings) -> Pool:
     kind = settings["kind"]
     if kind not in kinds:
         raise ConfigError(f"pool.kind={kind} is not known. Use one of {', '.join(kinds)}.{nearest(kind, kinds)}")
+    known = [entry.name for entry in fields(POOLS[kind])]
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"Nothing reads the key 'pool.{name}'.{nearest(name, known)}")
     for name in ("time_limit", "grace"):
         value = settings[name]
         if value is not None and value <= 0:
