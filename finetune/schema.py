@@ -143,6 +143,23 @@ class LocalPoolConfig:
 
 
 @dataclass
+class SlurmPoolConfig:
+    """Keys of pool=slurm."""
+
+    kind: str = "slurm"
+    jobs: int = 4
+    partition: str | None = None
+    devices_per_job: int = 1
+    cpus: int = 4
+    minutes: int = 240
+    memory_gb: float | None = None
+    setup: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    time_limit: float | None = None
+    grace: float = 30.0
+
+
+@dataclass
 class MultirunConfig:
     """Keys of what -m itself reads; all others are those of its jobs."""
 
@@ -268,4 +285,4 @@ ROOTS = {
     "multirun": MultirunConfig,
 }
 # by the option of the group pool
-POOLS = {"local": LocalPoolConfig}
+POOLS = {"local": LocalPoolConfig, "slurm": SlurmPoolConfig}

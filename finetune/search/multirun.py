@@ -4,9 +4,10 @@ It decides what is kept of a multirun and with which exit code it ends; which jo
 they run is the pool's.
 """
 
+import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config import to_dict
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, FinetuneError
 from finetune.messages import explain
 from finetune.runs import INTERRUPTED, Run, write_json
 from finetune.search.board import Board
@@ -103,12 +104,15 @@ def run_multirun(arguments: Sequence[str]) -> int:
     plans = plan_jobs(typed.config_name or "train", typed.config_dir, overrides)
     flags = [f"--config-name={typed.config_name}"] if typed.config_name else []
     flags += [f"--config-dir={typed.config_dir}"] if typed.config_dir else []
-    with closing(build_pool(settings)) as pool, stoppable() as stop:
-        command = [sys.executable, "-m", "finetune", *flags]
-        multirun = Multirun(new_folder(plans[0].home), plans, command, settings["time_limit"])
-        with Board("job", plans[0].monitor, plans[0].mode, total=len(plans), slots=pool.size) as board:
-            board.say(f"{len(plans)} jobs, {pool.size} at a time; their output is in {multirun.folder}")
-            run_jobs(multirun, pool, stop, board)
+    command = [sys.executable, "-m", "finetune", *flags]
+    multirun = Multirun(new_folder(plans[0].home), plans, command, settings["time_limit"])
+    with (
+        closing(open_pool(settings, multirun.folder)) as pool,
+        stoppable() as stop,
+        Board("job", plans[0].monitor, plans[0].mode, total=len(plans), slots=pool.size) as board,
+    ):
+        board.say(f"{len(plans)} jobs, {pool.size} at a time; their output is in {multirun.folder}")
+        run_jobs(multirun, pool, stop, board)
     return tell_end(multirun, stop, board)
 
 
@@ -144,6 +148,17 @@ def new_folder(wanted: Path) -> Path:
                 "another."
             ) from error
     return folder
+
+
+def open_pool(settings: Mapping[str, Any], folder: Path) -> Pool:
+    """Return the pool; where there can be none, the folder made for the multirun goes again."""
+    try:
+        return build_pool(settings, folder)
+    except FinetuneError:
+        folder.rmdir()
+        with contextlib.suppress(OSError):  # there are others
+            folder.parent.rmdir()
+        raise
 
 
 def run_jobs(multirun: Multirun, pool: Pool, stop: Stop, board: Board) -> None:

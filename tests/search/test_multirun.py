@@ -72,6 +72,13 @@ def test_two_multiruns_of_one_second_have_two_folders(tmp_path: Path) -> None:
     assert [new_folder(tmp_path / "now").name for _ in range(3)] == ["now", "now_2", "now_3"]
 
 
+def test_a_pool_that_cannot_be_leaves_no_folder_behind(tmp_path: Path) -> None:
+    process = run(tmp_path, "seed=0,1", "pool.devices=[7]")
+    assert process.communicate(timeout=60)[0].startswith("finetune: pool.devices=[7]")
+    assert process.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def run(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     """Start the command in a folder, in fresh processes, as the jobs of a multirun are."""
     return subprocess.Popen(

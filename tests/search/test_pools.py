@@ -1,5 +1,7 @@
 """From settings to a pool: what is wrong is told in one line."""
 
+from pathlib import Path
+
 import pytest
 
 from finetune.config import register
@@ -11,8 +13,8 @@ from finetune.search.pools import build_pool
 register()
 
 
-def test_local_pool_has_the_typed_slots() -> None:
-    pool = build_pool(pool_settings(None, ["pool.devices=cpu", "pool.jobs_per_device=3", "pool.grace=5"]))
+def test_local_pool_has_the_typed_slots(tmp_path: Path) -> None:
+    pool = build_pool(pool_settings(None, ["pool.devices=cpu", "pool.jobs_per_device=3", "pool.grace=5"]), tmp_path)
     assert isinstance(pool, LocalPool)
     assert (pool.size, pool.free(), pool.grace) == (3, 3, 5.0)
     pool.close()
@@ -32,6 +34,15 @@ def test_local_pool_has_the_typed_slots() -> None:
         ("pool.devices=1,2", "Ambiguous"),
     ],
 )
-def test_wrong_settings_are_named(override: str, told: str) -> None:
+def test_wrong_settings_are_named(tmp_path: Path, override: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        build_pool(pool_settings(None, [override]))
+        build_pool(pool_settings(None, [override]), tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("slurm", "login node|slurm\\]")])
+def test_a_cluster_that_is_not_there_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, told: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=told):
+        build_pool(pool_settings(None, [f"pool={kind}"]), tmp_path)

@@ -96,6 +96,7 @@ def test_the_number_of_threads_is_the_typed_one_then_the_one_of_the_environment(
         ("gpus", "0", {}, "Use auto"),
         (True, "0", {}, "Use auto"),
         ([], "0", {}, "Use auto"),
+        ("auto", "0", {"devices_per_job": 0}, "pool.devices=cpu"),
         ("auto", "", {"devices_per_job": 2}, "needs GPUs"),
         ("auto", "0,1,2", {"devices_per_job": 2}, "1 of 3 GPUs idle"),
     ],

@@ -10,6 +10,6 @@ class RatesOfRanks(Callback):
     """Writes a file for each rank when a phase begins."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the first rate of this rank's schedule, which the warm-up does not change."""
-        rate = trainer.optimizers[0].param_groups[-1]["initial_lr"]
+        """Write the rate of the first layers, before the schedule changes it."""
+        rate = trainer.optimizers[0].param_groups[0]["initial_lr"]
         Path(trainer.default_root_dir, f"rate_of_rank_{trainer.global_rank}").write_text(str(rate))
