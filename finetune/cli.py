@@ -48,12 +48,11 @@ def main() -> None:
         sys.argv[1:] = with_config_name(sys.argv[1:])
         if is_sweep(sys.argv[1:]):
             sys.exit(sweep(sys.argv[1:]))
-        sys.argv[1:] = with_resumed_folder(sys.argv[1:])
-        arguments = sys.argv[1:]
-        if is_multirun(arguments):
-            from finetune.search.grid import run_grid
+        if is_multirun(sys.argv[1:]):
+            from finetune.search.multirun import run_multirun
 
-            sys.exit(run_grid(arguments))
+            sys.exit(run_multirun(sys.argv[1:]))
+        sys.argv[1:] = arguments = with_resumed_folder(sys.argv[1:])
         sys.exit(show_help(arguments) if asks_for(("--help", "-h"), arguments) else run_hydra())
     except KeyboardInterrupt:
         complain("Interrupted.")

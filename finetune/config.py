@@ -18,7 +18,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError, FinetuneError, nearest
-from finetune.schema import POOLS, ROOTS
+from finetune.schema import ROOTS
+from finetune.schema_search import POOLS, SEARCH_ROOTS
 
 NAME_LENGTH = 60
 
@@ -35,7 +36,7 @@ def conf_dir() -> Path:
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra."""
     store = ConfigStore.instance()
-    for name, schema in ROOTS.items():
+    for name, schema in {**ROOTS, **SEARCH_ROOTS}.items():
         store.store(name=f"{name}_schema", node=schema)
     for name, schema in POOLS.items():
         store.store(group="pool", name=f"{name}_schema", node=schema)
@@ -139,12 +140,15 @@ LEAST = {
     "logger.wandb.images": 0,
     "features.views": 1,
     "features.test_views": 1,
-    "pool.devices_per_job": 1,
+    "pool.devices_per_job": 0,
     "pool.jobs_per_device": 1,
     "pool.threads": 1,
     "sweep.trials": 1,
     "sweep.retries": 0,
     "sweep.seed": 0,
+    "pool.jobs": 1,
+    "pool.cpus": 1,
+    "pool.minutes": 1,
     "views": 1,
     "batches": 1,
     "repeats": 1,

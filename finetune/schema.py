@@ -130,19 +130,6 @@ class FeaturesConfig:
 
 
 @dataclass
-class LocalPoolConfig:
-    """Keys of pool=local."""
-
-    kind: str = "local"
-    devices: Any = "auto"
-    devices_per_job: int = 1
-    jobs_per_device: int = 1
-    threads: int | None = None
-    time_limit: float | None = None
-    grace: float = 30.0
-
-
-@dataclass
 class PartsConfig:
     """What a network is trained with; groups driven by a target are open here and checked by what they name."""
 
@@ -175,49 +162,6 @@ class TrainConfig(PartsConfig):
     resume: str | None = None
     bootstrap: int = 1000
     logger: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class SweepConfig:
-    """Keys of the group sweep."""
-
-    name: str | None = None
-    folder: str = "sweeps"
-    trials: int = 20
-    timeout: float | None = None
-    trial_timeout: float | None = None
-    on_failure: str = "continue"
-    retries: int = 1
-    metric: Any = None
-    direction: Any = None
-    budget: dict[str, float] = field(default_factory=dict)
-    sampler: str = "tpe"
-    sampler_options: dict[str, Any] = field(default_factory=dict)
-    pruner: str = "none"
-    pruner_options: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    storage: str | None = None
-    in_process: str = "auto"
-
-
-@dataclass
-class SpaceConfig:
-    """Keys of the group space: expressions by setting, and conditions by setting."""
-
-    params: dict[str, Any] = field(default_factory=dict)
-    when: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class SweepVerbConfig(TrainConfig):
-    """Keys of the root of the verb sweep: those of a run, and the search's own."""
-
-    verb: str = "sweep"
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    space: SpaceConfig = field(default_factory=SpaceConfig)
-    pool: Any = None
-    join: str | None = None
-    export: str | None = None
 
 
 @dataclass
@@ -284,13 +228,11 @@ class PredictConfig:
     views: int | None = None
 
 
-# by the name of the root configuration, and of the option of the group pool
+# by the name of the root configuration; that of -m has no file, since it is no verb
 ROOTS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "features": FeatureVerbConfig,
     "benchmark": BenchmarkConfig,
-    "sweep": SweepVerbConfig,
 }
-POOLS = {"local": LocalPoolConfig}

@@ -41,6 +41,14 @@ LIGHT = (
     "config.py",
     "messages.py",
     "cli.py",
+    "search/jobs.py",
+    "search/launched.py",
+    "search/processes.py",
+    "search/slots.py",
+    "search/local.py",
+    "search/pools.py",
+    "search/driving.py",
+    "search/progress.py",
     "search/grid.py",
 )
 HEAVY = ("torch", "timm", "pytorch_lightning", "torchmetrics", "pandas", "numpy", "wandb", "rich", "sklearn")

@@ -10,7 +10,8 @@ from hydra._internal.utils import get_args_parser
 
 from finetune.cli import with_config_name
 from finetune.config import check_read, conf_dir, register
-from finetune.search.grid import expand
+from finetune.search.grid import expand, without_pool
+from finetune.search.multirun import pool_settings
 
 register()
 ROOT = Path(__file__).parent.parent
@@ -44,7 +45,9 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
         assert yaml is not None
         (tmp_path / yaml[1]).write_text(yaml[2])
         search = [f"hydra.searchpath=[file://{tmp_path}]"]
-    for job in expand(typed.overrides) if typed.multirun else [typed.overrides]:
+    overrides, of_pool = without_pool(typed.overrides) if typed.multirun else (typed.overrides, [])
+    pool_settings(None, of_pool)
+    for job in expand(overrides) if typed.multirun else [overrides]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             check_read(compose(typed.config_name or "train", [*search, *job]))
 

@@ -53,6 +53,13 @@ class SweepFolder:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self.record_file} cannot be read ({error}). Start the sweep anew.") from error
 
+    def discard(self) -> None:
+        """Remove a folder that holds nothing, and those above it that hold nothing else."""
+        self.path.rmdir()
+        for parent in self.path.parents[:2]:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+
     def update(self, fields: Mapping[str, Any]) -> None:
         """Change fields of sweep.json."""
         write_json(self.record_file, {**self.record, **fields})

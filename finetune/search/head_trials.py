@@ -20,7 +20,7 @@ from finetune.evaluation.scores import score
 from finetune.heads.settings import head_settings
 from finetune.memory import keep_freed_memory
 from finetune.models.network import Network, new_head
-from finetune.search.interruption import Interruption
+from finetune.search.driving import Stop
 from finetune.search.loop import Policy
 from finetune.search.samplers import Objective
 from finetune.search.study import Asked, Result, Search
@@ -92,7 +92,7 @@ def run_here(
     trials: HeadTrials,
     configured: Callable[[Mapping[str, Any]], Config],
     policy: Policy,
-    stop: Interruption,
+    stop: Stop,
     left: Sequence[Asked],
     *,
     on_end: Callable[[Asked, Result], None],
@@ -110,7 +110,7 @@ def run_here(
     """
     begun = time.monotonic()
     waiting = list(left)
-    while not stop.times and (policy.timeout is None or time.monotonic() - begun < policy.timeout):
+    while not stop.asked and (policy.timeout is None or time.monotonic() - begun < policy.timeout):
         asked = waiting.pop(0) if waiting else search.ask()
         if asked is None:
             return False

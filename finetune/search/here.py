@@ -10,8 +10,9 @@ from dataclasses import replace
 from finetune.errors import ConfigError
 from finetune.runs import FINISHED
 from finetune.search.configs import TrialConfigs
+from finetune.search.driving import Stop, drive
 from finetune.search.head_only import obstacles
-from finetune.search.interruption import Interruption
+from finetune.search.jobs import Job, Outcome
 from finetune.search.plan import Plan, Sweep
 from finetune.search.study import Asked, Result
 from finetune.search.trials import TrialJobs
@@ -39,7 +40,7 @@ def in_process(plan: Plan) -> bool:
     return not found
 
 
-def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[Asked], stop: Interruption, on_end: OnEnd) -> bool:
+def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[Asked], stop: Stop, on_end: OnEnd) -> bool:
     """Run the trials in this process, then the best as an ordinary run; return whether a failure has ended them."""
     from finetune.search.head_trials import HeadTrials, run_here
 
@@ -47,27 +48,38 @@ def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[Asked], stop: In
     configs = TrialConfigs(plan.request, plan.space)
     trials = HeadTrials(configs.plain({}), plan.settings.objectives)
     stopped = run_here(search, trials, configs.plain, plan.policy, stop, left, on_end=on_end)
-    if not stop.times and not stopped:
+    if not stop.asked and not stopped:
         run_best(sweep, jobs, stop)
     return stopped
 
 
-def run_best(sweep: Sweep, jobs: TrialJobs, stop: Interruption) -> None:
+def run_best(sweep: Sweep, jobs: TrialJobs, stop: Stop) -> None:
     """Give the best trial its run folder, with checkpoint and test score."""
     for trial in sweep.search.best()[:1]:
-        run = sweep.place.run_of(trial.number)
-        if run.record.get("status") == FINISHED:
-            return
-        values = {each.key: trial.params[each.key] for each in sweep.plan.space.dimensions if each.key in trial.params}
-        asked = Asked(trial.number, values)
-        log.info("Running trial %d, the best, as an ordinary run: %s", trial.number, run.path)
-        sweep.pool.submit(replace(jobs.job(asked, 1), environment={}))
-        while sweep.pool.running():
-            for outcome in sweep.pool.poll(0.5):
-                if outcome.code != 0:
-                    log.warning("It failed: %s", jobs.failure(asked, outcome).cause)
-            if stop.times:
-                sweep.pool.cancel(str(trial.number), hard=stop.times > 1)
+        dimensions = [each for each in sweep.plan.space.dimensions if each.key in trial.params]
+        asked = Asked(trial.number, {each.key: trial.params[each.key] for each in dimensions})
+        run = sweep.place.run_of(asked.number)
+        if run.record.get("status") != FINISHED:
+            log.info("Running trial %d, the best, as an ordinary run: %s", asked.number, run.path)
+            run_once(sweep, jobs, asked, stop)
         found = jobs.result(asked)
         if found is not None and found.values:
             log.info("It scores %.4g, in this process it had %.4g.", found.values[0], trial.values[0])
+
+
+def run_once(sweep: Sweep, jobs: TrialJobs, asked: Asked, stop: Stop) -> None:
+    """Run a trial whose end the study knows as a job that reports to nobody."""
+    waiting = [replace(jobs.job(asked, 1), environment={})]
+
+    def settle(outcome: Outcome) -> None:
+        if outcome.code != 0:
+            log.warning("It failed: %s", jobs.failure(asked, outcome).cause)
+
+    def next_job() -> Job | None:
+        return waiting.pop() if waiting else None
+
+    drive(sweep.pool, stop, next_job=next_job, started=ignore, ended=settle, tick=ignore)
+
+
+def ignore(*_: object) -> None:
+    """Do nothing."""

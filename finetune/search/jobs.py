@@ -12,6 +12,9 @@ from typing import Protocol
 
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 
+TAIL = 8192  # bytes of a log in which its last words are looked for
+SPEAKER = "finetune: "  # begins the lines that are told to the user
+
 # what a launcher of distributed runs leaves behind, which would make a job one of its ranks; and W&B's own service,
 # which would end together with the process that started it
 FOREIGN_VARIABLES = (
@@ -106,3 +109,16 @@ def inherited_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in FOREIGN_VARIABLES and not name.startswith(FOREIGN_PREFIXES)
     }
+
+
+def last_words(log: Path) -> str:
+    """Return what a job said last: the last line of the program's own, or else of all; empty where it said nothing."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    own = [line.removeprefix(SPEAKER) for line in lines if line.startswith(SPEAKER)]
+    return (own or lines or [""])[-1]

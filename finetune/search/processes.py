@@ -14,12 +14,22 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from finetune.search import launched
-from finetune.search.jobs import CANCELLED, DONE, FAILED, Job, Outcome
+from finetune.search.jobs import CANCELLED, DONE, FAILED, Job, Outcome, inherited_environment
+from finetune.search.slots import THREADS
 
 SUPERVISOR = Path(__file__).with_name("launched.py")
+
+
+class Wish(Enum):
+    """What is wanted of a job that runs."""
+
+    GO_ON = 0
+    END = 1
+    DIE = 2
 
 
 @dataclass
@@ -125,16 +135,41 @@ def start(job: Job, slot: str, environment: Mapping[str, str], grace: float) -> 
     return Supervised(job, slot, process, ours, time.time())
 
 
-def attend(supervised: Supervised, wants_end: Callable[[], bool], interval: float = 0.5) -> Outcome:
-    """Wait for a job and return its outcome; for a worker on another machine, which has no more than one.
+@dataclass(frozen=True)
+class Errand:
+    """A job as it is sent to another machine, where a task of a cluster's runs it.
 
-    Args:
-        supervised: The job.
-        wants_end: Whether the job is to be asked to end; it is called again and again.
-        interval: Seconds between two calls.
+    Attributes:
+        job: The job.
+        folder: The folder that it runs in.
+        threads: Of the job's libraries; None for their own choice.
+        grace: Seconds between asking it to end and killing it.
     """
-    while True:
-        if select.select([supervised.channel], [], [], interval)[0] and supervised.hear():
-            return supervised.outcome()
-        if not supervised.cancelled and wants_end():
-            supervised.cancel(hard=False)
+
+    job: Job
+    folder: str
+    threads: int | None
+    grace: float
+
+    def run(self, slot: str, wish: Callable[[], Wish], interval: float = 0.5) -> Outcome:
+        """Run the job to its end and return its outcome.
+
+        Args:
+            slot: Where this is, for the record.
+            wish: What is wanted of the job by now; it is called again and again.
+            interval: Seconds between two calls.
+        """
+        os.chdir(self.folder)
+        threads = {} if self.threads is None else dict.fromkeys(THREADS, str(self.threads))
+        environment = {**inherited_environment(), **threads, **self.job.environment}
+        try:
+            supervised = start(self.job, slot, environment, self.grace)
+        except OSError as error:
+            return unstarted(self.job, slot, str(error))
+        granted = Wish.GO_ON
+        while not (select.select([supervised.channel], [], [], interval)[0] and supervised.hear()):
+            wanted = wish()
+            if wanted.value > granted.value:
+                supervised.cancel(hard=wanted is Wish.DIE)
+                granted = wanted
+        return supervised.outcome()

@@ -55,6 +55,8 @@ def build_slots(
         ConfigError: There are no such devices, or they cannot be shared out like this.
     """
     surroundings = os.environ if environment is None else environment
+    if devices_per_job < 1:
+        raise ConfigError(f"pool.devices_per_job={devices_per_job} is no number of GPUs. For the CPU: pool.devices=cpu")
     gpus = choose_gpus(devices, surroundings)
     if gpus:
         groups = grouped(gpus, devices_per_job)

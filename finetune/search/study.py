@@ -18,7 +18,7 @@ from finetune.provenance import process, process_start
 from finetune.search.samplers import EXCESS, SearchSettings, build_pruner, build_sampler
 from finetune.search.space import Dimension, Space, Value
 
-Ended = Literal["complete", "pruned", "failed"]
+Ended = Literal["complete", "pruned", "failed", "cancelled"]
 STATES: Mapping[TrialState, str] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -43,7 +43,7 @@ class Result:
     """How a trial ended.
 
     Attributes:
-        state: complete, pruned or failed.
+        state: complete, pruned or failed; or cancelled, and then it is told to nobody.
         values: Of each objective; empty unless it is complete.
         cause: Why it failed.
         costs: Parameters and latency, where they were measured.

@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, FinetuneError
+from finetune.search.board import DONE, Board
+from finetune.search.configs import TrialConfigs
+from finetune.search.driving import Stop, stoppable
 from finetune.search.export import write_export
 from finetune.search.folder import SweepFolder, find_folder, new_folder
 from finetune.search.here import in_process, share_process
-from finetune.search.interruption import Interruption, interruptible
 from finetune.search.loop import Loop
 from finetune.search.plan import PROGRAM, Plan, Sweep, make_plan
 from finetune.search.pools import build_pool
@@ -26,6 +28,7 @@ from finetune.search.space import differences
 from finetune.search.storage import open_storage, place_of
 from finetune.search.study import Asked, Result, Search, create_study, load_study
 from finetune.search.trials import Place, TrialJobs
+from finetune.strategies.phases import build_strategy
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ def run_sweep(arguments: Sequence[str], program: Sequence[str] = PROGRAM) -> int
         sweep = begin(typed)
     keep_log(sweep.folder)
     log.info("Sweep %s: %d trials of %s", sweep.place.study, sweep.search.total, about(sweep.plan))
-    with interruptible() as stop:
+    with stoppable() as stop:
         try:
             stopped = run_trials(sweep, tuple(program), stop)
         finally:
@@ -66,8 +69,12 @@ def run_sweep(arguments: Sequence[str], program: Sequence[str] = PROGRAM) -> int
 def begin(typed: Request) -> Sweep:
     """Return a new sweep."""
     plan = make_plan(typed)
-    pool = build_pool(plan.pool)
     folder = new_folder(Path(plan.root), plan.name)
+    try:
+        pool = build_pool(plan.pool, folder.path)
+    except FinetuneError:
+        folder.discard()
+        raise
     place = Place(folder.path, place_of(plan.storage, folder.path), folder.name)
     study = create_study(open_storage(place.storage), place.study, plan.settings)
     kept = {"request": typed.to_json(), "space": plan.describe()}
@@ -85,7 +92,7 @@ def resume(typed: Request, reference: str) -> Sweep:
     record = folder.record
     place = Place(folder.path, record["storage"], record["study"])
     plan, search = continued(typed, record, place)
-    pool = build_pool(plan.pool)
+    pool = build_pool(plan.pool, folder.path)
     folder.update({"status": "running"})
     return Sweep(plan, folder, place, search, pool)
 
@@ -105,7 +112,7 @@ def join(typed: Request, reference: str) -> Sweep:
     folder = SweepFolder(Path(words["folder"]) / study.study_name)
     place = Place(folder.path, storage, study.study_name)
     plan, search = continued(typed, record, place)
-    pool = build_pool(plan.pool)
+    pool = build_pool(plan.pool, folder.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.update({**record, **folder.record, "storage": storage, "study": place.study, "name": folder.name})
     return Sweep(plan, folder, place, search, pool, nameless=False)
@@ -140,19 +147,29 @@ def export(typed: Request, target: str) -> int:
     return 0
 
 
-def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Interruption) -> bool:
+def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
     """Run the trials that are left, and return whether a failure has ended the search."""
     plan, search = sweep.plan, sweep.search
     jobs = jobs_of(sweep, program)
     left = search.left(nameless=sweep.nameless)
 
-    def on_end(asked: Asked, result: Result) -> None:
-        tell(search, asked, result)
-
     if in_process(plan):
-        return share_process(sweep, jobs, left, stop, on_end)
-    loop = Loop(search, jobs, sweep.pool, plan.policy, stop, on_end=on_end)
-    loop.run(left)
+        return share_process(sweep, jobs, left, stop, lambda asked, result: tell(search, asked, result))
+    first, configs = plan.settings.objectives[0], TrialConfigs(plan.request, plan.space)
+    with Board("trial", first.name, first.direction, total=search.total, slots=sweep.pool.size) as board:
+
+        def on_start(asked: Asked, slot: str) -> None:
+            what = " ".join(search.space.overrides(asked.values))
+            phases = build_strategy(configs.plain(asked.values)["strategy"]).phases
+            epochs = sum(phase.epochs for phase in phases)
+            board.begin(str(asked.number), what, slot, folder=sweep.place.run_of(asked.number).path, epochs=epochs)
+
+        def on_end(asked: Asked, result: Result) -> None:
+            state = DONE if result.state == "complete" else result.state
+            board.end(str(asked.number), state, result.values[0] if result.values else None)
+
+        loop = Loop(search, jobs, sweep.pool, plan.policy, on_start=on_start, on_end=on_end, tick=board.refresh)
+        loop.run(left, stop)
     return loop.stopped
 
 
@@ -177,14 +194,14 @@ def tell(search: Search, asked: Asked, result: Result) -> None:
     )
 
 
-def conclude(sweep: Sweep, stop: Interruption, *, stopped: bool) -> int:
+def conclude(sweep: Sweep, stop: Stop, *, stopped: bool) -> int:
     """Write what was found, say it, and return the exit code."""
     search, folder, plan = sweep.search, sweep.folder, sweep.plan
     table = rows(search, sweep.place)
     best = best_of(search, sweep.place, plan.fixed, folder, plan.request.flags)
     found = counts(table)
     left = found.get("running", 0) + max(0, search.total - len(table))
-    status = "failed" if stopped else "interrupted" if stop.times or left else "finished"
+    status = "failed" if stopped else "interrupted" if stop.asked or left else "finished"
     write_table(table, folder)
     folder.update(
         {
@@ -199,8 +216,8 @@ def conclude(sweep: Sweep, stop: Interruption, *, stopped: bool) -> int:
     say_best(best, folder)
     if left:
         log.info("%d trials are left. Go on with: finetune sweep resume=%s", left, folder.path)
-    if stop.times:
-        return stop.code
+    if stop.asked:
+        return stop.exit_code
     return FAILED if stopped or not found.get("complete") else 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.runs import FINISHED, INTERRUPTED, PRUNED, Run
-from finetune.search.jobs import Job, Outcome
+from finetune.search.jobs import DONE, FAILED, Job, Outcome, last_words
 from finetune.search.samplers import COSTS, Objective, SearchSettings
 from finetune.search.space import Space
 from finetune.search.study import Asked, Result
@@ -103,9 +103,9 @@ class TrialJobs:
 
     def failure(self, asked: Asked, outcome: Outcome) -> Result:
         """Return the result of a trial whose run did not come to its end, with the cause."""
-        said = last_words(outcome_log(self.place.log_of(asked.number))) if outcome.code not in (0, None) else ""
-        told = outcome.reason if outcome.reason not in ("done", "failed") else "ended without a result"
-        return Result("failed", cause=said if outcome.reason == "failed" and said else told)
+        said = last_words(self.place.log_of(asked.number)) if outcome.code not in (0, None) else ""
+        told = outcome.reason if outcome.reason not in (DONE, FAILED) else "ended without a result"
+        return Result("failed", cause=said if outcome.reason == FAILED and said else told)
 
 
 def set_aside(folder: Path, attempts: int) -> None:
@@ -149,18 +149,3 @@ def costs_of(document: Mapping[str, Any]) -> dict[str, float]:
     model = document.get("model", {})
     found = {"parameters": model.get("parameters"), "latency": model.get("latency_ms")}
     return {name: float(value) for name, value in found.items() if value is not None}
-
-
-def outcome_log(file: Path) -> list[str]:
-    """Return the lines of a job's output."""
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-
-
-def last_words(lines: Sequence[str]) -> str:
-    """Return the line of a job's output that says best what it died of."""
-    told = [line.removeprefix("finetune: ").strip() for line in lines if line.startswith("finetune: ")]
-    rest = [line.strip() for line in lines if line.strip()]
-    return (told or rest or [""])[-1]
