@@ -68,6 +68,7 @@ class SweepConfig:
     seed: int = 0
     storage: str | None = None
     in_process: str = "auto"
+    page: bool = True
 
 
 @dataclass

@@ -44,6 +44,8 @@ class Plan:
         root: Folder that holds the sweeps.
         storage: As typed; None for a file in the folder.
         in_process: auto, true or false.
+        logger: The keys of logger.wandb; None where trials are not tracked.
+        page: Whether plots are drawn in the end.
     """
 
     request: Request
@@ -57,6 +59,8 @@ class Plan:
     root: str
     storage: str | None
     in_process: str
+    logger: Mapping[str, Any] | None
+    page: bool
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -120,6 +124,8 @@ def make_plan(request: Request) -> Plan:
         root=sweep["folder"],
         storage=sweep["storage"],
         in_process=sweep["in_process"],
+        logger=plain(cfg, "logger").get("wandb"),
+        page=sweep["page"],
     )
 
 

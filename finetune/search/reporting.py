@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -16,6 +16,9 @@ from pytorch_lightning.callbacks import Callback
 from finetune.errors import RunError
 from finetune.search.trials import VARIABLE
 from finetune.training.classifier import Classifier
+
+if TYPE_CHECKING:
+    from finetune.search.reporter import Reporter
 
 
 class Pruned(Exception):
@@ -46,7 +49,7 @@ class TrialReport(Callback):
     def __init__(self, message: dict[str, Any]) -> None:
         """Take what the sweep has told this process; the study is opened at the first report."""
         self.message = message
-        self.trial: Any = None
+        self.reporter: Reporter | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the epoch that has just been validated.
@@ -70,24 +73,11 @@ class TrialReport(Callback):
 
     def is_behind(self, epoch: int, value: float) -> bool:
         """Report a value and return whether the pruner would end the run."""
-        from finetune.search.study import quiet
+        if self.reporter is None:
+            from finetune.search.reporter import Reporter  # optuna is loaded by trials alone
 
-        with quiet():
-            if self.trial is None:
-                self.trial = self.open()
-            self.trial.report(value, epoch)
-            return bool(self.trial.should_prune())
-
-    def open(self) -> Any:
-        """Return the trial in its study, with the pruner that the study does not keep."""
-        from finetune.search.samplers import build_pruner
-        from finetune.search.storage import open_storage
-        from finetune.search.study import load_study, trial_of
-
-        place = self.message["storage"]
-        study = load_study(open_storage(place), self.message["study"], place)
-        study.pruner = build_pruner(self.message["pruner"], self.message["pruner_options"])
-        return trial_of(study, self.message["number"])
+            self.reporter = Reporter(self.message)
+        return self.reporter.is_behind(epoch, value)
 
 
 def trial_reports() -> list[Callable[[], TrialReport]]:

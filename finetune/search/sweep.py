@@ -19,8 +19,10 @@ from finetune.search.export import write_export
 from finetune.search.folder import SweepFolder, find_folder, new_folder
 from finetune.search.here import in_process, share_process
 from finetune.search.loop import Loop
+from finetune.search.page import write_page
 from finetune.search.plan import PROGRAM, Plan, Sweep, make_plan
 from finetune.search.pools import build_pool
+from finetune.search.record import record_sweep
 from finetune.search.request import Request, read_request, request_of
 from finetune.search.results import Best, best_of, counts, failures, rows, write_table
 from finetune.search.samplers import build_pruner
@@ -214,11 +216,14 @@ def conclude(sweep: Sweep, stop: Stop, *, stopped: bool) -> int:
     for line in failures(table, sweep.place):
         log.warning("%s", line)
     say_best(best, folder)
+    if plan.page:
+        log.info("%s", write_page(search, folder, table, best))
     if left:
         log.info("%d trials are left. Go on with: finetune sweep resume=%s", left, folder.path)
-    if stop.asked:
-        return stop.exit_code
-    return FAILED if stopped or not found.get("complete") else 0
+    failed = stopped or not found.get("complete")
+    code = stop.exit_code if stop.asked else FAILED if failed else 0
+    record_sweep(folder, plan.logger, table, best, code=code)
+    return code
 
 
 def say_best(best: Sequence[Best], folder: SweepFolder) -> None:

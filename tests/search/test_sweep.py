@@ -12,6 +12,8 @@ from hydra._internal.utils import get_args_parser
 from light_sweep import ledger, start, stopped, sweep
 
 from finetune.config import conf_dir, register, to_dict
+from finetune.errors import ConfigError
+from finetune.search.sweep import run_sweep
 
 register()
 LR = "optimizer.lr='tag(log,interval(1e-5,1e-1))'".replace("'", "")
@@ -223,15 +225,19 @@ def test_several_objectives_give_a_pareto_front_within_the_budget(tmp_path: Path
         (["space=lr", "seed=-1"], "seed=-1"),
         (["space=lr", "hydra.run.dir=x"], "folder of its own"),
         (["space=lr", "sweep.on_failure=resume"], "sweep.on_failure"),
+        (["space=lr", "sweep.in_process=ture"], "'true'"),
+        (["space=lr", "export=wadb"], "'wandb'"),
+        (["space=strategy", "export=wandb"], "no conditions"),
+        (["join=nowhere"], "storage"),
         (["resume=lst"], "'last'|no sweep"),
         (["space=lr", "pool.devices=none"], "pool.devices"),
     ],
 )
-def test_what_is_wrong_is_one_line_before_any_trial(tmp_path: Path, words: list[str], expected: str) -> None:
-    import re
-
-    code, said = sweep(*words, folder=tmp_path)
-    assert code == 2, said
-    assert re.search(expected, said), said
-    assert len(said.strip().splitlines()) == 1
-    assert not list(tmp_path.glob("sweeps/*/*/trials"))
+def test_what_is_wrong_is_one_line_before_any_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=expected) as raised:
+        run_sweep(["--config-name", "sweep", *words])
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir()), "a refused sweep leaves nothing behind"

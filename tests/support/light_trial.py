@@ -40,10 +40,10 @@ def main(arguments: list[str]) -> None:
 
 def behind(score: float) -> bool:
     """Report three epochs to the study, and return whether the pruner ended the trial."""
-    from finetune.search.reporting import TrialReport
+    from finetune.search.reporter import Reporter
 
-    report = TrialReport(json.loads(os.environ["FINETUNE_TRIAL"]))
-    return any(report.is_behind(epoch, score) for epoch in range(3))
+    reporter = Reporter(json.loads(os.environ["FINETUNE_TRIAL"]))
+    return any(reporter.is_behind(epoch, score) for epoch in range(3))
 
 
 def interrupted(run: Run) -> None:
