@@ -11,6 +11,7 @@ ORDER = (
     "errors",
     "provenance",
     "memory",
+    "threads",
     "runs",
     "history",
     "schema",
@@ -40,6 +41,7 @@ LIGHT = (
     "schema.py",
     "config.py",
     "messages.py",
+    "threads.py",
     "cli.py",
     "search/grid.py",
 )
