@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from finetune.config import check_missing, check_read, conf_dir, register, verbs
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.messages import explain
+from finetune.threads import wait_asleep
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ SHOWING = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--ver
 
 def main() -> None:
     """Run the command line of this process and exit with the code of its outcome."""
+    wait_asleep(os.environ)
     try:
         register()
         sys.argv[1:] = with_config_name(sys.argv[1:])
