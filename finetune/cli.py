@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -34,6 +35,7 @@ VERBS = {
     "predict": "finetune.evaluation.verbs:predict",
     "benchmark": "finetune.benchmark.verb:benchmark",
     "features": "finetune.training.features:features",
+    "sweep": "finetune.search.sweep:run_sweep",
 }
 SWEEP = "sweep"  # reads its own command line, which says what varies
 # what needs no data, so that its values may be missing
@@ -76,9 +78,14 @@ def sweep(arguments: Sequence[str]) -> int:
 
         sys.argv[1:] = without_sweeps(arguments)
         return show_help(sys.argv[1:]) if asks_for(("--help", "-h"), arguments) else run_hydra()
-    from finetune.search.sweep import run_sweep
+    return int(load_verb(SWEEP)(arguments))
 
-    return run_sweep(arguments)
+
+def load_verb(verb: str) -> Callable[..., Any]:
+    """Return the function of a verb."""
+    module, _, name = VERBS[verb].partition(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return loaded
 
 
 def run_hydra() -> int:
@@ -133,8 +140,7 @@ def run_verb(config: DictConfig) -> int:
         if config.get("action") not in SHOWING_ACTIONS:
             check_missing(config)
         check_read(config)
-        module, _, name = VERBS[verb].partition(":")
-        getattr(importlib.import_module(module), name)(config)
+        load_verb(verb)(config)
     except FinetuneError as error:
         log_to_file(str(error))
         complain(str(error))

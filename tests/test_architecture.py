@@ -15,6 +15,7 @@ ORDER = (
     "runs",
     "history",
     "schema",
+    "schema_search",
     "config",
     "messages",
     "tracking",
@@ -31,7 +32,13 @@ ORDER = (
     "cli",
 )
 # verbs put all parts together, and nothing but the command line imports them
-VERBS = ("training/train.py", "training/features.py", "benchmark/verb.py", "evaluation/verbs.py")
+VERBS = (
+    "training/train.py",
+    "training/features.py",
+    "benchmark/verb.py",
+    "evaluation/verbs.py",
+    "search/sweep.py",
+)
 # what may be imported without waiting for torch
 LIGHT = (
     "errors.py",
@@ -39,6 +46,7 @@ LIGHT = (
     "runs.py",
     "history.py",
     "schema.py",
+    "schema_search.py",
     "config.py",
     "messages.py",
     "threads.py",
@@ -52,6 +60,24 @@ LIGHT = (
     "search/driving.py",
     "search/progress.py",
     "search/grid.py",
+    "search/space.py",
+    "search/grammar.py",
+    "search/checks.py",
+    "search/request.py",
+    "search/configs.py",
+    "search/samplers.py",
+    "search/storage.py",
+    "search/study.py",
+    "search/trials.py",
+    "search/loop.py",
+    "search/plan.py",
+    "search/folder.py",
+    "search/results.py",
+    "search/page.py",
+    "search/record.py",
+    "search/export.py",
+    "search/head_only.py",
+    "search/here.py",
 )
 HEAVY = ("torch", "timm", "pytorch_lightning", "torchmetrics", "pandas", "numpy", "wandb", "rich", "sklearn")
 

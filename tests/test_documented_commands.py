@@ -12,6 +12,8 @@ from finetune.cli import with_config_name
 from finetune.config import check_read, conf_dir, register
 from finetune.search.grid import expand, without_pool
 from finetune.search.multirun import pool_settings
+from finetune.search.plan import make_plan
+from finetune.search.request import read_request
 
 register()
 ROOT = Path(__file__).parent.parent
@@ -36,6 +38,12 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
     arguments = with_config_name([word for word in shlex.split(command)[1:] if not word.startswith("$")])
     typed = get_args_parser().parse_args(arguments)
     assert typed.config_dir in (None, OWN_FOLDER)
+    if typed.config_name == "sweep":
+        request = read_request(arguments)
+        asked = request.words()
+        if asked["resume"] is None and asked["join"] is None:
+            make_plan(request)
+        return
     search = []
     if typed.config_dir:
         (tmp_path / "strategy").mkdir()
