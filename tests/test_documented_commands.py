@@ -38,21 +38,23 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
     arguments = with_config_name([word for word in shlex.split(command)[1:] if not word.startswith("$")])
     typed = get_args_parser().parse_args(arguments)
     assert typed.config_dir in (None, OWN_FOLDER)
+    search = []
+    if typed.config_dir:
+        shown = re.findall(
+            r"```yaml\n# my_configs/(\w+/\w+\.yaml).*?\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+        )
+        assert len(shown) == 2
+        for name, text in shown:
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).write_text(text)
+        search = [f"hydra.searchpath=[file://{tmp_path}]"]
+        arguments = [str(tmp_path) if word == OWN_FOLDER else word for word in arguments]
     if typed.config_name == "sweep":
         request = read_request(arguments)
         asked = request.words()
         if asked["resume"] is None and asked["join"] is None:
             make_plan(request)
         return
-    search = []
-    if typed.config_dir:
-        (tmp_path / "strategy").mkdir()
-        yaml = re.search(
-            r"```yaml\n# my_configs/(strategy/\w+\.yaml).*?\n(.*?)```", (ROOT / "README.md").read_text(), re.S
-        )
-        assert yaml is not None
-        (tmp_path / yaml[1]).write_text(yaml[2])
-        search = [f"hydra.searchpath=[file://{tmp_path}]"]
     overrides, of_pool = without_pool(typed.overrides) if typed.multirun else (typed.overrides, [])
     pool_settings(None, of_pool)
     for job in expand(overrides) if typed.multirun else [overrides]:
