@@ -177,7 +177,7 @@ def check_missing(config: DictConfig) -> None:
     for key in _keys(config):
         place, _, name = key.rpartition(".")
         node = OmegaConf.select(config, place) if place else config
-        if node is not None and OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
+        if isinstance(node, DictConfig) and OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
             raise ConfigError(f"{key} is not set. Type {key}=VALUE.")
 
 

@@ -51,8 +51,8 @@ def compare(seeds: int, trials: int, epochs: int) -> None:
                 Path(name) / "random", *common, "sweep=random", f"sweep.seed={seed}", f"sweep.trials={trials}"
             )
             pruned = sweep(
-                Path(name) / "tpe", *common, "sweep=tpe", "sweep.pruner=median", "+sweep.pruner_options.n_startup_trials=3",
-                "+sweep.pruner_options.n_warmup_steps=1", "sweep.sampler_options.n_startup_trials=4",
+                Path(name) / "tpe", *common, "sweep=tpe", "sweep.pruner=median",
+                "+sweep.pruner_options.n_startup_trials=3", "+sweep.pruner_options.n_warmup_steps=1", "sweep.sampler_options.n_startup_trials=4",
                 f"sweep.seed={seed}", "sweep.trials=1000", f"sweep.timeout={plain['spent']}",
             )  # fmt: skip
         found["random"].append(plain["best"])
