@@ -177,7 +177,8 @@ def check_missing(config: DictConfig) -> None:
     for key in _keys(config):
         place, _, name = key.rpartition(".")
         node = OmegaConf.select(config, place) if place else config
-        if isinstance(node, DictConfig) and OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
+        missing = isinstance(node, DictConfig) and OmegaConf.is_missing(node, name)
+        if missing and not OmegaConf.is_interpolation(node, name):
             raise ConfigError(f"{key} is not set. Type {key}=VALUE.")
 
 

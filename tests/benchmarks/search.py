@@ -25,6 +25,9 @@ SPACE = [
 LIGHT = ["model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "bootstrap=0", "logger=none",
          "strategy=full", "sweep.page=false"]  # fmt: skip
 
+PRUNED = ["sweep=tpe", "sweep.trials=1000", "sweep.sampler_options.n_startup_trials=4", "sweep.pruner=median",
+          "+sweep.pruner_options.n_startup_trials=3", "+sweep.pruner_options.n_warmup_steps=1"]  # fmt: skip
+
 
 def sweep(folder: Path, *words: str) -> dict[str, float]:
     """Run a sweep; return its best score, its trials, and the seconds that it and its trials took."""
@@ -51,10 +54,8 @@ def compare(seeds: int, trials: int, epochs: int) -> None:
                 Path(name) / "random", *common, "sweep=random", f"sweep.seed={seed}", f"sweep.trials={trials}"
             )
             pruned = sweep(
-                Path(name) / "tpe", *common, "sweep=tpe", "sweep.pruner=median",
-                "+sweep.pruner_options.n_startup_trials=3", "+sweep.pruner_options.n_warmup_steps=1", "sweep.sampler_options.n_startup_trials=4",
-                f"sweep.seed={seed}", "sweep.trials=1000", f"sweep.timeout={plain['spent']}",
-            )  # fmt: skip
+                Path(name) / "tpe", *common, *PRUNED, f"sweep.seed={seed}", f"sweep.timeout={plain['spent']}"
+            )
         found["random"].append(plain["best"])
         found["tpe"].append(pruned["best"])
         print(
