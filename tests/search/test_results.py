@@ -42,8 +42,8 @@ def test_the_page_stands_alone_and_w_and_b_has_a_record(tmp_path: Path) -> None:
 
 def test_a_w_and_b_sweep_has_the_same_space_and_its_agents_can_start_runs() -> None:
     words = ["sweep=asha", "optimizer.lr=tag(log,interval(1e-5,1e-1))", "strategy.epochs=range(2,9,3)",
-             "seed=range(0,3)", "augment=light,none", "data.batch_size=tag(log,int(interval(8,64)))", "strategy=full", "sweep.trials=9",
-             "loss.label_smoothing=0.0,0.1"]  # fmt: skip
+             "seed=range(0,3)", "augment=light,none", "data.batch_size=tag(log,int(interval(8,64)))",
+             "strategy=full", "sweep.trials=9", "loss.label_smoothing=0.0,0.1"]  # fmt: skip
     document = wandb_sweep(make_plan(read_request(["--config-name", "sweep", *words])))
     assert (document["method"], document["run_cap"]) == ("bayes", 9)
     assert document["metric"] == {"name": "val/accuracy", "goal": "maximize"}
