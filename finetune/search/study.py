@@ -100,8 +100,7 @@ class Search:
 
     def draw(self, trial: optuna.Trial) -> Asked:
         """Return a trial with its values; one that was left while they were drawn gets the same."""
-        self.study.sampler = build_sampler(self.settings, trial.number)
-        drawn = trial.relative_params  # what is drawn together is drawn now
+        drawn = trial.relative_params  # what is drawn together, by the sampler that the trial was made with
         values: dict[str, Value] = {}
         for dimension in self.space.dimensions:
             if self.space.active(dimension, values):
@@ -119,8 +118,12 @@ class Search:
         """
         running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
         found = [trial for trial in running if is_left(trial, nameless=nameless)]
+        asked = []
         with quiet():
-            return [self.draw(self.handle(trial.number)) for trial in found]
+            for trial in found:
+                self.study.sampler = build_sampler(self.settings, trial.number)
+                asked.append(self.draw(self.handle(trial.number)))
+        return asked
 
     def handle(self, number: int) -> optuna.Trial:
         """Return the trial of a number, to be changed."""
