@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,hub,tensorboard
+EXTRAS ?= dev,hub,tensorboard,slurm
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
