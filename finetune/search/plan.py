@@ -110,8 +110,9 @@ def make_plan(request: Request) -> Plan:
     settings = read_settings(sweep, monitor=str(cfg.monitor), mode=cfg.mode)
     check_settings(settings, space)
     check_space(space, request.check_trial, lambda key: (conf_dir() / key).is_dir())
-    if sweep["in_process"] not in IN_PROCESS:
-        near = nearest(sweep["in_process"], IN_PROCESS)
+    here = str(sweep["in_process"]).lower()
+    if here not in IN_PROCESS:
+        near = nearest(here, IN_PROCESS)
         raise ConfigError(f"sweep.in_process={sweep['in_process']} is not one of {', '.join(IN_PROCESS)}.{near}")
     pool = plain(cfg, "pool")
     return Plan(
@@ -125,7 +126,7 @@ def make_plan(request: Request) -> Plan:
         name=folder_name(sweep["name"]) if sweep["name"] else name_of(choices, space),
         root=sweep["folder"],
         storage=sweep["storage"],
-        in_process=sweep["in_process"],
+        in_process=here,
         logger=plain(cfg, "logger").get("wandb"),
         page=sweep["page"],
     )
