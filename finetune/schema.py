@@ -38,6 +38,7 @@ class ModelConfig:
     interpolation: str | None = None
     crop_pct: float | None = None
     grad_checkpointing: bool = False
+    depth: float | None = None
 
 
 @dataclass
