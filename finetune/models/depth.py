@@ -68,7 +68,7 @@ def truncate(backbone: nn.Module, depth: float, name: str) -> None:
 
 
 def ends(backbone: nn.Module) -> list[End]:
-    """Return the places at which a backbone can end, first to last; those within a level where its blocks are a list."""
+    """Return the places at which a backbone can end, first to last; also within a level whose blocks are a list."""
     found: dict[int, End] = {}
     blocks = 0
     for level, modules in enumerate(levels(backbone)):

@@ -96,6 +96,13 @@ def trains_on_cpu(settings: TrainerSettings) -> bool:
     )
 
 
+def device_of(accelerator: str) -> torch.device:
+    """Return the device on which one process of an accelerator computes."""
+    if trains_on_cpu(TrainerSettings(accelerator)):
+        return torch.device("cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "mps")
+
+
 def _strategy(settings: TrainerSettings) -> str | Strategy:
     if settings.strategy != "fsdp":
         return settings.strategy
