@@ -33,6 +33,7 @@ VERBS = {
     "predict": "finetune.evaluation.verbs:predict",
     "benchmark": "finetune.benchmark.verb:benchmark",
     "features": "finetune.training.features:features",
+    "rank": "finetune.search.rank.verb:rank",
 }
 # what needs no data, so that its values may be missing
 SHOWING_ACTIONS = ("show", "clear")

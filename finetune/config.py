@@ -18,7 +18,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError, FinetuneError, nearest
-from finetune.schema import BenchmarkConfig, EvaluateConfig, FeatureVerbConfig, PredictConfig, TrainConfig
+from finetune.schema import (
+    BenchmarkConfig,
+    EvaluateConfig,
+    FeatureVerbConfig,
+    PredictConfig,
+    RankVerbConfig,
+    TrainConfig,
+)
 
 NAME_LENGTH = 60
 
@@ -41,6 +48,7 @@ def register() -> None:
         "predict": PredictConfig,
         "features": FeatureVerbConfig,
         "benchmark": BenchmarkConfig,
+        "rank": RankVerbConfig,
     }
     for name, schema in schemas.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -142,6 +150,9 @@ LEAST = {
     "views": 1,
     "batches": 1,
     "repeats": 1,
+    "rank.folds": 2,
+    "rank.batch_size": 1,
+    "rank.repeats": 1,
 }
 
 

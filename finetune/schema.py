@@ -203,6 +203,33 @@ class FeatureVerbConfig:
 
 
 @dataclass
+class RankConfig:
+    """Keys of rank, of the verb rank."""
+
+    models: Any = None
+    weights: str = "download"
+    weights_dir: str | None = None
+    max_params: float | None = None
+    max_latency: float | None = None
+    folds: int = 5
+    batch_size: int = 16
+    repeats: int = 5
+    output: str = "rank"
+
+
+@dataclass
+class RankVerbConfig:
+    """Keys of the root of the verb rank."""
+
+    verb: str = "rank"
+    seed: int = 0
+    rank: RankConfig = field(default_factory=RankConfig)
+    data: dict[str, Any] = field(default_factory=dict)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+
+@dataclass
 class EvaluateConfig:
     """Keys of the root of the verb evaluate."""
 

@@ -30,7 +30,13 @@ ORDER = (
     "cli",
 )
 # verbs put all parts together, and nothing but the command line imports them
-VERBS = ("training/train.py", "training/features.py", "benchmark/verb.py", "evaluation/verbs.py")
+VERBS = (
+    "training/train.py",
+    "training/features.py",
+    "benchmark/verb.py",
+    "evaluation/verbs.py",
+    "search/rank/verb.py",
+)
 # what may be imported without waiting for torch
 LIGHT = (
     "errors.py",
