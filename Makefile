@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev,hub,tensorboard
 ARGS ?=
+JOBS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -27,8 +28,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## train the default configuration: real digits, ImageNet weights, no network, about a minute and a half
 	$(BIN)/finetune $(ARGS)
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## run the tests, in JOBS processes
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .

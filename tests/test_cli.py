@@ -1,4 +1,4 @@
-"""The command line as a user meets it: each test is a real process."""
+"""The command line as a user meets it, in processes of its own."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import command
 import pytest
 
 from finetune.cli import is_multirun, with_config_name, with_resumed_folder
@@ -21,9 +22,8 @@ TINY = [
 
 def finetune(*arguments: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command in a folder and return what came of it."""
-    command = [sys.executable, "-m", "finetune", *arguments]
     return subprocess.run(
-        command,
+        [sys.executable, "-m", "finetune", *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
@@ -119,7 +119,7 @@ def test_wrong_words_give_one_clear_line_and_exit_code_2(tmp_path: Path, argumen
 )
 def test_wrong_values_leave_nothing_behind(tmp_path: Path, arguments: list[str], expected: str) -> None:
     (tmp_path / "photos").mkdir()
-    found = finetune(*arguments, folder=tmp_path)
+    found = command.finetune(*arguments, folder=tmp_path)
     assert found.returncode == 2, found.stderr
     assert expected in found.stderr
     assert "Traceback" not in found.stderr
@@ -141,14 +141,14 @@ def test_a_run_writes_its_folder_and_is_evaluated_and_predicted(tmp_path: Path) 
     for file in files.split():
         assert (run.path / file).exists(), file
     assert "accuracy" in found.stdout
-    again = finetune("evaluate", "run=last", folder=tmp_path)
+    again = command.finetune("evaluate", "run=last", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     photo = tmp_path / "new" / "one.png"
     photo.parent.mkdir()
     from PIL import Image
 
     Image.new("L", (40, 30), 128).save(photo)
-    predicted = finetune("predict", "run=last", "input=new", folder=tmp_path)
+    predicted = command.finetune("predict", "run=last", "input=new", folder=tmp_path)
     assert predicted.returncode == 0, predicted.stderr
     assert "one.png" in (tmp_path / "predictions.csv").read_text()
 
@@ -163,10 +163,10 @@ def wait_for(condition: "object", seconds: float = 120) -> None:
 
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
     """Start the command in a folder."""
-    command = [sys.executable, "-m", "finetune", *arguments]
+    program = [sys.executable, "-m", "finetune", *arguments]
     with (folder / "output").open("wb") as output:
         return subprocess.Popen(
-            command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=output, stderr=output
+            program, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=output, stderr=output
         )
 
 

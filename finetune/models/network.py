@@ -215,12 +215,17 @@ def per_channel(key: str, given: Sequence[float] | None, default: Sequence[float
 
 @torch.no_grad()
 def count_features(backbone: nn.Module, spec: InputSpec, name: str) -> int:
-    """Return the number of pooled features, found by passing one blank image through the backbone."""
+    """Return the number of pooled features, found by passing one blank image through the backbone.
+
+    Shapes alone are passed where the model allows it: computing takes seconds while other processes use the cores.
+    """
     check_patches(backbone, spec, name)
+    image = torch.zeros(1, spec.channels, spec.height, spec.width)
     training = backbone.training
     backbone.eval()
     try:
-        features = backbone(torch.zeros(1, spec.channels, spec.height, spec.width))
+        features = shape_of_features(backbone, image)
+        features = backbone(image) if features is None else features
     except (RuntimeError, AssertionError, ValueError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
@@ -234,6 +239,16 @@ def count_features(backbone: nn.Module, spec: InputSpec, name: str) -> int:
             f"{name} gives no pooled features (B, F), so no head can be put on it. Choose another model.name."
         )
     return int(features.shape[1])
+
+
+def shape_of_features(backbone: nn.Module, image: Tensor) -> Tensor | None:
+    """Return what the backbone makes of an image, without values, or None where it needs these on the way."""
+    state = {name: value.to("meta") for name, value in (*backbone.named_parameters(), *backbone.named_buffers())}
+    try:
+        features: Tensor = torch.func.functional_call(backbone, state, (image.to("meta"),))
+    except (RuntimeError, AssertionError, ValueError, TypeError):
+        return None
+    return features
 
 
 def check_patches(backbone: nn.Module, spec: InputSpec, name: str) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
 import torch
 from tiny import strategy_config, tiny_images, tiny_table
@@ -27,11 +27,8 @@ REPORT = Report(
 SMALL = ["model=timm", "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer.threads=1"]
 
 
-def finetune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "finetune", "benchmark", *SMALL, "batches=2", "repeats=1", *arguments],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def finetune(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return command.finetune("benchmark", *SMALL, "batches=2", "repeats=1", *arguments, folder=folder)
 
 
 @pytest.mark.parametrize(("strategy", "trains"), [("full", True), ("frozen", False)])

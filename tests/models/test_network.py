@@ -13,7 +13,7 @@ from finetune.data.transforms import eval_transform
 from finetune.errors import ConfigError
 from finetune.heads.modules import HeadSpec
 from finetune.models.layers import layers
-from finetune.models.network import build_network
+from finetune.models.network import build_network, shape_of_features
 from finetune.models.weights import bundled_state
 
 NAMES = {
@@ -31,6 +31,16 @@ def test_any_timm_model_becomes_a_network(name: str, size: int) -> None:
     assert network(images).shape == (2, 5)
     assert network.backbone(images).shape == (2, network.num_features)
     assert (network.spec.height, network.spec.width) == (size, size)
+
+
+@pytest.mark.parametrize(("name", "size"), NAMES.items())
+def test_features_are_counted_without_computing_them(name: str, size: int) -> None:
+    backbone = build_network(name, num_classes=5, weights="none", image_size=size).backbone.eval()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    found = shape_of_features(backbone, torch.zeros(1, 3, size, size))
+    assert found is not None and found.is_meta
+    assert found.shape == backbone(torch.zeros(1, 3, size, size)).shape
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
 @pytest.mark.parametrize(("name", "size"), NAMES.items())

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +13,8 @@ from PIL import Image
 SMALL = ["model=timm", "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer.threads=1"]
 
 
-def finetune(folder: Path, *arguments: str, cached: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "finetune", *arguments, *([f"cache.dir={folder / 'kept'}"] if cached else [])],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def finetune(folder: Path, *arguments: str, cached: bool = True) -> "subprocess.CompletedProcess[str]":
+    return command.finetune(*arguments, *([f"cache.dir={folder / 'kept'}"] if cached else []), folder=folder)
 
 
 @pytest.fixture
@@ -77,8 +75,8 @@ def test_a_second_frozen_run_touches_no_image(tmp_path: Path, photos: Path) -> N
     counts = []
     # weights are seeded by the run, so both have the same seed
     for options in ([], ["strategy.lr=1e-3", "head.dropout=0.1", "optimizer=sgd"]):
-        command = [sys.executable, "-c", WATCHED, *data, *options, f"cache.dir={tmp_path / 'kept'}"]
-        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        program = [sys.executable, "-c", WATCHED, *data, *options, f"cache.dir={tmp_path / 'kept'}"]
+        found = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
         counts.append(int(found.stdout.rpartition("images opened: ")[2]))
     assert counts == [30, 0]
     tables = [pd.read_parquet(path) for path in (tmp_path / "runs").rglob("test.parquet")]

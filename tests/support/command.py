@@ -1,0 +1,87 @@
+"""The command line in processes of their own that need not import torch each: they are forked from one that has.
+
+What is imported is the only difference from a fresh process; tests of signals, of imports and of what the first moments
+of a process do start fresh ones.
+"""
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PRELOADED = (
+    "torch", "torchvision.transforms.v2", "timm", "pytorch_lightning", "torchmetrics", "sklearn.linear_model",
+    "sklearn.model_selection", "pandas", "pyarrow.parquet", "wandb", "optuna", "rich.progress",
+)  # fmt: skip
+_servers: "dict[int, subprocess.Popen[str]]" = {}
+
+
+def finetune(*arguments: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command in a folder, with one thread, and return what came of it."""
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    with tempfile.TemporaryDirectory() as kept:
+        request = {
+            "argv": list(arguments), "folder": str(folder), "environment": {**os.environ, **environment}, "kept": kept,
+        }  # fmt: skip
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        said = [Path(kept, name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr")]
+    return subprocess.CompletedProcess(["finetune", *arguments], code, *said)
+
+
+def _server() -> "subprocess.Popen[str]":
+    server = _servers.get(os.getpid())
+    if server is None or server.poll() is not None:
+        server = subprocess.Popen(
+            [sys.executable, __file__], env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        _servers[os.getpid()] = server
+        atexit.register(server.kill)
+    return server
+
+
+def serve() -> None:
+    """Run what is asked for on standard input, one command after the other, until it is closed."""
+    import importlib
+
+    for name in PRELOADED:
+        try:
+            importlib.import_module(name)
+        except ImportError:  # of an extra that is not there
+            continue
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            become(request)
+        status = os.waitpid(child, 0)[1]
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def become(request: "dict[str, object]") -> None:
+    """Run a command in this process, as if it had just been started."""
+    os.chdir(str(request["folder"]))
+    os.environ.clear()
+    os.environ.update({**request["environment"], "OMP_NUM_THREADS": "1"})  # type: ignore[dict-item]
+    for number, name in enumerate(("stdout", "stderr"), 1):
+        file = os.open(f"{request['kept']}/{name}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.path[0] = ""
+    sys.argv = [str(Path(sys.executable).with_name("finetune")), *request["argv"]]  # type: ignore[misc]
+    from finetune.cli import main
+
+    main()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    serve()
