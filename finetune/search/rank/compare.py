@@ -4,7 +4,6 @@ It decides the order of the work and what one backbone's failure means for the o
 is said by `probe` and `measure`.
 """
 
-import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -163,7 +162,6 @@ def attempt(
         return failure(candidate, error)
     finally:
         network.to("cpu")
-        gc.collect()
         if machine.device.type == "cuda":
             torch.cuda.empty_cache()
     height, width = network.spec.height, network.spec.width

@@ -28,7 +28,7 @@ from finetune.search.rank.candidates import (
 from finetune.search.rank.chart import draw
 from finetune.search.rank.compare import compare
 from finetune.search.rank.results import Entry, Skipped, cheaper, document, ranked, training_command, write
-from finetune.search.rank.screen import say, show
+from finetune.search.rank.screen import open_console, say, show
 from finetune.strategies.machine import Machine, machine_of
 from finetune.training.assembly import build_trainer_settings, known_files, load_table, open_cache
 from finetune.training.quiet import quieten
@@ -54,7 +54,7 @@ def rank(cfg: DictConfig) -> None:
     machine = machine_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))
     if machine.world_size > 1:
         raise ConfigError("finetune rank measures latencies, so it uses one device. Set trainer.devices=1.")
-    console = Console()
+    console = open_console()
     entries: list[Entry] = []
     skipped: list[Skipped] = []
     if candidates:
@@ -119,20 +119,21 @@ def finish(
     console: Console,
 ) -> None:
     """Write and print the comparison, and how to train the best."""
-    facts = {
-        "images": len(table.rows("train")), "classes": table.num_classes, "fingerprint": table.fingerprint(),
-        "folds": entries[0].score.folds, "batch_size": config["rank"]["batch_size"], "device": machine.device.type,
-        "precision": machine.precision, "threads": torch.get_num_threads(),
-    }  # fmt: skip
+    count, options = len(table.rows("train")), config["rank"]
     typed = list(HydraConfig.get().overrides.task)
-    best = ranked(entries)[0]
-    found = document(entries, skipped, {**facts, "command": training_command(best.candidate, typed)})
-    output = Path(config["rank"]["output"]).expanduser()
-    title = f"{len(entries)} backbones, {facts['images']:,} training images of {table.num_classes} classes"
-    write(output, found, draw(entries, title))
-    show(entries, skipped, found, title, console)
+    facts: Config = {
+        "title": f"{len(entries)} of {len(entries) + len(skipped)} backbones, {count:,} training images of "
+        f"{table.num_classes} classes",
+        "images": count, "classes": table.num_classes, "fingerprint": table.fingerprint(),
+        "folds": entries[0].score.folds, "batch_size": options["batch_size"], "device": machine.device.type,
+        "precision": machine.precision, "threads": torch.get_num_threads(),
+        "command": training_command(ranked(entries)[0].candidate, typed),
+    }  # fmt: skip
+    output = Path(options["output"]).expanduser()
+    write(output, document(entries, skipped, facts), draw(entries, facts["title"]))
+    show(entries, skipped, facts, console)
     other = cheaper(entries)
     if other is not None:
         say(console, f"As good within one standard error, and faster: {training_command(other.candidate, typed)}")
-    say(console, f"Train the best: {found['command']}")
-    say(console, f"Written to {output}/rank.csv, rank.json and rank.svg")
+    say(console, f"Train the best: {facts['command']}")
+    say(console, f"Written to {output / 'rank.csv'}, rank.json and rank.svg")
