@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -23,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from finetune.config import check_missing, check_read, conf_dir, register, verbs
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.messages import explain
+from finetune.threads import wait_asleep
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,9 @@ VERBS = {
     "benchmark": "finetune.benchmark.verb:benchmark",
     "features": "finetune.training.features:features",
     "rank": "finetune.search.rank.verb:rank",
+    "sweep": "finetune.search.sweep:run_sweep",
 }
+SWEEP = "sweep"  # reads its own command line, which says what varies
 # what needs no data, so that its values may be missing
 SHOWING_ACTIONS = ("show", "clear")
 # flags of Hydra's that only show something
@@ -43,14 +47,17 @@ SHOWING = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--ver
 
 def main() -> None:
     """Run the command line of this process and exit with the code of its outcome."""
+    wait_asleep(os.environ)
     try:
         register()
-        sys.argv[1:] = with_resumed_folder(with_config_name(sys.argv[1:]))
-        arguments = sys.argv[1:]
-        if is_multirun(arguments):
-            from finetune.search.grid import run_grid
+        sys.argv[1:] = with_config_name(sys.argv[1:])
+        if is_sweep(sys.argv[1:]):
+            sys.exit(sweep(sys.argv[1:]))
+        if is_multirun(sys.argv[1:]):
+            from finetune.search.multirun import run_multirun
 
-            sys.exit(run_grid(arguments))
+            sys.exit(run_multirun(sys.argv[1:]))
+        sys.argv[1:] = arguments = with_resumed_folder(sys.argv[1:])
         sys.exit(show_help(arguments) if asks_for(("--help", "-h"), arguments) else run_hydra())
     except KeyboardInterrupt:
         complain("Interrupted.")
@@ -58,6 +65,28 @@ def main() -> None:
     except FinetuneError as error:
         complain(str(error))
         sys.exit(error.exit_code)
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Return whether a command line is that of the verb sweep."""
+    return str(get_args_parser().parse_known_args(list(arguments))[0].config_name) == SWEEP
+
+
+def sweep(arguments: Sequence[str]) -> int:
+    """Run a sweep, or show its configuration, and return the exit code."""
+    if asks_for(SHOWING, arguments):
+        from finetune.search.request import without_sweeps
+
+        sys.argv[1:] = without_sweeps(arguments)
+        return show_help(sys.argv[1:]) if asks_for(("--help", "-h"), arguments) else run_hydra()
+    return int(load_verb(SWEEP)(arguments))
+
+
+def load_verb(verb: str) -> Callable[..., Any]:
+    """Return the function of a verb."""
+    module, _, name = VERBS[verb].partition(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return loaded
 
 
 def run_hydra() -> int:
@@ -112,8 +141,7 @@ def run_verb(config: DictConfig) -> int:
         if config.get("action") not in SHOWING_ACTIONS:
             check_missing(config)
         check_read(config)
-        module, _, name = VERBS[verb].partition(":")
-        getattr(importlib.import_module(module), name)(config)
+        load_verb(verb)(config)
     except FinetuneError as error:
         log_to_file(str(error))
         complain(str(error))

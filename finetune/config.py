@@ -18,14 +18,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError, FinetuneError, nearest
-from finetune.schema import (
-    BenchmarkConfig,
-    EvaluateConfig,
-    FeatureVerbConfig,
-    PredictConfig,
-    RankVerbConfig,
-    TrainConfig,
-)
+from finetune.schema import ROOTS
+from finetune.schema_search import POOLS, SEARCH_ROOTS
 
 NAME_LENGTH = 60
 
@@ -42,16 +36,10 @@ def conf_dir() -> Path:
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra."""
     store = ConfigStore.instance()
-    schemas = {
-        "train": TrainConfig,
-        "evaluate": EvaluateConfig,
-        "predict": PredictConfig,
-        "features": FeatureVerbConfig,
-        "benchmark": BenchmarkConfig,
-        "rank": RankVerbConfig,
-    }
-    for name, schema in schemas.items():
+    for name, schema in {**ROOTS, **SEARCH_ROOTS}.items():
         store.store(name=f"{name}_schema", node=schema)
+    for name, schema in POOLS.items():
+        store.store(group="pool", name=f"{name}_schema", node=schema)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("option_table", option_table, replace=True)
 
@@ -70,26 +58,21 @@ def run_name(*, _root_: DictConfig) -> str:
     """Return the name of a new run's folder: the given one, or model, strategy and what else was changed."""
     given = _root_.get("name")
     if given:
-        return _file_name(str(given))
+        return folder_name(str(given))
     hydra = _root_.hydra
     choices = hydra.runtime.choices
     skip = (
-        "cache.",
-        "model=",
-        "strategy=",
-        "runs=",
-        "resume=",
-        "name=",
-        "logger",
-        "hydra",
-        "tags=",
-        "group=",
-        "trainer.devices",
-        "bootstrap",
-    )
+        "cache.", "model=", "strategy=", "runs=", "resume=", "name=", "logger", "hydra", "tags=", "group=",
+        "trainer.devices", "bootstrap",
+    )  # fmt: skip
     changed = [override for override in hydra.overrides.task if not override.lstrip("+~").startswith(skip)]
     parts = [str(choices.get("model", "model")), str(choices.get("strategy", "strategy")), *map(_short, changed)]
-    return _cut(_file_name("-".join(parts)))
+    return folder_name(*parts)
+
+
+def folder_name(*parts: str) -> str:
+    """Return words as the name of a folder; what was made of several is cut with a hash where it is long."""
+    return _file_name(parts[0]) if len(parts) == 1 else _cut(_file_name("-".join(parts)))
 
 
 def _short(override: str) -> str:
@@ -147,6 +130,15 @@ LEAST = {
     "logger.wandb.images": 0,
     "features.views": 1,
     "features.test_views": 1,
+    "pool.devices_per_job": 0,
+    "pool.jobs_per_device": 1,
+    "pool.threads": 1,
+    "sweep.trials": 1,
+    "sweep.retries": 0,
+    "sweep.seed": 0,
+    "pool.jobs": 1,
+    "pool.cpus": 1,
+    "pool.minutes": 1,
     "views": 1,
     "batches": 1,
     "repeats": 1,
@@ -178,7 +170,8 @@ def check_missing(config: DictConfig) -> None:
     for key in _keys(config):
         place, _, name = key.rpartition(".")
         node = OmegaConf.select(config, place) if place else config
-        if OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
+        missing = isinstance(node, DictConfig) and OmegaConf.is_missing(node, name)
+        if missing and not OmegaConf.is_interpolation(node, name):
             raise ConfigError(f"{key} is not set. Type {key}=VALUE.")
 
 
@@ -296,5 +289,5 @@ def check_read(config: DictConfig) -> None:
 
 @lru_cache(maxsize=1)
 def verbs() -> tuple[str, ...]:
-    """Return the verbs: the root configurations."""
-    return tuple(sorted(file.stem for file in conf_dir().glob("*.yaml")))
+    """Return the verbs: the root configurations; a name with _ is what others build on."""
+    return tuple(sorted(file.stem for file in conf_dir().glob("*.yaml") if not file.stem.startswith("_")))

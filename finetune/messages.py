@@ -56,6 +56,8 @@ def full_key(text: str, key: "re.Match[str]") -> str:
 def unknown_key(key: str, arguments: Sequence[str]) -> str:
     """Return a line about a key that does not exist."""
     known = known_keys(arguments)
+    if key.split(".")[0] == "pool" and "pool.kind" not in known:
+        return f"'{key}' says where the jobs of a multirun run. Type -m with it: finetune -m pool.devices=auto seed=0,1"
     head, _, last = key.rpartition(".")
     siblings = [name for name in known if name.rpartition(".")[0] == head]
     near = nearest(last, [name.rpartition(".")[2] for name in siblings])

@@ -131,19 +131,12 @@ class FeaturesConfig:
 
 
 @dataclass
-class TrainConfig:
-    """Keys of the root of the verb train; groups driven by a target are open here and checked by what they name."""
+class PartsConfig:
+    """What a network is trained with; groups driven by a target are open here and checked by what they name."""
 
-    verb: str = "train"
     seed: int = 0
-    name: str | None = None
-    runs: str = "runs"
-    tags: list[str] = field(default_factory=list)
-    group: str | None = None
     monitor: str = "val/accuracy"
     mode: str = "max"
-    resume: str | None = None
-    bootstrap: int = 1000
     data: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -156,11 +149,24 @@ class TrainConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     callbacks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainConfig(PartsConfig):
+    """Keys of the root of the verb train."""
+
+    verb: str = "train"
+    name: str | None = None
+    runs: str = "runs"
+    tags: list[str] = field(default_factory=list)
+    group: str | None = None
+    resume: str | None = None
+    bootstrap: int = 1000
     logger: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class BenchmarkConfig:
+class BenchmarkConfig(PartsConfig):
     """Keys of the root of the verb benchmark."""
 
     verb: str = "benchmark"
@@ -168,21 +174,6 @@ class BenchmarkConfig:
     batches: int = 8
     repeats: int = 3
     output: str = "benchmark.json"
-    seed: int = 0
-    monitor: str = "val/accuracy"
-    mode: str = "max"
-    data: dict[str, Any] = field(default_factory=dict)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    strategy: dict[str, Any] = field(default_factory=dict)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    loss: dict[str, Any] = field(default_factory=dict)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    cache: CacheConfig = field(default_factory=CacheConfig)
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    callbacks: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -199,33 +190,6 @@ class FeatureVerbConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    cache: CacheConfig = field(default_factory=CacheConfig)
-
-
-@dataclass
-class RankConfig:
-    """Keys of rank, of the verb rank."""
-
-    models: Any = None
-    weights: str = "download"
-    weights_dir: str | None = None
-    max_params: float | None = None
-    max_latency: float | None = None
-    folds: int = 5
-    batch_size: int = 16
-    repeats: int = 5
-    output: str = "rank"
-
-
-@dataclass
-class RankVerbConfig:
-    """Keys of the root of the verb rank."""
-
-    verb: str = "rank"
-    seed: int = 0
-    rank: RankConfig = field(default_factory=RankConfig)
-    data: dict[str, Any] = field(default_factory=dict)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
 
 
@@ -263,3 +227,13 @@ class PredictConfig:
     device: str = "auto"
     precision: str | None = None
     views: int | None = None
+
+
+# by the name of the root configuration; that of -m has no file, since it is no verb
+ROOTS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "features": FeatureVerbConfig,
+    "benchmark": BenchmarkConfig,
+}

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import wandb
 from PIL import Image
-from pytorch_lightning.loggers import WandbLogger
 
 from finetune.errors import ConfigError, RunError, nearest
 from finetune.history import History
@@ -55,6 +54,8 @@ class Tracker:
             checkpoints: Which are uploaded: none, best or best_and_last.
             best_of: Of which values the summary holds the best, and whether that is the max or the min.
         """
+        from pytorch_lightning.loggers import WandbLogger  # a sweep's own record needs no trainer
+
         self.tracked = tracked
         self.run = run
         self.checkpoints = checkpoints

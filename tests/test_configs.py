@@ -14,6 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config import build, check_read, conf_dir, register, resumed_config, run_name, to_dict, verbs
 from finetune.errors import ConfigError
+from finetune.search.plan import make_plan
+from finetune.search.request import read_request
 from finetune.strategies.phases import build_strategy
 
 register()
@@ -24,6 +26,8 @@ OPTIONS = sorted(
     for file in folder.glob("*.yaml")
     if not file.stem.startswith("_")
 )
+# the root of each group that train does not have
+ROOTS = {"pool": "multirun_schema", "sweep": "sweep", "space": "sweep"}
 # what an option leaves for the user to type
 NEEDED = {
     ("data", "folder"): ["data.root=x"],
@@ -52,12 +56,25 @@ def targets(node: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_its_targets_take_its_keys(group: str, option: str) -> None:
-    config = composed(f"{group}={option}", *NEEDED.get((group, option), []))
+    config = composed(f"{group}={option}", *NEEDED.get((group, option), []), name=ROOTS.get(group, "train"))
     check_read(config)
     for node in targets(to_dict(config)):
         module, _, name = node["_target_"].rpartition(".")
         signature = inspect.signature(getattr(importlib.import_module(module), name))
         signature.bind_partial(**{key: value for key, value in node.items() if key != "_target_"})
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "space"])
+def test_every_space_composes_all_its_choices(option: str) -> None:
+    plan = make_plan(read_request(["--config-name", "sweep", f"space={option}", "strategy=frozen"]))
+    assert plan.space.dimensions
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "sweep"])
+def test_every_way_of_searching_knows_its_options(option: str) -> None:
+    varying = ["optimizer.lr=interval(0.0,1.0)", "optimizer.weight_decay=interval(0.0,1.0)"]
+    words = ["optimizer.lr=1,2"] if option == "grid" else varying
+    assert make_plan(read_request(["--config-name", "sweep", f"sweep={option}", *words])).settings.sampler
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "strategy"])

@@ -10,7 +10,10 @@ from hydra._internal.utils import get_args_parser
 
 from finetune.cli import with_config_name
 from finetune.config import check_read, conf_dir, register
-from finetune.search.grid import expand
+from finetune.search.grid import expand, without_pool
+from finetune.search.multirun import pool_settings
+from finetune.search.plan import make_plan
+from finetune.search.request import read_request
 
 register()
 ROOT = Path(__file__).parent.parent
@@ -37,14 +40,24 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
     assert typed.config_dir in (None, OWN_FOLDER)
     search = []
     if typed.config_dir:
-        (tmp_path / "strategy").mkdir()
-        yaml = re.search(
-            r"```yaml\n# my_configs/(strategy/\w+\.yaml).*?\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+        shown = re.findall(
+            r"```yaml\n# my_configs/(\w+/\w+\.yaml).*?\n(.*?)```", (ROOT / "README.md").read_text(), re.S
         )
-        assert yaml is not None
-        (tmp_path / yaml[1]).write_text(yaml[2])
+        assert len(shown) == 2
+        for name, text in shown:
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).write_text(text)
         search = [f"hydra.searchpath=[file://{tmp_path}]"]
-    for job in expand(typed.overrides) if typed.multirun else [typed.overrides]:
+        arguments = [str(tmp_path) if word == OWN_FOLDER else word for word in arguments]
+    if typed.config_name == "sweep":
+        request = read_request(arguments)
+        asked = request.words()
+        if asked["resume"] is None and asked["join"] is None:
+            make_plan(request)
+        return
+    overrides, of_pool = without_pool(typed.overrides) if typed.multirun else (typed.overrides, [])
+    pool_settings(None, of_pool)
+    for job in expand(overrides) if typed.multirun else [overrides]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             check_read(compose(typed.config_name or "train", [*search, *job]))
 

@@ -85,6 +85,10 @@ class TrainBatches(Sampler[list[Draw]]):
             return generator.choice(self.rows, size=len(self.rows), replace=True, p=self.weights)
         return generator.permutation(self.rows)
 
+    def seeds(self) -> Rows:
+        """Return the seed of each draw of the epoch, over all ranks."""
+        return np.random.default_rng([self.seed, self.epoch, 1]).integers(2**32, size=len(self.rows))
+
     def __len__(self) -> int:
         """Return the number of batches per rank."""
         return len(self.sizes())
@@ -97,8 +101,7 @@ class TrainBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """Yield the batches of the epoch."""
-        order = self.order()
-        seeds = np.random.default_rng([self.seed, self.epoch, 1]).integers(2**32, size=len(order))
+        order, seeds = self.order(), self.seeds()
         mine = slice(self.rank, None, self.world_size)
         draws = [Draw(row, seed, True) for row, seed in zip(order[mine].tolist(), seeds[mine].tolist(), strict=True)]
         start = 0

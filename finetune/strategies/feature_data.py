@@ -66,9 +66,9 @@ class FeatureData(pl.LightningDataModule):
 
     def features(self, split: str) -> Features:
         """Return the features of a split; every rank has all of them, and all must ask for them the first time."""
-        assert self.trainer is not None
         if split in self.found:
             return self.found[split]
+        assert self.trainer is not None
         if self.source is None:
             network = self.trainer.lightning_module.network
             assert isinstance(network, Network)

@@ -145,7 +145,7 @@ def free_workers(trainer: Config) -> int:
     """
     if trainer["accelerator"] == "cpu" or not torch.cuda.is_available():
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = int(os.environ.get("FINETUNE_CORES", 0)) or len(os.sched_getaffinity(0))  # a pool's job has a share
     return max(1, min(8, cores // max(1, torch.cuda.device_count()) - 1))
 
 

@@ -19,6 +19,7 @@ WARNINGS = (
     r".*No negative samples in targets.*",
     r".*It is recommended to use `self\.log.*sync_dist=True.*",  # the values are those of all ranks already
     r".*`weights_only` was not set.*",
+    r".*`LightningModule.configure_optimizers` returned `None`.*",  # a head that is solved needs no optimizer
     r".*have no `val_dataloader`.*",  # a benchmark times training alone
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*You have overridden `on_after_batch_transfer`.*",

@@ -32,16 +32,10 @@ from finetune.memory import keep_freed_memory
 from finetune.models.bundle import save_bundle
 from finetune.models.cost import cost
 from finetune.models.network import Network
-from finetune.report.summary import (
-    DataSummary,
-    ModelSummary,
-    PhaseSummary,
-    end_summary,
-    print_summary,
-    start_summary,
-)
-from finetune.runs import Run, write_json
-from finetune.strategies.freezing import moving_parameters
+from finetune.report.start import describe_start
+from finetune.report.summary import end_summary, print_summary
+from finetune.runs import PRUNED, Run, write_json
+from finetune.search.reporting import Pruned, trial_reports
 from finetune.strategies.phases import Strategy, build_strategy
 from finetune.tracking import Tracker
 from finetune.training.assembly import (
@@ -80,13 +74,13 @@ def train(cfg: DictConfig) -> None:
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()
     images = load_images(config, table, network, cache)
-    callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar)
+    callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar, *trial_reports())
     loggers = build_loggers(run, config)
     rehearse(network, strategy, recipe, run.path, callbacks)
     with recorded(run, config, resume=cfg.resume is not None) as tracker:
         if is_first_rank():
             record_data(run, table)
-            show_start(config, table, network, strategy, recipe)
+            show(describe_start(config, table, network, strategy, recipe))
         checkpoints = Checkpoints(run, config["monitor"], config["mode"])
         place = find_place(run.last_checkpoint, checkpoints, network)
         fit(
@@ -133,9 +127,10 @@ def begin(run: Run, config: dict[str, Any], *, resume: bool) -> None:
 
 @contextmanager
 def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Tracker | None]:
-    """Record how the run ends, in its folder and in the tracker: finished, failed or interrupted.
+    """Record how the run ends, in its folder and in the tracker: finished, failed, interrupted or pruned.
 
-    A SIGTERM ends the run like an interruption with exit code 143, so that the logs are complete.
+    A SIGTERM ends the run like an interruption with exit code 143, so that the logs are complete; a pruned trial of a
+    sweep ends here, without an evaluation, and that is no failure.
     """
 
     def terminate(signum: int, frame: FrameType | None) -> None:
@@ -151,6 +146,9 @@ def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Trac
             tracker = build_tracker(run, config)
         yield tracker
         status, code = "finished", 0
+    except Pruned as end:
+        status, code = PRUNED, 0
+        note_pruned(run, end, tracker)
     except (KeyboardInterrupt, SystemExit) as stop:
         status, code = "interrupted", exit_code(stop)
         raise SystemExit(code) from None
@@ -165,6 +163,15 @@ def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Trac
                     file=sys.stderr,
                 )
         signal.signal(signal.SIGTERM, previous)
+
+
+def note_pruned(run: Run, end: Pruned, tracker: Tracker | None) -> None:
+    """Note in the folder and in the tracker where a trial was when it was ended; the first rank writes."""
+    if is_first_rank():
+        print(end)
+        run.update(pruned=end.record)
+        if tracker is not None:
+            tracker.log_summary({"pruned": True})
 
 
 def exit_code(stop: BaseException) -> int:
@@ -255,35 +262,6 @@ def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> li
         )
         for row in wrong[:number]
     ]
-
-
-def show_start(config: dict[str, Any], table: ImageTable, network: Network, strategy: Strategy, recipe: Recipe) -> None:
-    """Print what is about to be trained."""
-    ordered = sorted(table.counts()["train"].items(), key=lambda item: item[1])
-    sizes = dict(network.named_parameters())
-    phases = [
-        PhaseSummary(
-            phase.name,
-            phase.train,
-            phase.fraction,
-            sum(sizes[name].numel() for name in moving_parameters(network, phase)),
-            1 if recipe.solves(phase) else phase.epochs,
-            phase.lr or recipe.optimizer.lr,
-            phase.layer_decay,
-            phase.at_rest,
-            recipe.head.solver.solver if recipe.solves(phase) and recipe.head.solver else None,
-        )
-        for phase in strategy.phases
-    ]
-    spec = network.spec
-    target = config["data"]["source"]["_target_"].rsplit(".", 1)[-1]
-    source = config["data"].get("root") or config["data"].get("path") or config["data"].get("name") or target
-    data = DataSummary(
-        str(source), table.task, table.num_classes, table.sizes(), ordered[0], ordered[-1], len(table.skipped)
-    )
-    total = sum(value.numel() for value in sizes.values())
-    model = ModelSummary(network.name, config["model"]["weights"], total, (spec.channels, spec.height, spec.width))
-    show(start_summary(data, model, strategy.name, phases))
 
 
 def show_end(run: Run, document: dict[str, Any], tracker: Tracker | None, seconds: float) -> None:

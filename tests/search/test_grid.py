@@ -1,8 +1,5 @@
-"""A multirun: Hydra's grammar, and one fresh process per job."""
+"""A grid of jobs: Hydra's grammar, a checked configuration for each, and a folder of its own."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +7,7 @@ import pytest
 from finetune.config import register
 from finetune.errors import ConfigError
 from finetune.runs import Run
-from finetune.search.grid import expand, run_grid
+from finetune.search.grid import expand, plan_jobs, without_pool
 
 register()
 
@@ -29,33 +26,75 @@ def test_grid_is_what_hydra_means(overrides: list[str], jobs: list[list[str]]) -
     assert expand(overrides) == jobs
 
 
-def test_nothing_starts_when_a_job_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="strategy"):
-        run_grid(["-m", "strategy=frozen,frozn"])
-    assert "Job" not in capfd.readouterr().out
+def test_settings_of_the_pool_are_not_handed_to_the_jobs() -> None:
+    typed = ["seed=0,1", "pool.devices=[0,1]", "pool=slurm", "++pool.parameters.account=lab", "name=pool.x"]
+    assert without_pool(typed) == (["seed=0,1", "name=pool.x"], typed[1:4])
 
 
-def test_other_launchers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="process of its own"):
-        run_grid(["-m", "seed=1,2", "hydra/launcher=joblib"])
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["strategy=frozen,frozn"], "strategy"),
+        (["optimizer.lrr=1,2"], r"optimizer\.lr"),
+        (["data=folder", "seed=0,1"], r"data\.root is not set"),
+        (["data.batchsize=1,2"], r"data\.batch_size"),
+        (["seed=1,2", "hydra/launcher=joblib"], "process of its own"),
+        (["a=b=c(", "seed=1,2"], "cannot be read"),
+    ],
+)
+def test_one_wrong_job_is_told_before_any_starts(overrides: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        plan_jobs("train", None, overrides)
 
 
-@pytest.mark.slow
-def test_each_job_of_a_multirun_is_a_fresh_process_with_its_composed_config(tmp_path: Path) -> None:
-    arguments = [
-        "-m", "optimizer.lr=1e-3,1e-4", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2",
-        "trainer.threads=1",
-        "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "debug=quick", "strategy=full",
-    ]  # fmt: skip
-    command = [sys.executable, "-m", "finetune", *arguments]
-    found = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
-    runs = Run.all(tmp_path / "runs")
-    assert [run.config["optimizer"]["lr"] for run in runs] == [1e-3, 1e-4]
-    assert len({run.record["pid"] for run in runs}) == 2
-    assert len({run.record["wandb"]["id"] for run in runs}) == 2
-    assert all(run.status == "finished" and run.metrics_file.exists() for run in runs)
-    assert len(list(tmp_path.glob("runs/*/*"))) == 2, "no rank makes a folder of its own"
-    assert len(list(tmp_path.glob("runs/*/*/wandb/offline-run-*"))) == 2
+def test_every_job_has_a_folder_of_its_own_also_where_all_have_one_name() -> None:
+    plans = plan_jobs("train", None, ["name=same", "seed=range(0,11)"])
+    folders = [plan.folder for plan in plans]
+    assert len(set(folders)) == 11
+    assert {folder.parent for folder in folders if folder} == {Path("runs/same")}
+    assert [str(folder)[-3:] for folder in folders][:3] == ["_00", "_01", "_02"]
+    assert all(f"hydra.run.dir='{plan.folder}'" in plan.overrides for plan in plans)
+
+
+def test_a_folder_with_odd_characters_reaches_the_job_as_it_is() -> None:
+    (plan,) = plan_jobs("train", None, [r"runs='it\'s a folder'", "name=x"])
+    (placed,) = (text for text in plan.overrides if text.startswith("hydra.run.dir="))
+    assert placed.startswith(r"hydra.run.dir='it\'s a folder/x/")
+    (again,) = plan_jobs("train", None, [placed])
+    assert again.folder == plan.folder
+
+
+def test_jobs_that_would_share_a_typed_folder_are_refused() -> None:
+    with pytest.raises(ConfigError, match="2 jobs would share"):
+        plan_jobs("train", None, ["hydra.run.dir=runs/one", "seed=0,1"])
+    plans = plan_jobs("train", None, ["hydra.run.dir=runs/seed_${seed}", "seed=0,1"])
+    assert [plan.folder for plan in plans] == [Path("runs/seed_0"), Path("runs/seed_1")]
+
+
+def test_continued_runs_keep_their_folders(tmp_path: Path) -> None:
+    runs = [Run.create(tmp_path / "a" / name, config={}, command=[], seed=0) for name in ("one", "two")]
+    plans = plan_jobs("train", None, [f"runs={tmp_path}", "resume=one,two"])
+    assert [plan.folder for plan in plans] == [run.path for run in runs]
+    assert not any(text.startswith("hydra.run.dir") for plan in plans for text in plan.overrides)
+    with pytest.raises(ConfigError, match="would share"):
+        plan_jobs("train", None, [f"runs={tmp_path}", "resume=one", "trainer.threads=1,2"])
+
+
+def test_a_job_is_told_by_what_the_others_do_not_have() -> None:
+    plans = plan_jobs("train", None, ["strategy=frozen", "seed=0,1", "optimizer.lr=1e-3"])
+    assert [plan.what for plan in plans] == ["seed=0", "seed=1"]
+
+
+def test_verbs_that_make_no_run_have_no_folder() -> None:
+    plans = plan_jobs("evaluate", None, ["run=a,b"])
+    assert [plan.folder for plan in plans] == [None, None]
+
+
+def test_a_configuration_or_an_experiment_brings_its_own_sweep(tmp_path: Path) -> None:
+    params = "hydra:\n  sweeper:\n    params:\n      seed: 3,4\n"
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "mine.yaml").write_text(f"defaults: [train, _self_]\n{params}")
+    (tmp_path / "experiment" / "seeds.yaml").write_text(f"# @package _global_\n{params}")
+    for name, overrides in (("mine", []), ("train", ["experiment=seeds"])):
+        plans = plan_jobs(name, str(tmp_path), overrides)
+        assert [plan.what for plan in plans] == ["seed=3", "seed=4"]

@@ -15,7 +15,7 @@ from command import finetune
 from PIL import Image, ImageDraw
 
 from finetune.errors import ConfigError
-from finetune.schema import RankConfig
+from finetune.schema_search import RankConfig
 from finetune.search.rank.verb import check_options
 
 COUNT = 48

@@ -1,0 +1,73 @@
+"""Where Optuna keeps a search: a journal file by default, or a database that several machines reach.
+
+It decides how a place becomes a storage that many processes may write at once; what is written is Optuna's.
+"""
+
+import warnings
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.storages.journal import JournalFileBackend
+
+from finetune.errors import ConfigError
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+class ProcessLock:
+    """One process at a time; a process that is killed leaves no lock behind."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock a file beside what is to be locked."""
+        self.lock = FileLock(f"{path}.lock")
+
+    def acquire(self) -> bool:
+        """Wait until it is this process's turn."""
+        self.lock.acquire()
+        return True
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self.lock.release()
+
+
+def place_of(storage: str | None, folder: Path) -> str:
+    """Return where a sweep's state is, as any process finds it: a url, or an absolute path."""
+    if storage is None:
+        return str(folder / "journal.log")
+    return storage if "://" in storage else str(Path(storage).expanduser().absolute())
+
+
+def open_storage(place: str) -> optuna.storages.BaseStorage:
+    """Return the storage at a place.
+
+    Raises:
+        ConfigError: The database cannot be reached.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if "://" not in place:
+            return open_journal(Path(place))
+        try:
+            patience = {"connect_args": {"timeout": 60}} if place.startswith("sqlite") else None
+            return optuna.storages.RDBStorage(place, engine_kwargs=patience)
+        except Exception as error:  # noqa: BLE001 - whatever the driver of the database raises
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ConfigError(
+                f"The storage {place} cannot be opened: {first}. Use a url such as sqlite:////shared/a.db, or a file."
+            ) from error
+
+
+def open_journal(file: Path) -> optuna.storages.JournalStorage:
+    """Return the storage in a journal file, which is made where it is not there.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        backend = JournalFileBackend(str(file), lock_obj=ProcessLock(file))  # type: ignore[arg-type]
+        return optuna.storages.JournalStorage(backend)
+    except OSError as error:
+        raise ConfigError(f"The storage {file} cannot be written ({error.strerror}). Set sweep.storage=.") from error

@@ -1,0 +1,247 @@
+"""The verb sweep: from a command line to the trials of a search and what they have found.
+
+It is a composition root, the only code of sweeps that sees a whole command line; everything it calls takes typed
+arguments.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import ConfigError, FinetuneError
+from finetune.search.board import DONE, Board
+from finetune.search.configs import TrialConfigs
+from finetune.search.driving import Stop, stoppable
+from finetune.search.export import write_export
+from finetune.search.folder import SweepFolder, find_folder, new_folder
+from finetune.search.here import in_process, share_process
+from finetune.search.loop import Loop
+from finetune.search.page import write_page
+from finetune.search.plan import PROGRAM, Plan, Sweep, make_plan
+from finetune.search.pools import build_pool
+from finetune.search.record import record_sweep
+from finetune.search.request import Request, read_request, request_of
+from finetune.search.results import Best, best_of, counts, failures, rows, write_table
+from finetune.search.samplers import build_pruner
+from finetune.search.space import differences
+from finetune.search.storage import open_storage, place_of
+from finetune.search.study import Asked, Result, Search, create_study, load_study
+from finetune.search.trials import Place, TrialJobs
+from finetune.strategies.phases import build_strategy
+
+log = logging.getLogger(__name__)
+
+# of the exit code where every trial has failed, or a failure has ended the sweep
+FAILED = 1
+
+
+def run_sweep(arguments: Sequence[str], program: Sequence[str] = PROGRAM) -> int:
+    """Run the sweep of a command line and return the exit code.
+
+    Args:
+        arguments: With --config-name sweep.
+        program: What starts a trial; its overrides are added.
+
+    Raises:
+        ConfigError: The command line cannot be run; nothing has been written then.
+    """
+    typed = read_request(arguments)
+    asked = typed.words()
+    if asked["export"] is not None:
+        return export(typed, str(asked["export"]))
+    if asked["join"] is not None:
+        sweep = join(typed, str(asked["join"]))
+    elif asked["resume"] is not None:
+        sweep = resume(typed, str(asked["resume"]))
+    else:
+        sweep = begin(typed)
+    keep_log(sweep.folder)
+    log.info("Sweep %s: %d trials of %s", sweep.place.study, sweep.search.total, about(sweep.plan))
+    with stoppable() as stop:
+        try:
+            stopped = run_trials(sweep, tuple(program), stop)
+        finally:
+            sweep.pool.close()
+        return conclude(sweep, stop, stopped=stopped)
+
+
+def begin(typed: Request) -> Sweep:
+    """Return a new sweep."""
+    plan = make_plan(typed)
+    folder = new_folder(Path(plan.root), plan.name)
+    try:
+        pool = build_pool(plan.pool, folder.path)
+    except FinetuneError:
+        folder.discard()
+        raise
+    place = Place(folder.path, place_of(plan.storage, folder.path), folder.name)
+    study = create_study(open_storage(place.storage), place.study, plan.settings)
+    kept = {"request": typed.to_json(), "space": plan.describe()}
+    study.set_user_attr("sweep", kept)
+    folder.update(
+        {**kept, "name": folder.name, "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+         "command": sys.argv, "storage": place.storage, "study": place.study, "status": "running"}
+    )  # fmt: skip
+    return Sweep(plan, folder, place, Search(study, plan.space, plan.settings, plan.trials), pool)
+
+
+def resume(typed: Request, reference: str) -> Sweep:
+    """Return a sweep that goes on in its folder."""
+    folder = find_folder(reference, Path(typed.words()["folder"]))
+    record = folder.record
+    place = Place(folder.path, record["storage"], record["study"])
+    plan, search = continued(typed, record, place)
+    pool = build_pool(plan.pool, folder.path)
+    folder.update({"status": "running"})
+    return Sweep(plan, folder, place, search, pool)
+
+
+def join(typed: Request, reference: str) -> Sweep:
+    """Return another machine's sweep, whose further trials run here; `reference` is its storage or its folder."""
+    record: dict[str, Any] = {}
+    words = typed.words()
+    storage, name = place_of(reference, Path()), words["name"]
+    if (Path(reference) / "sweep.json").is_file():
+        record = SweepFolder(Path(reference)).record
+        storage, name = record["storage"], record["study"]
+    elif "://" not in storage and not Path(storage).is_file():
+        raise ConfigError(f"join={reference} is neither a sweep's folder nor its storage. Type the other's storage.")
+    study = load_study(open_storage(storage), name, storage)
+    record = record or study.user_attrs["sweep"]
+    folder = SweepFolder(Path(words["folder"]) / study.study_name)
+    place = Place(folder.path, storage, study.study_name)
+    plan, search = continued(typed, record, place)
+    pool = build_pool(plan.pool, folder.path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.update({**record, **folder.record, "storage": storage, "study": place.study, "name": folder.name})
+    return Sweep(plan, folder, place, search, pool, nameless=False)
+
+
+def continued(typed: Request, record: dict[str, Any], place: Place) -> tuple[Plan, Search]:
+    """Return the plan and the search of a sweep that goes on.
+
+    Raises:
+        ConfigError: It would be another sweep than the one that was begun.
+    """
+    stored = request_of(record["request"])
+    plan = make_plan(stored.continued(typed))
+    changes = list(differences(record["space"], plan.describe()))
+    if typed.is_search():
+        again = make_plan(typed.searching(stored))
+        changes += list(differences(record["space"], again.describe()))
+    if changes:
+        raise ConfigError(
+            f"{place.study} cannot go on, since it would be another search: {'; '.join(dict.fromkeys(changes))}. Start "
+            "a new one without resume= and join=, or leave out what differs."
+        )
+    study = load_study(open_storage(place.storage), place.study, place.storage)
+    study.pruner = build_pruner(plan.settings.pruner, plan.settings.pruner_options)
+    return plan, Search(study, plan.space, plan.settings, plan.trials)
+
+
+def export(typed: Request, target: str) -> int:
+    """Write the same search for another tool to run."""
+    plan = make_plan(typed)
+    print(write_export(plan, target))
+    return 0
+
+
+def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
+    """Run the trials that are left, and return whether a failure has ended the search."""
+    plan, search = sweep.plan, sweep.search
+    jobs = jobs_of(sweep, program)
+    left = search.left(nameless=sweep.nameless)
+
+    if in_process(plan):
+        return share_process(sweep, jobs, left, stop, lambda asked, result: tell(search, asked, result))
+    first, configs = plan.settings.objectives[0], TrialConfigs(plan.request, plan.space)
+    with Board("trial", first.name, first.direction, total=search.total, slots=sweep.pool.size) as board:
+
+        def on_start(asked: Asked, slot: str) -> None:
+            what = " ".join(search.space.overrides(asked.values))
+            phases = build_strategy(configs.plain(asked.values)["strategy"]).phases
+            epochs = sum(phase.epochs for phase in phases)
+            board.begin(str(asked.number), what, slot, folder=sweep.place.run_of(asked.number).path, epochs=epochs)
+
+        def on_end(asked: Asked, result: Result) -> None:
+            state = DONE if result.state == "complete" else result.state
+            board.end(str(asked.number), state, result.values[0] if result.values else None)
+
+        loop = Loop(search, jobs, sweep.pool, plan.policy, on_start=on_start, on_end=on_end, tick=board.refresh)
+        loop.run(left, stop)
+    return loop.stopped
+
+
+def jobs_of(sweep: Sweep, program: tuple[str, ...]) -> TrialJobs:
+    """Return what makes jobs of trials; their runs are a group in W&B."""
+    plan = sweep.plan
+    grouped = any(override.startswith("group=") for override in plan.fixed)
+    group = () if grouped else (f"group='{sweep.place.study}'",)
+    command = (*program, *plan.request.flags)
+    return TrialJobs(sweep.place, plan.space, plan.settings, command, (*plan.fixed, *group), plan.trial_timeout)
+
+
+def tell(search: Search, asked: Asked, result: Result) -> None:
+    """Log how a trial ended, and which is the best."""
+    names = [each.name for each in search.settings.objectives]
+    values = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, result.values, strict=False))
+    best = search.best()
+    leading = f" (best: {best[0].values[0]:.4g}, trial {best[0].number})" if best and len(names) == 1 else ""
+    words = " ".join(search.space.overrides(asked.values))
+    log.info(
+        "Trial %d %s: %s%s  %s", asked.number, result.state, values or result.cause or "ended early", leading, words
+    )
+
+
+def conclude(sweep: Sweep, stop: Stop, *, stopped: bool) -> int:
+    """Write what was found, say it, and return the exit code."""
+    search, folder, plan = sweep.search, sweep.folder, sweep.plan
+    table = rows(search, sweep.place)
+    best = best_of(search, sweep.place, plan.fixed, folder, plan.request.flags)
+    found = counts(table)
+    left = found.get("running", 0) + max(0, search.total - len(table))
+    status = "failed" if stopped else "interrupted" if stop.asked or left else "finished"
+    write_table(table, folder)
+    folder.update(
+        {
+            "status": status,
+            "trials": {"total": search.total, **found},
+            "objectives": [{"name": each.name, "direction": each.direction} for each in search.settings.objectives],
+            "best": [vars(each) for each in best],
+        }
+    )
+    for line in failures(table, sweep.place):
+        log.warning("%s", line)
+    say_best(best, folder)
+    if plan.page:
+        log.info("%s", write_page(search, folder, table, best))
+    if left:
+        log.info("%d trials are left. Go on with: finetune sweep resume=%s", left, folder.path)
+    failed = stopped or not found.get("complete")
+    code = stop.exit_code if stop.asked else FAILED if failed else 0
+    record_sweep(folder, plan.logger, table, best, code=code)
+    return code
+
+
+def say_best(best: Sequence[Best], folder: SweepFolder) -> None:
+    """Log the best trials and how they are repeated."""
+    for each in best[:10]:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in each.values.items())
+        log.info("Best: trial %d, %s. Repeat it with:\n  %s", each.number, values, each.command)
+    log.info("All trials: %s", folder.table_file)
+
+
+def about(plan: Plan) -> str:
+    """Return in a line what varies."""
+    return ", ".join(map(str, plan.space.dimensions))
+
+
+def keep_log(folder: SweepFolder) -> None:
+    """Show messages as they are, and keep them with their time."""
+    screen, file = logging.StreamHandler(sys.stderr), logging.FileHandler(folder.log_file, encoding="utf-8")
+    screen.setFormatter(logging.Formatter("%(message)s"))
+    file.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s][%(name)s] %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[screen, file], force=True)
