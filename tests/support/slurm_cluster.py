@@ -120,10 +120,8 @@ def wait_for_nodes(environment: dict[str, str], processes: "list[subprocess.Pope
     end = time.monotonic() + 40
     said = ""
     while time.monotonic() < end and all(process.poll() is None for process in processes):
-        found = subprocess.run(
-            ["sinfo", "--noheader", "--Node", "--format=%T"],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        command = ["sinfo", "--noheader", "--Node", "--format=%T"]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         said = found.stdout + found.stderr
         if found.stdout.split() == ["idle"] * len(NODES):
             return
