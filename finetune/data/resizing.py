@@ -76,7 +76,7 @@ def resize(cutout: Cutout, size: Size, interpolation: str) -> Image.Image:
     image, (left, top, right, bottom) = cutout
     outer = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
     if (left, top) == outer[:2] and interpolation in SHARED and image.mode in CHANNELS:
-        part = to_bytes(image)[None, :, outer[1] : outer[3], outer[0] : outer[2]]
+        part = to_bytes(image)[:, outer[1] : outer[3], outer[0] : outer[2]]
         return from_bytes(resize_bytes(part, (right - left, bottom - top), size, interpolation), image.mode)
     box = (left - outer[0], top - outer[1], right - outer[0], bottom - outer[1])
     resample = str_to_pil_interp(interpolation)  # type: ignore[no-untyped-call]
@@ -84,11 +84,13 @@ def resize(cutout: Cutout, size: Size, interpolation: str) -> Image.Image:
 
 
 def resize_bytes(part: Tensor, extent: tuple[float, float], size: Size, interpolation: str) -> Tensor:
-    """Return the upper left of some bytes (1, C, H, W), up to an extent in pixels, resized to (C, height, width)."""
-    if extent == (part.shape[3], part.shape[2]):
-        return interpolate(part, (size[1], size[0]), mode=interpolation, antialias=True)[0]
+    """Return the upper left of some bytes (C, H, W), up to an extent in pixels, resized to (C, height, width)."""
+    lines = part.permute(1, 2, 0)
+    batch = lines[None].permute(0, 3, 1, 2)  # so that torch sees that channels are last, and keeps them there
+    if extent == (part.shape[2], part.shape[1]):
+        return interpolate(batch, (size[1], size[0]), mode=interpolation, antialias=True)[0]
     factors = [size[1] / extent[1], size[0] / extent[0]]
-    return interpolate(part, scale_factor=factors, mode=interpolation, antialias=True)[0, :, : size[1], : size[0]]
+    return interpolate(batch, scale_factor=factors, mode=interpolation, antialias=True)[0, :, : size[1], : size[0]]
 
 
 def to_bytes(image: Image.Image) -> Tensor:
@@ -102,9 +104,10 @@ def to_bytes(image: Image.Image) -> Tensor:
 
 
 def from_bytes(pixels: Tensor, mode: str) -> Image.Image:
-    """Return (C, H, W), 0 to 255, as an image; a channel of padding is left out."""
-    lines = pixels[: CHANNELS[mode]].permute(1, 2, 0).contiguous()
-    return Image.fromarray((lines.squeeze(-1) if mode == "L" else lines).numpy())
+    """Return (C, H, W), 0 to 255, as an image; a fourth channel of RGB is padding, which PIL takes without sorting."""
+    lines = pixels.permute(1, 2, 0).contiguous()
+    height, width, channels = lines.shape
+    return Image.frombytes(mode, (width, height), lines.numpy().data, "raw", "RGBX" if channels == 4 else mode)
 
 
 class Scale:
