@@ -95,7 +95,7 @@ class UnmadeImages:
         Raises:
             UnreadableError: One cannot be decoded.
         """
-        return self.maker.make(self.sources(), torch.device(device)).contiguous(memory_format=memory_format)
+        return self.maker.make(self.sources(), torch.device(device)).to(memory_format=memory_format)
 
 
 @dataclass(frozen=True)
