@@ -94,13 +94,21 @@ def resize_bytes(part: Tensor, extent: tuple[float, float], size: Size, interpol
 
 
 def to_bytes(image: Image.Image) -> Tensor:
-    """Return an image as (C, H, W), 0 to 255, without a copy where it can be; RGB has a fourth channel as padding."""
+    """Return an image as (C, H, W), 0 to 255, without a copy where it can be; RGB has a fourth channel as padding.
+
+    The image must outlive the tensor: PIL's memory may not be freed by a thread of torch.
+    """
     try:
         values = pa.array(image)
         pixels = from_dlpack(values if image.mode == "L" else values.flatten())
     except ValueError:  # its lines are not in one block of memory
         pixels = torch.from_numpy(np.array(image))
     return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def own_bytes(image: Image.Image, channels: int) -> Tensor:
+    """Return an image as (C, H, W), 0 to 255, in memory of its own."""
+    return to_bytes(image)[:channels].clone(memory_format=torch.contiguous_format)
 
 
 def from_bytes(pixels: Tensor, mode: str) -> Image.Image:
