@@ -54,6 +54,7 @@ def rank(folder: Path, photos: Path, *arguments: str) -> Any:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_backbones_are_compared_and_the_others_named(tmp_path: Path, photos: Path, weights: Path) -> None:
     models = "rank.models=[test_resnet,test_vit,test_convnext,test_efficientnet,resnet50]"
     options = [models, "rank.weights=local", f"rank.weights_dir={weights}"]
@@ -81,6 +82,7 @@ def test_backbones_are_compared_and_the_others_named(tmp_path: Path, photos: Pat
     ]
 
 
+@pytest.mark.slow
 def test_printed_command_trains_on_the_features_that_are_there(tmp_path: Path, photos: Path, weights: Path) -> None:
     ranked = rank(tmp_path, photos, "rank.weights=local", f"rank.weights_dir={weights}", "rank.models=test_resnet")
     (command,) = [line for line in ranked.stdout.splitlines() if line.startswith("Train the best: ")]
@@ -101,6 +103,7 @@ def ranked_images(folder: Path) -> int:
     return int(json.loads((folder / "rank" / "rank.json").read_text())["images"])
 
 
+@pytest.mark.slow
 def test_budget_leaves_out_what_exceeds_it(tmp_path: Path, photos: Path) -> None:
     models = "rank.models=[test_resnet,test_vit,test_efficientnet]"
     found = rank(tmp_path, photos, models, "rank.weights=none", "rank.max_params=3e5", "rank.max_latency=1000")
