@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,hub,tensorboard,sweep
+EXTRAS ?= dev,hub,tensorboard,slurm,sweep
 ARGS ?=
 JOBS ?= 2
 BIN := $(VENV)/bin

@@ -229,7 +229,7 @@ class PredictConfig:
     views: int | None = None
 
 
-# by the name of the root configuration; that of -m has no file, since it is no verb
+# by the name of the root configuration
 ROOTS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,

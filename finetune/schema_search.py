@@ -40,6 +40,20 @@ class SlurmPoolConfig:
 
 
 @dataclass
+class RayPoolConfig:
+    """Keys of pool=ray."""
+
+    kind: str = "ray"
+    address: str = "auto"
+    jobs: int = 4
+    devices_per_job: int = 1
+    cpus: int = 4
+    resources: dict[str, float] = field(default_factory=dict)
+    time_limit: float | None = None
+    grace: float = 30.0
+
+
+@dataclass
 class MultirunConfig:
     """Keys of what -m itself reads; all others are those of its jobs."""
 
@@ -118,7 +132,7 @@ class RankVerbConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
 
 
-# by the name of the root configuration
+# by the name of the root configuration; that of -m has no file, since it is no verb
 SEARCH_ROOTS = {"sweep": SweepVerbConfig, "multirun": MultirunConfig, "rank": RankVerbConfig}
 # by the option of the group pool
-POOLS = {"local": LocalPoolConfig, "slurm": SlurmPoolConfig}
+POOLS = {"local": LocalPoolConfig, "slurm": SlurmPoolConfig, "ray": RayPoolConfig}

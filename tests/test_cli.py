@@ -92,6 +92,8 @@ def test_help_lists_verbs_and_groups(tmp_path: Path) -> None:
         (["resume=lst"], "no run"),
         (["-m", "optimizer.lrr=1,2"], "'optimizer.lr'"),
         (["data=folder"], "data.root"),
+        (["pool.devices=2"], "Type -m"),
+        (["-m", "pool.devises=2"], "'pool.devices'"),
         (["a=b=c("], "finetune:"),
         (["runs=/proc/none"], "runs="),
     ],

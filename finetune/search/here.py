@@ -32,11 +32,6 @@ def in_process(plan: Plan) -> bool:
     found = obstacles(plan, TrialConfigs(plan.request, plan.space))
     if found and plan.in_process == "true":
         raise ConfigError(f"sweep.in_process=true cannot be: {'; '.join(found)}. Set sweep.in_process=auto.")
-    if not found:
-        log.info(
-            "Only the head varies over features that stand still: all trials run in this process%s.",
-            "" if plan.settings.pruner == "none" else ", each too short to be pruned",
-        )
     return not found
 
 
@@ -45,6 +40,10 @@ def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[Asked], stop: St
     from finetune.search.head_trials import HeadTrials, run_here
 
     plan, search = sweep.plan, sweep.search
+    log.info(
+        "Only the head varies over features that stand still: all trials run in this process%s.",
+        "" if plan.settings.pruner == "none" else ", each too short to be pruned",
+    )
     configs = TrialConfigs(plan.request, plan.space)
     trials = HeadTrials(configs.plain({}), plan.settings.objectives)
     stopped = run_here(search, trials, configs.plain, plan.policy, stop, left, on_end=on_end)

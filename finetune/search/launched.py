@@ -188,6 +188,7 @@ def main(arguments: "list[str]") -> None:
     """Run a job to its end."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a scheduler's worker may block some, which its children inherit
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in (*FORWARDED, signal.SIGCHLD):
         signal.signal(number, lambda signum, frame: None)

@@ -83,6 +83,7 @@ class Sweep:
         place: Where its study is.
         search: Its study.
         pool: Where its trials run.
+        here: Whether its trials run in this process.
         nameless: Whether it is this process alone that runs it.
     """
 
@@ -91,6 +92,7 @@ class Sweep:
     place: Place
     search: Search
     pool: Pool
+    here: bool
     nameless: bool = True
 
 

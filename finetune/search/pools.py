@@ -12,6 +12,7 @@ from finetune.errors import ConfigError, nearest
 from finetune.schema_search import POOLS
 from finetune.search.jobs import Pool
 from finetune.search.local import LocalPool
+from finetune.search.ray_pool import RayPool, RaySettings
 from finetune.search.slots import build_slots
 from finetune.search.slurm import SlurmPool, SlurmSettings
 
@@ -28,10 +29,9 @@ def build_pool(settings: Settings, folder: Path) -> Pool:
     Raises:
         ConfigError: There is no such kind, a number makes no sense, or the devices are not there.
     """
-    kinds: dict[str, Callable[[Settings, Path], Pool]] = {"local": local_pool, "slurm": slurm_pool}
     kind = settings["kind"]
-    if kind not in kinds:
-        raise ConfigError(f"pool.kind={kind} is not known. Use one of {', '.join(kinds)}.{nearest(kind, kinds)}")
+    if kind not in KINDS:
+        raise ConfigError(f"pool.kind={kind} is not known. Use one of {', '.join(KINDS)}.{nearest(kind, KINDS)}")
     known = [entry.name for entry in fields(POOLS[kind])]
     for name in settings:
         if name not in known:
@@ -40,7 +40,7 @@ def build_pool(settings: Settings, folder: Path) -> Pool:
         value = settings[name]
         if value is not None and value <= 0:
             raise ConfigError(f"pool.{name}={value} must be a number of seconds above 0.")
-    return kinds[kind](settings, folder)
+    return KINDS[kind](settings, folder)
 
 
 def local_pool(settings: Settings, folder: Path) -> LocalPool:
@@ -58,3 +58,11 @@ def slurm_pool(settings: Settings, folder: Path) -> SlurmPool:
     """Return the pool of a Slurm cluster."""
     wanted = {entry.name: settings[entry.name] for entry in fields(SlurmSettings)}
     return SlurmPool(SlurmSettings(**{**wanted, "setup": tuple(settings["setup"])}), folder / "slurm")
+
+
+def ray_pool(settings: Settings, folder: Path) -> RayPool:
+    """Return the pool of a Ray cluster."""
+    return RayPool(RaySettings(**{entry.name: settings[entry.name] for entry in fields(RaySettings)}))
+
+
+KINDS: dict[str, Callable[[Settings, Path], Pool]] = {"local": local_pool, "slurm": slurm_pool, "ray": ray_pool}

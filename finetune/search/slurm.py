@@ -4,7 +4,6 @@ It decides what is asked of Slurm and when; how the end of a job is learnt is `s
 started and ended as the local pool does it. The folder of the pool has to be one that all nodes share.
 """
 
-import contextlib
 import logging
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ConfigError, MissingExtraError
 from finetune.search.jobs import Job, Outcome
-from finetune.search.processes import Errand, Wish, unstarted
+from finetune.search.processes import Errand, unstarted
 from finetune.search.slurm_jobs import LOST, WAITING, SlurmErrand, Submitted, ask_slurm, last_line
 
 if TYPE_CHECKING:
@@ -143,6 +142,7 @@ class SlurmPool:
         while True:
             self._ask()
             for key, submitted in list(self._jobs.items()):
+                submitted.on_time()
                 outcome = submitted.outcome()
                 if outcome is not None:
                     del self._jobs[key]
@@ -154,14 +154,8 @@ class SlurmPool:
 
     def cancel(self, key: str, *, hard: bool = False) -> None:
         """Ask a job to end, or kill it; one that still waits is taken back."""
-        if key not in self._jobs:
-            return
-        submitted = self._jobs[key]
-        submitted.cancelled = True
-        with contextlib.suppress(OSError):
-            submitted.wishes.write_text((Wish.DIE if hard else Wish.END).name)
-        if hard or not submitted.node:
-            submitted.handle.cancel(check=False)
+        if key in self._jobs:
+            self._jobs[key].cancel(hard=hard)
 
     def close(self) -> None:
         """End all jobs and wait until they have; those that do not end within the grace are killed."""

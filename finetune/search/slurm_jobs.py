@@ -3,6 +3,7 @@
 It decides what counts as an end and what it is called; when Slurm is asked, and what for, is the pool's.
 """
 
+import contextlib
 import os
 import subprocess
 import time
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import submitit
 
 LOST = 15.0  # seconds that the result of a job which has ended may take to appear in a shared folder
+UNWANTED = 4.0  # the same for a job that was cancelled, by whomever, and how long its node has to kill it
+ANSWER = 20.0  # seconds that Slurm may take to answer; a controller that hangs must not hang the pool
 OVER = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
     "TIMEOUT", "GONE",
@@ -56,6 +59,7 @@ class Submitted:
         node: Where it runs.
         over: When Slurm first said that it has ended, by the monotonic clock.
         cancelled: Whether it was asked to end.
+        kill_at: When Slurm is to kill it, by the monotonic clock; None where that is not wanted.
     """
 
     job: Job
@@ -66,6 +70,7 @@ class Submitted:
     node: str = ""
     over: float | None = None
     cancelled: bool = False
+    kill_at: float | None = None
 
     @property
     def slot(self) -> str:
@@ -83,10 +88,32 @@ class Submitted:
         """Return how it ended; None while it has not."""
         if self.handle.paths.result_pickle.exists():
             return self._result()
-        taken_back = self.state == "CANCELLED" and not self.node
-        if self.over is None or (not taken_back and time.monotonic() - self.over < LOST):
+        if self.over is None or time.monotonic() - self.over < self.patience:
             return None
         return self._lost()
+
+    @property
+    def patience(self) -> float:
+        """Seconds that its result may take to appear; one that never ran has none."""
+        if self.state == "CANCELLED" and not self.node:
+            return 0.0
+        return UNWANTED if self.cancelled or self.state == "CANCELLED" else LOST
+
+    def cancel(self, *, hard: bool) -> None:
+        """Ask it to end, or kill it, through its file of wishes; Slurm is asked to where it does not run."""
+        self.cancelled = True
+        with contextlib.suppress(OSError):
+            self.wishes.write_text((Wish.DIE if hard else Wish.END).name)
+        if not self.node:
+            self.handle.cancel(check=False)
+        elif hard and self.kill_at is None:
+            self.kill_at = time.monotonic() + UNWANTED
+
+    def on_time(self) -> None:
+        """Have Slurm kill it where its node does not answer."""
+        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+            self.kill_at = float("inf")
+            self.handle.cancel(check=False)
 
     def _result(self) -> Outcome:
         import submitit.core.utils
@@ -116,7 +143,10 @@ def ask_slurm(identities: list[str]) -> dict[str, tuple[str, str]]:
     squeue is asked, not sacct, since not every cluster keeps accounts; what it has forgotten has ended.
     """
     command = ["squeue", "--noheader", "--states=all", f"--jobs={','.join(identities)}", "--format=%i|%T|%N"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER)
+    except subprocess.TimeoutExpired:
+        return {}
     if found.returncode and "Invalid job id" not in found.stderr:
         return {}
     rows = [line.strip().split("|") for line in found.stdout.splitlines() if line.count("|") == 2]

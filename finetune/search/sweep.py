@@ -6,12 +6,13 @@ arguments.
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import ConfigError, FinetuneError
+from finetune.errors import ConfigError, FinetuneError, RunError
 from finetune.search.board import DONE, Board
 from finetune.search.configs import TrialConfigs
 from finetune.search.driving import Stop, stoppable
@@ -34,8 +35,9 @@ from finetune.strategies.phases import build_strategy
 
 log = logging.getLogger(__name__)
 
-# of the exit code where every trial has failed, or a failure has ended the sweep
-FAILED = 1
+# goes to the sweep's log alone, since the screen shows the same in another form
+record = logging.getLogger("finetune.record")
+FAILED = 1  # the exit code where every trial has failed, or a failure has ended the sweep
 
 
 def run_sweep(arguments: Sequence[str], program: Sequence[str] = PROGRAM) -> int:
@@ -61,16 +63,35 @@ def run_sweep(arguments: Sequence[str], program: Sequence[str] = PROGRAM) -> int
     keep_log(sweep.folder)
     log.info("Sweep %s: %d trials of %s", sweep.place.study, sweep.search.total, about(sweep.plan))
     with stoppable() as stop:
-        try:
+        with closing(sweep.pool), telling_failure(sweep.folder):
             stopped = run_trials(sweep, tuple(program), stop)
-        finally:
-            sweep.pool.close()
         return conclude(sweep, stop, stopped=stopped)
+
+
+@contextmanager
+def telling_failure(folder: SweepFolder) -> Iterator[None]:
+    """Note in the folder that a sweep has failed, as such and not one of its trials; what is no fault of the user's
+    goes to the log whole.
+    """
+    try:
+        yield
+    except FinetuneError:
+        folder.update({"status": "failed"})
+        raise
+    except Exception as error:
+        folder.update({"status": "failed"})
+        record.exception("The sweep failed")
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"The sweep failed: {type(error).__name__}: {first} The traceback is in {folder.log_file}. Its trials are "
+            f"kept: finetune sweep resume={folder.path}"
+        ) from error
 
 
 def begin(typed: Request) -> Sweep:
     """Return a new sweep."""
     plan = make_plan(typed)
+    here = in_process(plan)
     folder = new_folder(Path(plan.root), plan.name)
     try:
         pool = build_pool(plan.pool, folder.path)
@@ -85,7 +106,7 @@ def begin(typed: Request) -> Sweep:
         {**kept, "name": folder.name, "created": datetime.now(UTC).isoformat(timespec="microseconds"),
          "command": sys.argv, "storage": place.storage, "study": place.study, "status": "running"}
     )  # fmt: skip
-    return Sweep(plan, folder, place, Search(study, plan.space, plan.settings, plan.trials), pool)
+    return Sweep(plan, folder, place, Search(study, plan.space, plan.settings, plan.trials), pool, here)
 
 
 def resume(typed: Request, reference: str) -> Sweep:
@@ -96,7 +117,7 @@ def resume(typed: Request, reference: str) -> Sweep:
     plan, search = continued(typed, record, place)
     pool = build_pool(plan.pool, folder.path)
     folder.update({"status": "running"})
-    return Sweep(plan, folder, place, search, pool)
+    return Sweep(plan, folder, place, search, pool, in_process(plan))
 
 
 def join(typed: Request, reference: str) -> Sweep:
@@ -117,7 +138,7 @@ def join(typed: Request, reference: str) -> Sweep:
     pool = build_pool(plan.pool, folder.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.update({**record, **folder.record, "storage": storage, "study": place.study, "name": folder.name})
-    return Sweep(plan, folder, place, search, pool, nameless=False)
+    return Sweep(plan, folder, place, search, pool, in_process(plan), nameless=False)
 
 
 def continued(typed: Request, record: dict[str, Any], place: Place) -> tuple[Plan, Search]:
@@ -155,8 +176,8 @@ def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
     jobs = jobs_of(sweep, program)
     left = search.left(nameless=sweep.nameless)
 
-    if in_process(plan):
-        return share_process(sweep, jobs, left, stop, lambda asked, result: tell(search, asked, result))
+    if sweep.here:
+        return share_process(sweep, jobs, left, stop, lambda *ended: log.info("%s", told(search, *ended)))
     first, configs = plan.settings.objectives[0], TrialConfigs(plan.request, plan.space)
     with Board("trial", first.name, first.direction, total=search.total, slots=sweep.pool.size) as board:
 
@@ -169,6 +190,7 @@ def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
         def on_end(asked: Asked, result: Result) -> None:
             state = DONE if result.state == "complete" else result.state
             board.end(str(asked.number), state, result.values[0] if result.values else None)
+            record.info("%s", told(search, asked, result))
 
         loop = Loop(search, jobs, sweep.pool, plan.policy, on_start=on_start, on_end=on_end, tick=board.refresh)
         loop.run(left, stop)
@@ -184,16 +206,14 @@ def jobs_of(sweep: Sweep, program: tuple[str, ...]) -> TrialJobs:
     return TrialJobs(sweep.place, plan.space, plan.settings, command, (*plan.fixed, *group), plan.trial_timeout)
 
 
-def tell(search: Search, asked: Asked, result: Result) -> None:
-    """Log how a trial ended, and which is the best."""
+def told(search: Search, asked: Asked, result: Result) -> str:
+    """Return how a trial ended, and which is the best."""
     names = [each.name for each in search.settings.objectives]
     values = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, result.values, strict=False))
     best = search.best()
     leading = f" (best: {best[0].values[0]:.4g}, trial {best[0].number})" if best and len(names) == 1 else ""
     words = " ".join(search.space.overrides(asked.values))
-    log.info(
-        "Trial %d %s: %s%s  %s", asked.number, result.state, values or result.cause or "ended early", leading, words
-    )
+    return f"Trial {asked.number} {result.state}: {values or result.cause or 'ended early'}{leading}  {words}"
 
 
 def conclude(sweep: Sweep, stop: Stop, *, stopped: bool) -> int:
@@ -216,9 +236,9 @@ def conclude(sweep: Sweep, stop: Stop, *, stopped: bool) -> int:
     for line in failures(table, sweep.place):
         log.warning("%s", line)
     say_best(best, folder)
-    if plan.page:
+    if plan.page and not stop.asked:
         log.info("%s", write_page(search, folder, table, best))
-    if left:
+    if left and sweep.nameless:
         log.info("%d trials are left. Go on with: finetune sweep resume=%s", left, folder.path)
     failed = stopped or not found.get("complete")
     code = stop.exit_code if stop.asked else FAILED if failed else 0
@@ -245,3 +265,5 @@ def keep_log(folder: SweepFolder) -> None:
     screen.setFormatter(logging.Formatter("%(message)s"))
     file.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s][%(name)s] %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[screen, file], force=True)
+    record.propagate = False
+    record.handlers = [file]

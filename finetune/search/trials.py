@@ -80,7 +80,7 @@ class TrialJobs:
     def arguments(self, asked: Asked, run: Run, attempts: int) -> list[str]:
         """Return a trial's overrides; what an attempt that cannot go on has left is set aside first."""
         if run.status == INTERRUPTED and run.last_checkpoint.exists():
-            return [f"resume='{run.path}'"]
+            return [f"resume={run.path}"]
         if run.path.exists():
             set_aside(run.path, attempts)
         return [*self.overrides, *self.space.overrides(asked.values), f"hydra.run.dir='{run.path}'"]

@@ -176,6 +176,21 @@ except KeyboardInterrupt:
     pool.cancel("job")
 
 
+def test_a_job_can_be_asked_to_end_although_the_pool_blocks_and_ignores_the_signal(
+    pool: LocalPool, tmp_path: Path
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        pool.submit(python("job", "import time; print('ready', flush=True); time.sleep(60)", tmp_path))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    wait_for(says(tmp_path, "job", "ready"))
+    pool.cancel("job")
+    assert finished(pool)["job"].code == -signal.SIGINT
+
+
 def test_a_job_that_does_not_want_to_end_is_killed_after_the_grace(pool: LocalPool, tmp_path: Path) -> None:
     pool.submit(python("job", STUBBORN, tmp_path))
     wait_for(says(tmp_path, "job", "ready"))

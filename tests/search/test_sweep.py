@@ -231,6 +231,7 @@ def test_several_objectives_give_a_pareto_front_within_the_budget(tmp_path: Path
         (["space=lr", "hydra.run.dir=x"], "folder of its own"),
         (["space=lr", "sweep.on_failure=resume"], "sweep.on_failure"),
         (["space=lr", "sweep.in_process=ture"], "'true'"),
+        (["space=lr", "sweep.in_process=true"], "lp_ft moves more than the head"),
         (["space=lr", "export=wadb"], "'wandb'"),
         (["space=strategy", "export=wandb"], "no conditions"),
         (["join=nowhere"], "storage"),

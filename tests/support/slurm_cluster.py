@@ -3,8 +3,10 @@
 It is installed from the distribution's packages where it is absent; it listens on the loopback alone.
 """
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -55,6 +57,19 @@ def slurm(folder: Path) -> Iterator[Path]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for pid in left_behind(conf):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def left_behind(conf: Path) -> list[int]:
+    """Return the processes that were started with a cluster's configuration, such as steps that report to nobody."""
+    mark, found = f"SLURM_CONF={conf}".encode(), []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in file.read_bytes().split(b"\0") and int(file.parent.name) != os.getpid():
+                found.append(int(file.parent.name))
+    return found
 
 
 def install() -> None:
