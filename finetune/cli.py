@@ -35,6 +35,7 @@ VERBS = {
     "predict": "finetune.evaluation.verbs:predict",
     "benchmark": "finetune.benchmark.verb:benchmark",
     "features": "finetune.training.features:features",
+    "rank": "finetune.search.rank.verb:rank",
     "sweep": "finetune.search.sweep:run_sweep",
 }
 SWEEP = "sweep"  # reads its own command line, which says what varies

@@ -62,19 +62,9 @@ def run_name(*, _root_: DictConfig) -> str:
     hydra = _root_.hydra
     choices = hydra.runtime.choices
     skip = (
-        "cache.",
-        "model=",
-        "strategy=",
-        "runs=",
-        "resume=",
-        "name=",
-        "logger",
-        "hydra",
-        "tags=",
-        "group=",
-        "trainer.devices",
-        "bootstrap",
-    )
+        "cache.", "model=", "strategy=", "runs=", "resume=", "name=", "logger", "hydra", "tags=", "group=",
+        "trainer.devices", "bootstrap",
+    )  # fmt: skip
     changed = [override for override in hydra.overrides.task if not override.lstrip("+~").startswith(skip)]
     parts = [str(choices.get("model", "model")), str(choices.get("strategy", "strategy")), *map(_short, changed)]
     return folder_name(*parts)
@@ -152,6 +142,9 @@ LEAST = {
     "views": 1,
     "batches": 1,
     "repeats": 1,
+    "rank.folds": 2,
+    "rank.batch_size": 1,
+    "rank.repeats": 1,
 }
 
 
@@ -264,7 +257,7 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 READ = {
     "data": (
         "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "image_size",
-        "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache",
+        "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
     ),
     "data.splits": ("val", "test", "seed", "group"),
     "strategy": ("name", "adapter", "phases"),

@@ -38,23 +38,7 @@ class ModelConfig:
     interpolation: str | None = None
     crop_pct: float | None = None
     grad_checkpointing: bool = False
-
-
-@dataclass
-class PhaseConfig:
-    """Keys of an entry of strategy.phases."""
-
-    name: str = MISSING
-    train: str = MISSING
-    fraction: float = 1.0
-    epochs: int = 1
-    lr: float | None = None
-    head_lr: float = 1.0
-    layer_decay: float = 1.0
-    batchnorm: str = "frozen"
-    features: str = "none"
-    schedule: str | None = None
-    warmup: float | None = None
+    depth: float | None = None
 
 
 @dataclass

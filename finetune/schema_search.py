@@ -6,7 +6,7 @@ It decides names and types, as `schema` does for everything else; defaults live 
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune.schema import TrainConfig
+from finetune.schema import CacheConfig, TrainConfig, TrainerConfig
 
 
 @dataclass
@@ -105,7 +105,34 @@ class SweepVerbConfig(TrainConfig):
     export: str | None = None
 
 
+@dataclass
+class RankConfig:
+    """Keys of rank, of the verb rank."""
+
+    models: Any = None
+    weights: str = "download"
+    weights_dir: str | None = None
+    max_params: float | None = None
+    max_latency: float | None = None
+    folds: int = 5
+    batch_size: int = 16
+    repeats: int = 5
+    output: str = "rank"
+
+
+@dataclass
+class RankVerbConfig:
+    """Keys of the root of the verb rank."""
+
+    verb: str = "rank"
+    seed: int = 0
+    rank: RankConfig = field(default_factory=RankConfig)
+    data: dict[str, Any] = field(default_factory=dict)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+
 # by the name of the root configuration; that of -m has no file, since it is no verb
-SEARCH_ROOTS = {"sweep": SweepVerbConfig, "multirun": MultirunConfig}
+SEARCH_ROOTS = {"sweep": SweepVerbConfig, "multirun": MultirunConfig, "rank": RankVerbConfig}
 # by the option of the group pool
 POOLS = {"local": LocalPoolConfig, "slurm": SlurmPoolConfig, "ray": RayPoolConfig}

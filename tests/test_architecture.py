@@ -37,6 +37,7 @@ VERBS = (
     "training/features.py",
     "benchmark/verb.py",
     "evaluation/verbs.py",
+    "search/rank/verb.py",
     "search/sweep.py",
 )
 # what may be imported without waiting for torch

@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from finetune.data.datamodule import Batch, ImageData
+from finetune.data.device.making import UnmadeImages
 from finetune.history import History
 from finetune.models.network import Network
 from finetune.models.precision import autocast
@@ -85,12 +86,20 @@ class Subject:
         while True:
             yield from self.loader()
 
+    def made(self) -> Iterator[Batch]:
+        """Yield batches whose images are made, as long as they are wanted."""
+        for batch in self.endless():
+            images: Any = batch["image"]
+            yield {**batch, "image": images.to(self.device) if isinstance(images, UnmadeImages) else images}
+
     def pipeline(self) -> float:
         """Return the images per second that are read, decoded and transformed."""
-        stream = self.endless()
+        stream = self.made()
         next(stream)
+        self.wait()
         started = time.perf_counter()
         count = sum(len(next(stream)["row"]) for _ in range(self.batches))
+        self.wait()
         return count / (time.perf_counter() - started)
 
     def compute(self, batch: Batch) -> float:

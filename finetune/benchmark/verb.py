@@ -74,7 +74,7 @@ def choose_phase(strategy: Strategy, name: str | None) -> Phase:
 
 def measure(subject: Subject, callbacks: Sequence[Callback], repeats: int) -> Report:
     """Return what the parts of a phase do per second, measured in turn."""
-    batch = next(subject.endless())
+    batch = next(subject.made())
     found = in_turn(
         {
             "pipeline": subject.pipeline,

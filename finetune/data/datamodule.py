@@ -4,10 +4,11 @@ It decides how a draw becomes a tensor and how loaders are set up; the order of 
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from finetune.cache.shards import key_of
+from finetune.data.device.making import FORMAT, DeviceTransform
+from finetune.data.device.plans import Source, check_device_pixels
 from finetune.data.pixels import PixelCache, StoredImages
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.data.table import ImageTable, cores, digest
@@ -51,7 +54,7 @@ class Images(Dataset[dict[str, Any]]):
     def __init__(
         self,
         table: ImageTable,
-        transform: Transform,
+        transform: Transform | DeviceTransform,
         channels: int,
         *,
         random: bool,
@@ -75,14 +78,14 @@ class Images(Dataset[dict[str, Any]]):
         return len(self.paths)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        """Return image (C, H, W), target, row and valid of a draw.
+        """Return image (C, H, W) or what it is made of, target, row and valid of a draw.
 
         Raises:
             DataError: The image cannot be read; another is never put in its place.
         """
         with seeded(draw.seed) if self.random else nullcontext():
-            pixels = self.transform.tensor(self.pixels(draw.row))
-        return {"image": pixels, "target": self.targets[draw.row], "row": draw.row, "valid": draw.valid}
+            image = self.image(draw.row)
+        return {"image": image, "target": self.targets[draw.row], "row": draw.row, "valid": draw.valid}
 
     def __getitems__(self, draws: list[Draw]) -> list[dict[str, Any]]:
         """Return several draws, read by all cores at once unless other processes do so or draws are random.
@@ -95,11 +98,11 @@ class Images(Dataset[dict[str, Any]]):
         with ThreadPoolExecutor(cores()) as pool:
             return list(pool.map(self.__getitem__, draws))
 
-    def pixels(self, row: int) -> Image.Image:
-        """Return the image of a row at the weights' size, varied where that is random."""
-        if self.stored is not None:
-            return self.stored.pixels(self.digests[row], self.transform)
-        return self.transform.pixels(self.store.open(self.paths[row], self.channels))
+    def image(self, row: int) -> Tensor | Source:
+        """Return the image of a row as the transform makes it, varied where that is random."""
+        if self.stored is not None and isinstance(self.transform, Transform):
+            return self.transform.tensor(self.stored.pixels(self.digests[row], self.transform))
+        return self.transform.apply(self.store.open(self.paths[row], self.channels))
 
 
 def view_keys(digests: Sequence[str], view: int) -> list[str]:
@@ -112,10 +115,10 @@ def seed_of(key: str) -> int:
     return int(key[:8], 16)
 
 
-def collate(items: list[dict[str, Any]]) -> Batch:
-    """Return a batch: image (B, C, H, W), target (B,) or (B, K), row (B,), valid (B,)."""
+def collate(items: list[dict[str, Any]], *, join: Callable[[list[Any]], Any]) -> Batch:
+    """Return a batch: image (B, C, H, W) as joined, target (B,) or (B, K), row (B,), valid (B,)."""
     return {
-        "image": torch.stack([item["image"] for item in items]),
+        "image": join([item["image"] for item in items]),
         "target": torch.from_numpy(np.stack([item["target"] for item in items])),
         "row": torch.tensor([item["row"] for item in items]),
         "valid": torch.tensor([item["valid"] for item in items]),
@@ -141,6 +144,7 @@ class ImageData(pl.LightningDataModule):
         seed: int = 0,
         balanced: bool = False,
         pixel_cache: PixelCache | None = None,
+        device_pixels: bool = False,
     ) -> None:
         """Serve batches.
 
@@ -154,9 +158,10 @@ class ImageData(pl.LightningDataModule):
             seed: The run's seed.
             balanced: Whether each class is drawn equally often in training.
             pixel_cache: Keeps decoded images; None decodes them whenever they are read.
+            device_pixels: Whether images are made when a batch is moved to a device.
 
         Raises:
-            ConfigError: A batch size or the number of workers makes no sense.
+            ConfigError: A batch size or the number of workers makes no sense, or images cannot be made on a device.
         """
         super().__init__()
         least = {"batch_size": (batch_size, 1), "eval_batch_size": (eval_batch_size, 1), "workers": (workers, 0)}
@@ -171,9 +176,13 @@ class ImageData(pl.LightningDataModule):
         self.seed = seed
         self.balanced = balanced
         self.pixel_cache = pixel_cache
+        self.device_pixels = device_pixels
+        if device_pixels:
+            check_device_pixels(spec, augment, pixel_cache=pixel_cache is not None)
         self.train_transform = train_transform(spec, augment)
         self.eval_transform = eval_transform(spec)
         self.augmented = augment.enabled
+        self.input_description = asdict(spec) | ({"device_pixels": FORMAT} if device_pixels else {})
         self.augment_description = {name: value for name, value in asdict(augment).items() if name not in OF_BATCHES}
 
     def training_weights(self) -> npt.NDArray[np.float64] | None:
@@ -244,12 +253,13 @@ class ImageData(pl.LightningDataModule):
 
         Images are read from their files, or taken from the stored ones where these are given.
         """
-        transform = self.train_transform if augmented else self.eval_transform
+        plain = self.train_transform if augmented else self.eval_transform
+        transform = DeviceTransform(plain) if self.device_pixels else plain
         images = Images(self.table, transform, self.spec.channels, random=augmented and self.augmented, stored=stored)
         return DataLoader(
             images,
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=partial(collate, join=transform.join),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),

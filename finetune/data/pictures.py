@@ -92,19 +92,21 @@ class Cutout(NamedTuple):
 class Picture:
     """An opened image: its size is known, and a JPEG is not decoded yet."""
 
-    def __init__(self, image: Image.Image, channels: int, *, name: str) -> None:
+    def __init__(self, image: Image.Image, channels: int, *, name: str, content: bytes | None = None) -> None:
         """Take an image as PIL has opened it.
 
         Args:
             image: Loaded or not.
             channels: 1, 3 or 4.
             name: What to call it in an error.
+            content: The bytes of its file, where it has one.
 
         Raises:
             UnreadableError: It cannot be decoded, or is larger than is safe to decode.
         """
         self.channels = channels
         self.name = name
+        self.content = content
         with readable(name):
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
@@ -121,8 +123,9 @@ class Picture:
             UnreadableError: It is missing, empty, truncated, not an image, or larger than is safe to decode.
         """
         with readable(name):
-            image = Image.open(io.BytesIO(source if isinstance(source, bytes) else source.read_bytes()))
-        return cls(image, channels, name=name)
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            image = Image.open(io.BytesIO(content))
+        return cls(image, channels, name=name, content=content)
 
     @property
     def size(self) -> Size:

@@ -85,9 +85,8 @@ def resize(cutout: Cutout, size: Size, interpolation: str) -> Image.Image:
 
 def resize_bytes(part: Tensor, extent: tuple[float, float], size: Size, interpolation: str) -> Tensor:
     """Return the upper left of some bytes (C, H, W), up to an extent in pixels, resized to (C, height, width)."""
-    batch = part.permute(1, 2, 0)[None].permute(
-        0, 3, 1, 2
-    )  # so that torch knows that channels are last, and keeps them
+    lines = part.permute(1, 2, 0)
+    batch = lines[None].permute(0, 3, 1, 2)  # so that torch sees that channels are last, and keeps them there
     if extent == (part.shape[2], part.shape[1]):
         return interpolate(batch, (size[1], size[0]), mode=interpolation, antialias=True)[0]
     factors = [size[1] / extent[1], size[0] / extent[0]]
@@ -95,13 +94,21 @@ def resize_bytes(part: Tensor, extent: tuple[float, float], size: Size, interpol
 
 
 def to_bytes(image: Image.Image) -> Tensor:
-    """Return an image as (C, H, W), 0 to 255, without a copy where it can be; RGB has a fourth channel as padding."""
+    """Return an image as (C, H, W), 0 to 255, without a copy where it can be; RGB has a fourth channel as padding.
+
+    The image must outlive the tensor: PIL's memory may not be freed by a thread of torch.
+    """
     try:
         values = pa.array(image)
         pixels = from_dlpack(values if image.mode == "L" else values.flatten())
     except ValueError:  # its lines are not in one block of memory
         pixels = torch.from_numpy(np.array(image))
     return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def own_bytes(image: Image.Image, channels: int) -> Tensor:
+    """Return an image as (C, H, W), 0 to 255, in memory of its own."""
+    return to_bytes(image)[:channels].clone(memory_format=torch.contiguous_format)
 
 
 def from_bytes(pixels: Tensor, mode: str) -> Image.Image:

@@ -3,9 +3,11 @@
 It decides the transforms of single images; mixing several images of a batch is left to training.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from PIL import Image
 from timm.data import create_transform
 from timm.data.transforms import MaybeToTensor
@@ -105,6 +107,10 @@ class Transform:
     def apply(self, picture: Picture) -> Tensor:
         """Return a picture as (C, H, W), normalised."""
         return self.tensor(self.pixels(picture))
+
+    def join(self, images: Sequence[Tensor]) -> Tensor:
+        """Return images as a batch (B, C, H, W)."""
+        return torch.stack(list(images))
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return a decoded image as (C, H, W), normalised."""

@@ -33,12 +33,14 @@ class Point:
         nll: Mean negative log-likelihood, weighted as in training.
         error: Standard error of that mean over the folds.
         accuracy: Share of right predictions, weighted likewise.
+        accuracy_error: Standard error of that share over the folds.
     """
 
     strength: float
     nll: float
     error: float
     accuracy: float
+    accuracy_error: float
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ def normalised(weights: Tensor) -> Tensor:
 def summarise(strength: float, losses: Tensor, hits: Tensor, shares: Tensor) -> Point:
     """Return the mean over folds of losses and hits (folds,), each by its share of the held-out weight."""
     shares = shares / shares.sum()
-    error = float(losses.std(correction=1)) / len(losses) ** 0.5
-    return Point(strength, float(losses @ shares), error, float(hits @ shares))
+    errors = [float(values.std(correction=1)) / len(values) ** 0.5 for values in (losses, hits)]
+    return Point(strength, float(losses @ shares), errors[0], float(hits @ shares), errors[1])
 
 
 def report_edge(strength: float, strengths: list[float]) -> None:

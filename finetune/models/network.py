@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError, nearest
 from finetune.heads.modules import HeadSpec, build_head
+from finetune.models.depth import truncate
 from finetune.models.weights import create_backbone
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
@@ -83,6 +84,7 @@ def build_network(
     interpolation: str | None = None,
     crop_pct: float | None = None,
     grad_checkpointing: bool = False,
+    depth: float | None = None,
 ) -> Network:
     """Return a network with a new head.
 
@@ -100,6 +102,7 @@ def build_network(
         interpolation: How images are resized.
         crop_pct: Share of the image that the central crop keeps.
         grad_checkpointing: Whether activations are computed again in the backward pass to save memory.
+        depth: Share of the backbone's blocks that is kept, above 0 and at most 1; None for all.
 
     Raises:
         ConfigError: There is no such model, or it cannot do what is asked.
@@ -114,13 +117,15 @@ def build_network(
             f"model.name={name} cannot be built with {options}: {str(error).splitlines()[0]}. Change model.* or "
             "image_size."
         ) from error
+    if depth is not None:
+        truncate(backbone, depth, name)
     if grad_checkpointing:
         set_checkpointing(backbone, name)
     overrides = {"mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
     spec = input_spec(backbone, in_chans, image_size, overrides)
     num_features = count_features(backbone, spec, name)
     remembered = {"head": vars(head), "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    remembered |= {"in_chans": in_chans, "image_size": image_size}
+    remembered |= {"in_chans": in_chans, "image_size": image_size, "depth": depth}
     return Network(
         backbone, new_head(head, num_features, num_classes), name=name, spec=spec,
         num_features=num_features, num_classes=num_classes, options=remembered,

@@ -6,7 +6,7 @@ they have come is read from their runs.
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from rich.text import Text
 from finetune.search.progress import Progress, ProgressReader
 
 RUNNING, DONE = "running", "done"
+WAITING = ":waiting"  # ends the slot of a job that a cluster has not started yet
 STYLES = {RUNNING: "cyan", DONE: "green", "pruned": "yellow", "cancelled": "yellow"}  # all others have failed
 FRAME_LINES = 6  # of the table that are no jobs
 REFRESH = 0.5  # seconds
@@ -122,7 +123,20 @@ class Board:
         """
         reader = ProgressReader(folder, self.monitor, self.mode) if folder else None
         self.lines[key] = Line(key, what, slot, epochs, reader, time.monotonic())
-        self.say(f"{self.noun} {key} starts on {slot}: {what}")
+        verb = f"is sent to {slot.removesuffix(WAITING)}" if slot.endswith(WAITING) else f"starts on {slot}"
+        self.say(f"{self.noun} {key} {verb}: {what}")
+
+    def follow(self, slots: Mapping[str, str]) -> None:
+        """Show where jobs run by now; on a cluster they may wait first, and their time counts from where they run.
+
+        Args:
+            slots: The slot of each job that the pool has, by its key.
+        """
+        for key, slot in slots.items():
+            line = self.lines.get(key)
+            if line is not None and line.slot != slot:
+                line.slot, line.started = slot, time.monotonic()
+                self.say(f"{self.noun} {key} starts on {slot}")
 
     def end(self, key: str, state: str, value: float | None = None) -> None:
         """Show that a job has ended.

@@ -176,6 +176,7 @@ def run_jobs(multirun: Multirun, pool: Pool, stop: Stop, board: Board) -> None:
     def tick() -> None:
         if stop.asked and not board.remark:
             board.note("Stopping: each job ends after what it is doing. Ctrl-C once more kills them.")
+        board.follow(pool.running())
         board.refresh()
 
     multirun.write()

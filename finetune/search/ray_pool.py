@@ -5,6 +5,7 @@ pool does it, and all nodes need the same installation at the same place.
 """
 
 import os
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from finetune.search.processes import Errand, Wish, unstarted
 # variables of this machine that jobs on other machines need, beside those of their own machine
 PASSED_ON = ("WANDB_", "HF_", "FINETUNE_", "PYTHONPATH")
 ASK = 1.0  # seconds between two questions to the cluster
+ANSWER = 10.0  # seconds that the cluster may take to answer at all
 UNHEARD = 5.0  # seconds after which Ray kills a task that has not done what is wanted of it
 WAITING = "ray:waiting"
 
@@ -224,8 +226,11 @@ def join(address: str) -> Any:
     except ImportError as error:
         raise MissingExtraError("pool=ray", "ray") from error
     try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit():  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), timeout=ANSWER).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"There is no Ray cluster at pool.address={address}. Start one with `ray start --head`, or name another."
         ) from error

@@ -7,7 +7,7 @@ them is decided by `finetune.strategies.phases`, and serving them as batches is 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class FeatureSource:
         self.machine = machine
         self.encode = encode or (lambda backbone, images: backbone(images))
         self.identity = {
-            "format": FORMAT, **backbone_identity(network, skip), "input": asdict(images.spec), "point": point,
+            "format": FORMAT, **backbone_identity(network, skip), "input": images.input_description, "point": point,
             "precision": machine.precision, "device": machine.device.type, "dtype": settings.dtype,
         }  # fmt: skip
         self.width = network.num_features if width is None else width

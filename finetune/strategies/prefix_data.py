@@ -117,8 +117,8 @@ class PrefixData(pl.LightningDataModule):
         rows = self.images.table.rows("train")[:TRIED]
         batches = EvalBatches(rows, TRIED)
         (batch,) = self.images.draws(batches, augmented=False)
-        images: Tensor = batch["image"] if len(rows) > 1 else batch["image"].repeat(2, 1, 1, 1)
-        return images.to(machine.device).contiguous(memory_format=torch.channels_last)
+        images: Tensor = batch["image"].to(machine.device)
+        return (images if len(rows) > 1 else images.repeat(2, 1, 1, 1)).contiguous(memory_format=torch.channels_last)
 
     def costs(self, network: Network, machine: Machine, images: Tensor, cut: Cut) -> Costs:
         """Measure decoding and the prefix, and count the passes through it."""

@@ -119,13 +119,13 @@ def load_images(config: Config, table: ImageTable, network: Network, cache: Cach
     """Return the batches of images that the network's weights expect, augmented for training.
 
     Raises:
-        ConfigError: Pixels are to be kept, but there is no cache.
+        ConfigError: Pixels are to be kept, but there is no cache, or images cannot be made on the device that trains.
     """
     data = config["data"]
     augment = Augment(**config["augment"])
     if data["pixel_cache"] and cache is None:
         raise ConfigError("data.pixel_cache=true needs the cache. Set cache.enabled=true, or leave it out.")
-    return ImageData(
+    images = ImageData(
         table,
         network.spec,
         augment,
@@ -135,7 +135,11 @@ def load_images(config: Config, table: ImageTable, network: Network, cache: Cach
         seed=config["seed"],
         balanced=data["imbalance"] == "balanced_sampler",
         pixel_cache=PixelCache(cache, network.spec, augment) if data["pixel_cache"] and cache is not None else None,
+        device_pixels=data["device_pixels"],
     )
+    if images.device_pixels and without_gpu(config["trainer"]):
+        log.warning("data.device_pixels=true is for GPUs: here images are made on the CPU, one after the other.")
+    return images
 
 
 def free_workers(trainer: Config) -> int:
@@ -143,10 +147,15 @@ def free_workers(trainer: Config) -> int:
 
     On the CPU the network itself is the bottleneck and uses all cores, so batches are made in the same process.
     """
-    if trainer["accelerator"] == "cpu" or not torch.cuda.is_available():
+    if without_gpu(trainer):
         return 0
     cores = int(os.environ.get("FINETUNE_CORES", 0)) or len(os.sched_getaffinity(0))  # a pool's job has a share
     return max(1, min(8, cores // max(1, torch.cuda.device_count()) - 1))
+
+
+def without_gpu(trainer: Config) -> bool:
+    """Return whether the network is computed where images are read."""
+    return trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
 
 
 def build_recipe(config: Config, table: ImageTable, cache: Cache | None = None) -> Recipe:

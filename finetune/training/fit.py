@@ -193,7 +193,7 @@ def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int,
     def optimizer(moving: Network) -> Optimizer:
         settings = recipe.optimizer
         groups = parameter_groups(moving, phase, lr=settings.lr, weight_decay=settings.weight_decay)
-        return build_optimizer(settings.name, groups, settings.options)
+        return build_optimizer(settings.name, groups, settings.options, fuse=recipe.trainer.fuses)
 
     kind = SolvedClassifier if recipe.solves(phase) else Classifier
     classifier = kind(

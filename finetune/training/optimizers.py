@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
+import torch
 from timm.models._manipulate import group_with_matcher
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from torch import nn
@@ -21,6 +22,12 @@ from finetune.models.network import Network
 from finetune.strategies.phases import Phase
 
 Group = dict[str, Any]
+
+# torch's optimizers that update all parameters in one kernel, the devices where they do, and what excludes it; with the
+# default network on the CPU, AdamW's step takes a third and SGD's half of the time that the plain ones take
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+FUSED_DEVICES = ("cpu", "cuda")
+UNFUSED_OPTIONS = ("fused", "foreach", "differentiable")
 
 
 def parameter_groups(network: Network, phase: Phase, *, lr: float, weight_decay: float) -> list[Group]:
@@ -112,28 +119,48 @@ def _is_plain(name: str, weight: nn.Parameter, undecayed: set[str]) -> bool:
     return weight.ndim <= 1 or name.endswith(".bias") or any(fnmatch(name, pattern) for pattern in undecayed)
 
 
-def build_optimizer(name: str, groups: Sequence[Group], options: Mapping[str, Any]) -> Optimizer:
+def build_optimizer(name: str, groups: Sequence[Group], options: Mapping[str, Any], *, fuse: bool = False) -> Optimizer:
     """Return an optimizer of timm over the groups.
+
+    A fused one leaves the unscaling of gradients to its caller, as the others do: clipping comes in between.
 
     Args:
         name: Any of timm.optim.list_optimizers(), also with `lookahead_` before it.
         groups: Each with its own lr and weight_decay.
-        options: Further arguments of the optimizer, such as betas or momentum.
+        options: Further arguments of the optimizer, such as betas or momentum; `fused` and `foreach` go before `fuse`.
+        fuse: Whether one kernel is to update all parameters where the optimizer is torch's and has such a kernel.
 
     Raises:
         ConfigError: The optimizer or an option is not known, a value is refused, or a package or GPU is missing.
     """
     _check_name(name)
     _check_options(name, options)
+    kernel: dict[str, Any] = {"fused": True} if fuse and can_fuse(name, groups, options) else {}
+    rate = max(group["lr"] for group in groups)
     try:
-        return create_optimizer_v2(list(groups), opt=name, lr=max(group["lr"] for group in groups), **options)
-    except (AssertionError, ImportError, TypeError, ValueError) as error:
+        optimizer = create_optimizer_v2(list(groups), opt=name, lr=rate, **options, **kernel)
+    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"optimizer.name={name} cannot be built: {error}. Check optimizer.*") from error
+    if hasattr(optimizer, "_step_supports_amp_scaling"):
+        optimizer._step_supports_amp_scaling = False
+    return optimizer
+
+
+def can_fuse(name: str, groups: Sequence[Group], options: Mapping[str, Any]) -> bool:
+    """Return whether one kernel can update all parameters, and no option asks for another way."""
+    if get_optimizer_class(_bare(name), bind_defaults=False) not in FUSED or set(options) & set(UNFUSED_OPTIONS):
+        return False
+    weights = [weight for group in groups for weight in group["params"]]
+    return all(weight.is_floating_point() and weight.device.type in FUSED_DEVICES for weight in weights)
+
+
+def _bare(name: str) -> str:
+    return name.lower().removeprefix("lookahead_")
 
 
 def _check_name(name: str) -> None:
     known = [str(optimizer) for optimizer in list_optimizers()]
-    bare = name.lower().removeprefix("lookahead_")
+    bare = _bare(name)
     if bare not in known:
         raise ConfigError(
             f"optimizer.name={name} is not an optimizer of timm.{nearest(bare, known)} "
@@ -144,7 +171,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    bare = name.lower().removeprefix("lookahead_")
+    bare = _bare(name)
     try:
         optimizer_class = get_optimizer_class(bare, bind_defaults=False)
     except (AssertionError, ImportError) as error:

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
 from finetune.heads.modules import HeadSpec, standardize_layer
@@ -114,9 +115,12 @@ class HeadSetup(Callback):
 
 
 def examples(data: FeatureData, loss: Any, plan: HeadPlan) -> Examples:
-    """Return the training features, in all their views, as a solver takes them."""
-    images = data.images
-    features = data.features("train")
+    """Return the training features of a phase, in all their views, as a solver takes them."""
+    return examples_of(data.features("train"), data.images, loss, plan)
+
+
+def examples_of(features: Features, images: ImageData, loss: Any, plan: HeadPlan) -> Examples:
+    """Return features of training images, in all their views, as a solver takes them, weighted as the images are."""
     count, views = len(features.rows), features.views
     check_memory(count * views * 4 * features.take(features.rows[:1]).shape[1])
     values = torch.cat([view_of(features, view) for view in range(views)])

@@ -30,6 +30,7 @@ from finetune.evaluation.predictions import Predictions
 from finetune.history import History
 from finetune.memory import keep_freed_memory
 from finetune.models.bundle import save_bundle
+from finetune.models.cost import cost
 from finetune.models.network import Network
 from finetune.report.start import describe_start
 from finetune.report.summary import end_summary, print_summary
@@ -53,7 +54,7 @@ from finetune.training.fit import Place, Recipe, build_classifier, find_place, f
 from finetune.training.metrics import MetricsCallback
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
-from finetune.training.trainer import trains_on_cpu
+from finetune.training.trainer import device_of, trains_on_cpu
 
 # goes to the run's train.log alone, since the screen shows the same in another form
 record = logging.getLogger("finetune.record")
@@ -217,9 +218,10 @@ def write_results(
     """Write predictions, metrics with intervals, and the model that predict and export need."""
     for split, found in predictions.items():
         found.save(run.predictions_file(split))
+    any_split, trainer = predictions["test"], config["trainer"]
     document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
+    document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
     write_json(run.metrics_file, document)
-    any_split = predictions["test"]
     save_bundle(network, any_split.labels, any_split.task, run.model_dir)
     return document
 
@@ -242,6 +244,7 @@ def publish(
         tracker.log_summary(
             {**scores, **bounds} if split == "test" else {f"best/{name}": v for name, v in scores.items()}
         )
+    tracker.log_summary({f"model/{name}": document["model"][name] for name in ("parameters", "latency_ms")})
     number = config["logger"]["wandb"]["images"]
     if number:
         tracker.log_images(worst_errors(predictions, table, number), "test/worst_errors")

@@ -49,6 +49,16 @@ class TrainerSettings:
     log_every: int = 10
     limit_batches: int | None = None
 
+    @property
+    def fuses(self) -> bool:
+        """Whether torch's fused optimizers are known to step as the others do: not on scaled or sharded gradients."""
+        return not self.precision.startswith("16") and self.strategy != "fsdp"
+
+    @property
+    def tries_kernels(self) -> bool:
+        """Whether cuDNN may try several kernels for each shape of images, and go on with the fastest."""
+        return not (trains_on_cpu(self) or self.deterministic) and torch.cuda.is_available()
+
 
 def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) -> pl.Trainer:
     """Return a Lightning trainer; batches are shared among ranks by our own samplers.
@@ -67,6 +77,7 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]
             deterministic=settings.deterministic,
+            benchmark=settings.tries_kernels,
             limit_train_batches=settings.limit_batches,
             limit_val_batches=settings.limit_batches,
             limit_predict_batches=settings.limit_batches,
@@ -94,6 +105,13 @@ def trains_on_cpu(settings: TrainerSettings) -> bool:
     return settings.accelerator == "cpu" or (
         settings.accelerator == "auto" and not (torch.cuda.is_available() or torch.backends.mps.is_available())
     )
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Return the device on which one process of an accelerator computes."""
+    if trains_on_cpu(TrainerSettings(accelerator)):
+        return torch.device("cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "mps")
 
 
 def _strategy(settings: TrainerSettings) -> str | Strategy:

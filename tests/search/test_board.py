@@ -59,6 +59,18 @@ def test_a_terminal_shows_epoch_value_best_device_and_time_left(tmp_path: Path) 
         assert cell in row
 
 
+def test_a_job_that_waited_on_a_cluster_is_shown_where_it_runs_from_then_on() -> None:
+    console = screen(terminal=False)
+    with board(console) as shown:
+        shown.begin("0", "seed=0", "slurm:waiting")
+        shown.lines["0"].started -= 100
+        shown.follow({"0": "slurm:waiting"})
+        shown.follow({"0": "slurm:n1"})
+        shown.lines["0"].look()
+        assert shown.lines["0"].seconds < 50, "the time in the queue is not the job's"
+    assert text_of(console).splitlines() == ["job 0 is sent to slurm: seed=0", "job 0 starts on slurm:n1"]
+
+
 def test_the_table_fits_the_screen_and_shows_what_runs(tmp_path: Path) -> None:
     shown = board(screen(height=12, terminal=True), total=100)
     for key in map(str, range(50)):

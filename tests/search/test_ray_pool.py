@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from finetune.errors import ConfigError
 from finetune.search.driving import Stop, drive
 from finetune.search.jobs import Job, Outcome
 from finetune.search.ray_pool import RayPool, RaySettings
@@ -154,3 +155,8 @@ def test_jobs_are_cancelled_softly_hard_and_before_they_run(pool: RayPool, tmp_p
         "waiting": (None, "cancelled"),
     }
     assert says(tmp_path, "clean", "cleaned up")()
+
+
+def test_a_cluster_that_is_not_there_is_told_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="ray start --head"):
+        RayPool(RaySettings("127.0.0.1:9", 1, 0, 1, {}, grace=1.0))

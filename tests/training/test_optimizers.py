@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 import timm
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from timm.optim import list_optimizers, param_groups_layer_decay
 
 from finetune.errors import ConfigError
@@ -192,6 +193,60 @@ def test_options_reach_the_optimizer() -> None:
 def test_wrong_names_and_options_are_errors_with_the_right_ones(name: str, options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_optimizer(name, group_of_one(), options)
+
+
+def steps(name: str, groups: list[dict], **settings: object) -> list[torch.Tensor]:
+    """Return the weights of two groups after some steps on the same gradients."""
+    optimizer = build_optimizer(name, groups, {}, **settings)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = torch.randn_like(weight)
+        optimizer.step()
+    return [weight.detach() for group in optimizer.param_groups for weight in group["params"]]
+
+
+def two_groups(dtype: torch.dtype = torch.float32) -> list[dict]:
+    """Return two groups with rates and decays of their own."""
+    torch.manual_seed(9)
+    weights = [torch.nn.Parameter(torch.randn(5, 4, dtype=dtype)) for _ in range(2)]
+    return [
+        {"params": [weight], "name": str(number), "lr": 0.1 / (1 + number), "weight_decay": 0.1 * number}
+        for number, weight in enumerate(weights)
+    ]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "nesterov", "lookahead_adamw"])
+def test_fused_steps_equal_those_of_the_plain_optimizer_up_to_rounding(name: str) -> None:
+    optimizer = build_optimizer(name, two_groups(), {}, fuse=True)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    for one, other in zip(steps(name, two_groups(), fuse=True), steps(name, two_groups()), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"fused": False}, {"foreach": True}, {"foreach": False}])
+def test_typed_options_go_before_fusing(options: dict) -> None:
+    (group,) = build_optimizer("adamw", group_of_one(), options, fuse=True).param_groups
+    assert not group["fused"] and group["foreach"] == options.get("foreach")
+    assert build_optimizer("adamw", group_of_one(), {"fused": True}).param_groups[0]["fused"]
+
+
+@pytest.mark.parametrize("name", usable_optimizers())
+def test_fusing_is_asked_only_of_what_can_do_it(name: str) -> None:
+    assert build_optimizer(name, two_groups(), {}, fuse=True).param_groups
+    on_meta = [{"params": [torch.nn.Parameter(torch.ones(2, device="meta"))], "name": "head", "lr": 0.1}]
+    assert not build_optimizer("adamw", on_meta, {}, fuse=True).param_groups[0]["fused"]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_gradients_are_clipped_before_a_fused_step(precision: str) -> None:
+    scaler = torch.amp.GradScaler("cpu") if precision == "16-mixed" else None
+    optimizer = build_optimizer("sgd", group_of_one(), {"fused": True})
+    (weight,) = optimizer.param_groups[0]["params"]
+    weight.grad = torch.full((2,), 30.0)
+    MixedPrecision(precision, "cpu", scaler).clip_gradients(optimizer, 1.0)  # type: ignore[arg-type]
+    assert weight.grad.norm() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -1,0 +1,1 @@
+"""Images that are decoded and augmented on the device that trains."""

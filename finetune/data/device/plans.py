@@ -1,0 +1,157 @@
+"""What is to become of a picture, drawn before it is decoded, and what of its file a worker hands on for that.
+
+It decides that every draw is the one that timm's steps make, and which files only PIL decodes rightly; the pixels are
+made from both by `making`.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from PIL.JpegImagePlugin import JpegImageFile
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import CenterCropOrPad
+from torch import Tensor
+from torchvision.transforms import CenterCrop, ColorJitter, RandomHorizontalFlip, RandomVerticalFlip
+
+from finetune.data.channels import MODES
+from finetune.data.pictures import Picture, Region, Size
+from finetune.data.resizing import CHANNELS, SHARED, choose_region, own_bytes, resize
+from finetune.data.transforms import Augment, InputSpec, Transform
+from finetune.errors import ConfigError
+
+FRAMES = (CenterCrop, CenterCropOrPad)
+COLOURS = ("brightness", "contrast", "saturation", "hue")
+END_OF_IMAGE = b"\xff\xd9"
+# components of a JPEG that is stored without conversion to luminance and chroma
+STORED_RGB = tuple(b"RGB")
+
+
+class Plan(NamedTuple):
+    """All that is drawn for an image, in the order in which it is done.
+
+    Attributes:
+        region: What of the picture is shown, and at what size before it is framed.
+        mirrored: Whether left and right change places.
+        inverted: Whether top and bottom change places.
+        colours: What of the colours is changed (one of COLOURS), each by a factor, one after the other.
+        erased: Top, left, height and width of what is replaced by noise; None for nothing.
+    """
+
+    region: Region
+    mirrored: bool = False
+    inverted: bool = False
+    colours: tuple[tuple[str, float], ...] = ()
+    erased: tuple[int, int, int, int] | None = None
+
+
+class Source(NamedTuple):
+    """What an image is made of.
+
+    Attributes:
+        name: What to call it in an error.
+        size: Width and height of the whole picture.
+        plan: What is done with it.
+        values: uint8; the bytes of a JPEG file (N,), or the region's pixels at its final size (C, H, W), 0 to 255.
+        noise: What is put in place of the erased rectangle (C, H, W), or nothing (0,).
+    """
+
+    name: str
+    size: Size
+    plan: Plan
+    values: Tensor
+    noise: Tensor
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the values are a file's bytes."""
+        return self.values.ndim == 1
+
+
+def check_device_pixels(spec: InputSpec, augment: Augment, *, pixel_cache: bool) -> None:
+    """Check that images can be made on the device that trains.
+
+    Raises:
+        ConfigError: Names the setting that only PIL can follow, or that is about pixels in files.
+    """
+    refused = {
+        "data.exact_pixels=true": spec.exact,
+        "data.pixel_cache=true": pixel_cache,
+        f"augment.rand_augment={augment.rand_augment}": augment.enabled and augment.rand_augment is not None,
+        f"model.interpolation={spec.interpolation}": spec.interpolation not in SHARED,
+        f"model.in_chans={spec.channels}": spec.channels not in CHANNELS.values(),
+    }
+    for setting, found in refused.items():
+        if found:
+            raise ConfigError(
+                f"data.device_pixels=true makes images on the device that trains, which cannot be done with {setting}. "
+                "Change that, or set data.device_pixels=false."
+            )
+
+
+class Planner:
+    """Draws what a transform would do, with the draws of its own steps, and reads what that needs."""
+
+    def __init__(self, transform: Transform) -> None:
+        """Take the steps of a transform whose settings have been checked."""
+        self.spec = transform.spec
+        self.first = transform.first
+        self.varying = [step for step in transform.middle.transforms if not isinstance(step, FRAMES)]
+        self.erasing = next((step for step in transform.last.transforms if isinstance(step, RandomErasing)), None)
+
+    def source(self, picture: Picture) -> Source:
+        """Return what the image of a picture is made of: its file's bytes, else pixels as they are made without a GPU.
+
+        Raises:
+            UnreadableError: It cannot be decoded.
+        """
+        plan = self.varied(choose_region(self.first, picture.size))
+        erased, noise = self.erased()
+        content = plain_jpeg(picture)
+        if content is None:
+            image = resize(picture.cutout(plan.region), plan.region.size, self.spec.interpolation)
+            values = own_bytes(image, self.spec.channels)
+        else:
+            values = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        return Source(picture.name, picture.size, plan._replace(erased=erased), values, noise)
+
+    def varied(self, region: Region) -> Plan:
+        """Return a plan for a region, with flips and colours drawn in the order of the steps."""
+        drawn: dict[str, Any] = {}
+        for step in self.varying:
+            if isinstance(step, RandomHorizontalFlip):
+                drawn["mirrored"] = bool(torch.rand(1) < step.p)
+            elif isinstance(step, RandomVerticalFlip):
+                drawn["inverted"] = bool(torch.rand(1) < step.p)
+            else:
+                assert isinstance(step, ColorJitter)
+                order, *factors = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
+                drawn["colours"] = tuple((COLOURS[i], factors[i]) for i in order.tolist() if factors[i] is not None)
+        return Plan(region, **drawn)
+
+    def erased(self) -> tuple[tuple[int, int, int, int] | None, Tensor]:
+        """Return the rectangle that timm's step erases, if any, and the noise that it puts there."""
+        if self.erasing is None:
+            return None, torch.empty(0)
+        canvas = torch.full((self.spec.channels, self.spec.height, self.spec.width), torch.nan)
+        self.erasing(canvas)
+        places = canvas[0].isfinite().nonzero()
+        if not len(places):
+            return None, torch.empty(0)
+        (top, left), (bottom, right) = places[0].tolist(), (places[-1] + 1).tolist()
+        return (top, left, bottom - top, right - left), canvas[:, top:bottom, left:right]
+
+
+def plain_jpeg(picture: Picture) -> bytes | None:
+    """Return the bytes of a file that any JPEG decoder decodes as PIL does, or None where PIL has to.
+
+    That is a whole upright JPEG of 8 bits, grey or YCbCr, with the channels that are wanted. The others are turned by
+    EXIF, in CMYK, stored as RGB, grey where colours are wanted or the reverse, of several pictures, or cut short.
+    """
+    image = picture.image
+    if not isinstance(image, JpegImageFile) or picture.content is None:
+        return None
+    as_wanted = image.format == "JPEG" and image.mode == MODES[picture.channels] and image.bits == 8
+    components = tuple(layer[0] for layer in image.layer)
+    converted = image.info.get("adobe_transform") != 0 and components != STORED_RGB
+    whole = picture.content.rfind(END_OF_IMAGE, image.fp.tell()) >= 0  # type: ignore[union-attr]
+    return picture.content if as_wanted and converted and picture.turn is None and whole else None

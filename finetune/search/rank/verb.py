@@ -1,0 +1,139 @@
+"""The verb rank: which of timm's backbones suits these images best, from one pass of the training images through each.
+
+It is a composition root, the only code of the comparison that sees a config; val and test images are not looked at.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from finetune.config import to_dict
+from finetune.data.table import ImageTable
+from finetune.errors import ConfigError, FinetuneError, RunError, nearest
+from finetune.memory import keep_freed_memory
+from finetune.search.rank.candidates import (
+    POLICIES,
+    Candidate,
+    UnavailableError,
+    choose_names,
+    hub_is_reachable,
+    locate,
+)
+from finetune.search.rank.chart import draw
+from finetune.search.rank.compare import compare
+from finetune.search.rank.results import Entry, Skipped, cheaper, document, ranked, training_command, write
+from finetune.search.rank.screen import open_console, say, show
+from finetune.strategies.machine import Machine, machine_of
+from finetune.training.assembly import build_trainer_settings, known_files, load_table, open_cache
+from finetune.training.quiet import quieten
+from finetune.training.trainer import build_trainer, trains_on_cpu
+
+Config = dict[str, Any]
+
+
+def rank(cfg: DictConfig) -> None:
+    """Score backbones on the training images, print and write the comparison, and say how to train the best.
+
+    Raises:
+        ConfigError: A setting makes no sense, or no backbone's weights are to be had.
+        RunError: No backbone could be scored.
+    """
+    config = to_dict(cfg)
+    quieten()
+    check_options(config["rank"])
+    candidates, missing = find_candidates(config["rank"])
+    settings = build_trainer_settings(config["trainer"])
+    if trains_on_cpu(settings):
+        keep_freed_memory()
+    machine = machine_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))
+    if machine.world_size > 1:
+        raise ConfigError("finetune rank measures latencies, so it uses one device. Set trainer.devices=1.")
+    console = open_console()
+    entries: list[Entry] = []
+    skipped: list[Skipped] = []
+    if candidates:
+        cache = open_cache(config["cache"])
+        table = load_table(config["data"], known=known_files(cache))
+        with console.status("") as status:
+            entries, skipped = compare(candidates, config, table, machine, cache, status.update)
+    if not entries:
+        raise nothing_scored([*missing, *skipped])
+    finish(entries, [*missing, *skipped], config, table, machine, console)
+
+
+def check_options(options: Config) -> None:
+    """Check the words and limits of the comparison.
+
+    Raises:
+        ConfigError: One makes no sense.
+    """
+    policy = options["weights"]
+    if policy not in POLICIES:
+        raise ConfigError(f"rank.weights={policy} is not one of {', '.join(POLICIES)}.{nearest(policy, POLICIES)}")
+    for name in ("max_params", "max_latency"):
+        if options[name] is not None and not (math.isfinite(options[name]) and options[name] > 0):
+            unit = "parameters, such as 10e6" if name == "max_params" else "milliseconds"
+            raise ConfigError(f"rank.{name}={options[name]} is not a limit. Give a number of {unit}, or null for none.")
+    models = options["models"]
+    words = [models] if isinstance(models, str) else models
+    if words is not None and not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
+        raise ConfigError(
+            f"rank.models={models} is no list of names. Type rank.models=[resnet50,vit_small*] or a name."
+        )
+
+
+def find_candidates(options: Config) -> tuple[list[Candidate], list[Skipped]]:
+    """Return the backbones whose weights are to be had, and the others with the reasons."""
+    folder = Path(options["weights_dir"]).expanduser() if options["weights_dir"] is not None else None
+    candidates, skipped = [], []
+    for name in choose_names(options["models"], folder, pretrained=options["weights"] != "none"):
+        try:
+            candidates.append(locate(name, options["weights"], folder, hub_is_reachable))
+        except UnavailableError as error:
+            skipped.append(Skipped(name, str(error)))
+    return candidates, skipped
+
+
+def nothing_scored(skipped: Sequence[Skipped]) -> FinetuneError:
+    """Return the error to raise where no backbone could be scored."""
+    reasons = "; ".join(f"{entry.name}: {entry.reason.rstrip('.')}" for entry in skipped[:3])
+    kind = RunError if any(entry.failed for entry in skipped) else ConfigError
+    return kind(
+        f"None of {len(skipped)} backbones could be scored ({reasons}). Name others with rank.models=[NAME,…], or give "
+        "their weights with rank.weights_dir=FOLDER."
+    )
+
+
+def finish(
+    entries: Sequence[Entry],
+    skipped: Sequence[Skipped],
+    config: Config,
+    table: ImageTable,
+    machine: Machine,
+    console: Console,
+) -> None:
+    """Write and print the comparison, and how to train the best."""
+    count, options = len(table.rows("train")), config["rank"]
+    typed = list(HydraConfig.get().overrides.task)
+    facts: Config = {
+        "title": f"{len(entries)} of {len(entries) + len(skipped)} backbones, {count:,} training images of "
+        f"{table.num_classes} classes",
+        "images": count, "classes": table.num_classes, "fingerprint": table.fingerprint(),
+        "folds": entries[0].score.folds, "batch_size": options["batch_size"], "device": machine.device.type,
+        "precision": machine.precision, "threads": torch.get_num_threads(),
+        "command": training_command(ranked(entries)[0].candidate, typed),
+    }  # fmt: skip
+    output = Path(options["output"]).expanduser()
+    write(output, document(entries, skipped, facts), draw(entries, facts["title"]))
+    show(entries, skipped, facts, console)
+    other = cheaper(entries)
+    if other is not None:
+        say(console, f"As good within one standard error, and faster: {training_command(other.candidate, typed)}")
+    say(console, f"Train the best: {facts['command']}")
+    say(console, f"Written to {output / 'rank.csv'}, rank.json and rank.svg")
