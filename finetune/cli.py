@@ -54,7 +54,7 @@ def main() -> None:
         if is_sweep(sys.argv[1:]):
             sys.exit(sweep(sys.argv[1:]))
         if is_multirun(sys.argv[1:]):
-            from finetune.search.multirun import run_multirun
+            from finetune.search.multirun.verb import run_multirun
 
             sys.exit(run_multirun(sys.argv[1:]))
         sys.argv[1:] = arguments = with_resumed_folder(sys.argv[1:])

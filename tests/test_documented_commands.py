@@ -10,8 +10,8 @@ from hydra._internal.utils import get_args_parser
 
 from finetune.cli import with_config_name
 from finetune.config import check_read, conf_dir, register
-from finetune.search.grid import expand, without_pool
-from finetune.search.multirun import pool_settings
+from finetune.search.multirun.grid import expand, without_pool
+from finetune.search.multirun.verb import pool_settings
 from finetune.search.plan import make_plan
 from finetune.search.request import read_request
 

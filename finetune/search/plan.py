@@ -13,16 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from finetune.config import check_numbers, conf_dir, folder_name
 from finetune.errors import ConfigError, nearest
 from finetune.messages import options_of
-from finetune.search.checks import check_space
-from finetune.search.folder import SweepFolder
-from finetune.search.grammar import build_space, parse_all
-from finetune.search.jobs import Pool
-from finetune.search.loop import Policy
+from finetune.search.pools.jobs import Pool
 from finetune.search.request import Request
-from finetune.search.samplers import SearchSettings, check_settings, read_objectives
-from finetune.search.space import Space
-from finetune.search.study import Search
-from finetune.search.trials import Place
+from finetune.search.results.folder import SweepFolder
+from finetune.search.spaces.checks import check_space
+from finetune.search.spaces.grammar import build_space, parse_all
+from finetune.search.spaces.space import Space
+from finetune.search.study.loop import Policy
+from finetune.search.study.samplers import SearchSettings, check_settings, read_objectives
+from finetune.search.study.study import Search
+from finetune.search.study.trials import Place
 
 IN_PROCESS = ("auto", "true", "false")
 PROGRAM = (sys.executable, "-m", "finetune")

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from finetune.config import check_read, conf_dir, to_dict
 from finetune.errors import ConfigError
 from finetune.messages import explain
-from finetune.search.grammar import parse_all
+from finetune.search.spaces.grammar import parse_all
 from finetune.strategies.phases import build_strategy
 
 OWN = ("sweep", "space", "pool", "resume", "join", "export")

@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import ConfigError, FinetuneError, RunError
-from finetune.search.board import DONE, Board
-from finetune.search.configs import TrialConfigs
-from finetune.search.driving import Stop, stoppable
-from finetune.search.export import write_export
-from finetune.search.folder import SweepFolder, find_folder, new_folder
-from finetune.search.here import in_process, share_process
-from finetune.search.loop import Loop
-from finetune.search.page import write_page
+from finetune.search.head_only.here import in_process, share_process
+from finetune.search.multirun.board import DONE, Board
+from finetune.search.multirun.driving import Stop, stoppable
 from finetune.search.plan import PROGRAM, Plan, Sweep, make_plan
-from finetune.search.pools import build_pool
-from finetune.search.record import record_sweep
+from finetune.search.pools.build import build_pool
 from finetune.search.request import Request, read_request, request_of
-from finetune.search.results import Best, best_of, counts, failures, rows, write_table
-from finetune.search.samplers import build_pruner
-from finetune.search.space import differences
-from finetune.search.storage import open_storage, place_of
-from finetune.search.study import Asked, Result, Search, create_study, load_study
-from finetune.search.trials import Place, TrialJobs
+from finetune.search.results.export import write_export
+from finetune.search.results.folder import SweepFolder, find_folder, new_folder
+from finetune.search.results.page import write_page
+from finetune.search.results.record import record_sweep
+from finetune.search.results.results import Best, best_of, counts, failures, rows, write_table
+from finetune.search.spaces.configs import TrialConfigs
+from finetune.search.spaces.space import differences
+from finetune.search.study.loop import Loop
+from finetune.search.study.samplers import build_pruner
+from finetune.search.study.storage import open_storage, place_of
+from finetune.search.study.study import Asked, Result, Search, create_study, load_study
+from finetune.search.study.trials import Place, TrialJobs
 from finetune.strategies.phases import build_strategy
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ from finetune.models.network import Network
 from finetune.report.start import describe_start
 from finetune.report.summary import end_summary, print_summary
 from finetune.runs import PRUNED, Run, write_json
-from finetune.search.reporting import Pruned, trial_reports
+from finetune.search.study.reporting import Pruned, trial_reports
 from finetune.strategies.phases import Strategy, build_strategy
 from finetune.tracking import Tracker
 from finetune.training.assembly import (

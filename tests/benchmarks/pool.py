@@ -12,10 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from finetune.search.driving import drive, stoppable
-from finetune.search.jobs import Job, Outcome
-from finetune.search.local import LocalPool
-from finetune.search.slots import build_slots
+from finetune.search.multirun.driving import drive, stoppable
+from finetune.search.pools.jobs import Job, Outcome
+from finetune.search.pools.local import LocalPool
+from finetune.search.pools.slots import build_slots
 
 SLOTS = 2
 # of the longest, in an order that leaves nothing to luck: the long ones are neither all first nor all last

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
 
 def behind(score: float) -> bool:
     """Report three epochs to the study, and return whether the pruner ended the trial."""
-    from finetune.search.reporter import Reporter
+    from finetune.search.study.reporter import Reporter
 
     reporter = Reporter(json.loads(os.environ["FINETUNE_TRIAL"]))
     return any(reporter.is_behind(epoch, score) for epoch in range(3))

@@ -1,0 +1,1 @@
+"""Trials that change nothing but the head, in one process."""

@@ -1,0 +1,129 @@
+"""Trials that differ in their head alone: all of them in this process, on features that are computed once.
+
+It decides which sweeps can be run so, and how such a trial is scored; the fitting itself is `finetune.training`'s.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from finetune.data.datamodule import ImageData
+from finetune.data.table import ImageTable
+from finetune.errors import FinetuneError
+from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.scores import score
+from finetune.heads.settings import head_settings
+from finetune.memory import keep_freed_memory
+from finetune.models.network import Network, new_head
+from finetune.search.multirun.driving import Stop
+from finetune.search.study.loop import Policy
+from finetune.search.study.samplers import Objective
+from finetune.search.study.study import Asked, Result, Search
+from finetune.strategies.feature_data import FeatureData
+from finetune.strategies.features import FeatureSource
+from finetune.strategies.machine import machine_of
+from finetune.strategies.phases import Strategy, build_strategy
+from finetune.training.assembly import build_recipe, known_files, load_images, load_network, load_table, open_cache
+from finetune.training.head_fit import HeadFit
+from finetune.training.quiet import quieten
+from finetune.training.trainer import build_trainer, trains_on_cpu
+
+Config = dict[str, Any]
+
+
+class HeadTrials:
+    """The images, the network and the features that all trials share."""
+
+    def __init__(self, config: Config, objectives: Sequence[Objective]) -> None:
+        """Load them, as a run of the configuration would; features that are in the cache are not computed again."""
+        quieten()
+        pl.seed_everything(config["seed"], verbose=False)
+        self.objectives = objectives
+        self.cache = open_cache(config["cache"])
+        self.table: ImageTable = load_table(config["data"], known=known_files(self.cache))
+        network: Network = load_network(config, Strategy("head", ()), self.table)
+        recipe = build_recipe(config, self.table, self.cache)
+        if trains_on_cpu(recipe.trainer):
+            keep_freed_memory()
+        images: ImageData = load_images(config, self.table, network, self.cache)
+        trainer = build_trainer(recipe.trainer, folder=Path(), logger=False, enable_progress_bar=False)
+        source = FeatureSource(network, images, recipe.features, machine_of(trainer))
+        self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
+        val = self.table.rows("val")
+        self.data.found = {
+            "train": source.features(self.table.rows("train"), recipe.features.views),
+            "val": source.features(val, recipe.features.test_views),
+        }
+        self.fitter = HeadFit(network.cpu(), self.data)
+        self.views = [
+            self.data.found["val"].take(val, np.full(len(val), view)) for view in range(recipe.features.test_views)
+        ]
+
+    def run(self, config: Config) -> Result:
+        """Fit a head and return its scores on the val split."""
+        pl.seed_everything(config["seed"], verbose=False)
+        recipe = build_recipe(config, self.table, self.cache)
+        spec = head_settings(config["head"], seed=config["seed"])[0]
+        network = self.fitter.network
+        network.head = new_head(spec, network.num_features, network.num_classes)
+        self.fitter.fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
+        return self.result()
+
+    @torch.no_grad()
+    def result(self) -> Result:
+        """Return the objectives of the head."""
+        head = self.fitter.network.head.eval()
+        logits = torch.stack([head(view) for view in self.views])
+        scores = score(Predictions.from_logits(self.table, self.table.rows("val"), logits.numpy()))
+        values = [scores[each.name.removeprefix("val/")] for each in self.objectives]
+        for objective, value in zip(self.objectives, values, strict=True):
+            if not np.isfinite(value):
+                return Result("failed", cause=f"{objective.name} is not a number")
+        return Result("complete", tuple(values))
+
+
+def run_here(
+    search: Search,
+    trials: HeadTrials,
+    configured: Callable[[Mapping[str, Any]], Config],
+    policy: Policy,
+    stop: Stop,
+    left: Sequence[Asked],
+    *,
+    on_end: Callable[[Asked, Result], None],
+) -> bool:
+    """Run the trials of a search one after the other in this process; return whether a failure has ended it.
+
+    Args:
+        search: Says what to try.
+        trials: Runs it.
+        configured: Makes a trial's configuration of its values.
+        policy: When to end; what fails here would fail again, and is not retried.
+        stop: Says when the user or the system wants it to end.
+        left: Trials that an earlier process began.
+        on_end: Told of each trial that has ended.
+    """
+    begun = time.monotonic()
+    waiting = list(left)
+    while not stop.asked and (policy.timeout is None or time.monotonic() - begun < policy.timeout):
+        asked = waiting.pop(0) if waiting else search.ask()
+        if asked is None:
+            return False
+        started = time.monotonic()
+        try:
+            result = trials.run(configured(asked.values))
+        except FinetuneError as error:
+            result = Result("failed", cause=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a trial dies of, it dies alone
+            result = Result("failed", cause=f"{type(error).__name__}: {error}")
+        search.note(asked.number, seconds=round(time.monotonic() - started, 3), slot="in process", attempts=1)
+        search.tell(asked.number, result)
+        on_end(asked, result)
+        if result.state == "failed" and policy.on_failure == "stop":
+            return True
+    return False

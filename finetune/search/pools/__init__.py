@@ -1,0 +1,1 @@
+"""Pools: where jobs run, and what sees that they end."""

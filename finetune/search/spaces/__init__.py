@@ -1,0 +1,1 @@
+"""What varies in a search, and how it is written."""

@@ -1,0 +1,1 @@
+"""Trials: asked for, run, told how they ended, and found again."""

@@ -1,0 +1,151 @@
+"""A trial as a job of a pool: its folder, its command line, what it is told by the environment, and how it ended.
+
+It decides how the number of a trial becomes an ordinary run and how that run becomes a result; when trials are run is
+left to `loop`.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.runs import FINISHED, INTERRUPTED, PRUNED, Run
+from finetune.search.pools.jobs import DONE, FAILED, Job, Outcome, last_words
+from finetune.search.spaces.space import Space
+from finetune.search.study.samplers import COSTS, Objective, SearchSettings
+from finetune.search.study.study import Asked, Result
+
+# what tells a run that it is a trial, which reports to a study
+VARIABLE = "FINETUNE_TRIAL"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a search is kept, as any process finds it.
+
+    Attributes:
+        folder: Of the sweep.
+        storage: Optuna's.
+        study: Its name there.
+    """
+
+    folder: Path
+    storage: str
+    study: str
+
+    def run_of(self, number: int) -> Run:
+        """Return the run folder of a trial."""
+        return Run(self.folder / "trials" / f"{number:04d}")
+
+    def log_of(self, number: int) -> Path:
+        """Return where a trial's output goes."""
+        return self.folder / "logs" / f"{number:04d}.log"
+
+
+@dataclass(frozen=True)
+class TrialJobs:
+    """Makes jobs of trials.
+
+    Attributes:
+        place: Where the search is.
+        space: What varies.
+        settings: How it is searched.
+        program: What starts a run; overrides are added to it.
+        overrides: What all trials share.
+        time_limit: Seconds of a trial; None for no limit.
+    """
+
+    place: Place
+    space: Space
+    settings: SearchSettings
+    program: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    time_limit: float | None = None
+
+    def job(self, asked: Asked, attempts: int) -> Job:
+        """Return the job of a trial, which goes on where an earlier attempt was interrupted."""
+        run = self.place.run_of(asked.number)
+        log = self.place.log_of(asked.number)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return Job(
+            key=str(asked.number),
+            command=(*self.program, *self.arguments(asked, run, attempts)),
+            log=log,
+            environment={VARIABLE: json.dumps(self.message(asked.number))},
+            time_limit=self.time_limit,
+        )
+
+    def arguments(self, asked: Asked, run: Run, attempts: int) -> list[str]:
+        """Return a trial's overrides; what an attempt that cannot go on has left is set aside first."""
+        if run.status == INTERRUPTED and run.last_checkpoint.exists():
+            return [f"resume={run.path}"]
+        if run.path.exists():
+            set_aside(run.path, attempts)
+        return [*self.overrides, *self.space.overrides(asked.values), f"hydra.run.dir='{run.path}'"]
+
+    def message(self, number: int) -> dict[str, Any]:
+        """Return what a trial needs to report to the study."""
+        objective = self.settings.objectives[0]
+        return {
+            "storage": self.place.storage,
+            "study": self.place.study,
+            "number": number,
+            "metric": objective.name if len(self.settings.objectives) == 1 else None,
+            "pruner": self.settings.pruner,
+            "pruner_options": dict(self.settings.pruner_options),
+        }
+
+    def result(self, asked: Asked) -> Result | None:
+        """Return how a trial's run ended; None where it did not come to its end."""
+        return read_result(self.place.run_of(asked.number), self.settings.objectives)
+
+    def failure(self, asked: Asked, outcome: Outcome) -> Result:
+        """Return the result of a trial whose run did not come to its end, with the cause."""
+        said = last_words(self.place.log_of(asked.number)) if outcome.code not in (0, None) else ""
+        told = outcome.reason if outcome.reason not in (DONE, FAILED) else "ended without a result"
+        return Result("failed", cause=said if outcome.reason == FAILED and said else told)
+
+
+def set_aside(folder: Path, attempts: int) -> None:
+    """Give a folder another name, so that a new attempt finds none."""
+    target = folder.with_name(f"{folder.name}-attempt-{attempts}")
+    if target.exists():
+        shutil.rmtree(target)
+    folder.rename(target)
+
+
+def read_result(run: Run, objectives: Sequence[Objective]) -> Result | None:
+    """Return how a run ended as a trial; None where it did not come to its end."""
+    status = run.record.get("status")
+    if status == PRUNED:
+        return Result("pruned")
+    if status != FINISHED:
+        return None
+    try:
+        document = json.loads(run.metrics_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    costs = costs_of(document)
+    values = [value_of(document, costs, each.name) for each in objectives]
+    for objective, value in zip(objectives, values, strict=True):
+        if value is None:
+            return Result("failed", cause=f"{objective.name} is not a number", costs=costs)
+    return Result("complete", tuple(value for value in values if value is not None), costs=costs)
+
+
+def value_of(document: Mapping[str, Any], costs: Mapping[str, float], name: str) -> float | None:
+    """Return an objective's value in a run's metrics, that of its saved checkpoint; None where there is no number."""
+    if name in COSTS:
+        return costs.get(name)
+    split, _, metric = name.partition("/")
+    value = document.get(split, {}).get(metric, {}).get("value")
+    return None if value is None else float(value)
+
+
+def costs_of(document: Mapping[str, Any]) -> dict[str, float]:
+    """Return the parameters and the latency in milliseconds of a run's network, where they were measured."""
+    model = document.get("model", {})
+    found = {"parameters": model.get("parameters"), "latency": model.get("latency_ms")}
+    return {name: float(value) for name, value in found.items() if value is not None}
