@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from finetune.config import EvaluateConfig, PredictConfig, conf_dir, register
+from finetune.config import conf_dir, register
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import FileStore, verify
 from finetune.data.sources import csv, folder
@@ -30,6 +30,7 @@ from finetune.heads.modules import HeadSpec
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.network import build_network
 from finetune.runs import Run, write_json
+from finetune.schema import EvaluateConfig, PredictConfig
 
 torch.set_num_threads(1)
 LABELS = ("ants", "bees", "wasps")

@@ -18,7 +18,7 @@ from finetune.search.pools.local import LocalPool
 from finetune.search.multirun.verb import Multirun, new_folder, run_jobs, tell_end
 from finetune.search.pools.slots import build_slots
 
-SUPPORT = Path(__file__).parent.parent / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 TINY = [
     "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer=cpu", "trainer.threads=1",
     "bootstrap=20",
