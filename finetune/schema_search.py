@@ -74,7 +74,7 @@ class SweepConfig:
     retries: int = 1
     metric: Any = None
     direction: Any = None
-    budget: dict[str, float] = field(default_factory=dict)
+    budget: dict[str, float | None] = field(default_factory=dict)
     sampler: str = "tpe"
     sampler_options: dict[str, Any] = field(default_factory=dict)
     pruner: str = "none"

@@ -167,7 +167,7 @@ def read_settings(sweep: Mapping[str, Any], *, monitor: str, mode: Any) -> Searc
         sampler_options=sweep["sampler_options"],
         pruner=sweep["pruner"],
         pruner_options=sweep["pruner_options"],
-        budget=sweep["budget"],
+        budget={name: most for name, most in sweep["budget"].items() if most is not None},
         seed=sweep["seed"],
     )
 

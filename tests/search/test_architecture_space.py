@@ -30,7 +30,7 @@ def test_every_backbone_can_be_cut_at_every_depth_and_takes_every_resolution(mod
 def test_latency_and_parameters_can_be_objectives_and_budgets() -> None:
     objectives = make_plan(read_request([*ROOT, "sweep=nsga2", "sweep.metric=[val/accuracy,latency]"]))
     assert [each.name for each in objectives.settings.objectives] == ["val/accuracy", "latency"]
-    limited = make_plan(read_request([*ROOT, "+sweep.budget.latency=20", "+sweep.budget.parameters=5e6"]))
+    limited = make_plan(read_request([*ROOT, "sweep.budget.latency=20", "sweep.budget.parameters=5e6"]))
     assert dict(limited.settings.budget) == {"latency": 20, "parameters": 5e6}
 
 

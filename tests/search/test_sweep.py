@@ -196,7 +196,7 @@ def test_the_best_is_repeated_by_one_command(tmp_path: Path) -> None:
 
 def test_several_objectives_give_a_pareto_front_within_the_budget(tmp_path: Path) -> None:
     words = ["sweep=nsga2", "sweep.metric=[val/accuracy,parameters]", "strategy=full", LR, "sweep.trials=6",
-             "+sweep.budget.parameters=450", "pool.devices=1"]  # fmt: skip
+             "sweep.budget.parameters=450", "pool.devices=1"]  # fmt: skip
     code, said = sweep(*words, folder=tmp_path)
     assert code == 0, said
     rows = [row for row in table(tmp_path) if float(row["parameters"]) <= 450]

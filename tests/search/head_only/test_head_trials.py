@@ -69,7 +69,7 @@ def test_quick_configurations_are_those_that_hydra_composes() -> None:
         (["space=head_lr", "strategy=frozen", "strategy.features=none,cached"], "moves more"),
         (["space=head_lr", "strategy=frozen", "callbacks=ema"], "callbacks.ema"),
         (["space=head_lr", "strategy=frozen", "trainer.devices=2"], "trainer.devices=2"),
-        (["space=head_lr", "strategy=frozen", "+sweep.budget.parameters=1e9"], "budget"),
+        (["space=head_lr", "strategy=frozen", "sweep.budget.parameters=1e9"], "budget"),
     ],
 )
 def test_only_trials_that_differ_in_their_head_share_a_process(words: list[str], obstacle: str | None) -> None:
