@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.schema import ROOTS
+from finetune.schema_review import REVIEW_ROOTS
 from finetune.schema_search import POOLS, SEARCH_ROOTS
 
 NAME_LENGTH = 60
@@ -36,7 +37,7 @@ def conf_dir() -> Path:
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra."""
     store = ConfigStore.instance()
-    for name, schema in {**ROOTS, **SEARCH_ROOTS}.items():
+    for name, schema in {**ROOTS, **SEARCH_ROOTS, **REVIEW_ROOTS}.items():
         store.store(name=f"{name}_schema", node=schema)
     for name, schema in POOLS.items():
         store.store(group="pool", name=f"{name}_schema", node=schema)
