@@ -37,6 +37,7 @@ VERBS = {
     "features": "finetune.training.features:features",
     "rank": "finetune.search.rank.verb:rank",
     "sweep": "finetune.search.sweep:run_sweep",
+    "audit": "finetune.audit.verb:audit",
 }
 SWEEP = "sweep"  # reads its own command line, which says what varies
 # what needs no data, so that its values may be missing

@@ -46,6 +46,7 @@ VERBS = (
     "evaluation/verbs.py",
     "search/rank/verb.py",
     "search/sweep.py",
+    "audit/verb.py",
 )
 # what may be imported without waiting for torch
 LIGHT = (
