@@ -107,5 +107,5 @@ def judge(
     present, numbers = np.unique(targets, return_inverse=True)  # cleanlab wants an image of every class
     share = probabilities[:, present]
     share = share / share.sum(axis=1, keepdims=True)
-    wrong = find_one(numbers, share, filter_by="both", n_jobs=1)
+    wrong = find_one(numbers, share, filter_by="prune_by_noise_rate", n_jobs=1)
     return np.asarray(get_label_quality_scores(numbers, share)), np.asarray(wrong, bool)

@@ -94,11 +94,11 @@ def units_of(table: ImageTable, duplicates: npt.NDArray[np.int64], group: str | 
     from scipy.sparse.csgraph import connected_components
 
     number = len(table)
-    first: dict[object, int] = {}
+    first: dict[tuple[str, object], int] = {}
     links = []
     for row in range(number):
         value = table.frame[group].iloc[row] if group is not None else None
-        keys = [("duplicate", int(duplicates[row]))] if duplicates[row] else []
+        keys: list[tuple[str, object]] = [("duplicate", int(duplicates[row]))] if duplicates[row] else []
         keys += [("group", value)] if isinstance(value, str) else []
         links += [(row, first.setdefault(key, row)) for key in keys]
     ends = np.array(links, np.int64).reshape(-1, 2)

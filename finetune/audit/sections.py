@@ -9,7 +9,7 @@ from itertools import groupby
 from finetune.audit.findings import KINDS, Findings
 from finetune.audit.pictures import thumbnail
 from finetune.data.table import SPLITS
-from finetune.page.blocks import Block, Code, Column, Fact, Facts, Gallery, Picture, Section, Table, Text
+from finetune.page.blocks import Block, Cell, Code, Column, Fact, Facts, Gallery, Picture, Section, Table, Text
 
 SHOWN = 24  # pictures of a kind
 ROWS = 300
@@ -33,7 +33,7 @@ def sections(findings: Findings, commands: str) -> list[Section]:
                      verdict(findings))]  # fmt: skip
     found.append(Section("leakage", TITLES["leakage"], tuple(leaks(findings)), f"{KINDS['leakage'].capitalize()}."))
     if counts["unreadable"]:
-        rows = tuple(findings.unreadable[:ROWS])
+        rows = tuple((path, reason) for path, reason in findings.unreadable[:ROWS])
         table = Table(TITLES["unreadable"], (Column("path"), Column("why")), rows)
         found.append(Section("unreadable", TITLES["unreadable"], (table,), f"{KINDS['unreadable'].capitalize()}."))
     for kind in ("label_conflict", "likely_mislabelled", "duplicate", "outlier", "odd_file"):
@@ -49,8 +49,8 @@ def verdict(findings: Findings) -> str:
     scored = sum(findings.table.sizes()[split] for split in ("val", "test"))
     if counts["leakage"]:
         made = "" if findings.own_splits else " These splits are the ones that a run would make."
-        return (f"{counts['leakage']:,} of {scored:,} val and test images are in an earlier split too, so scores on them "
-                f"flatter.{made}")  # fmt: skip
+        leaks = f"{counts['leakage']:,} of {scored:,} val and test images are in an earlier split too"
+        return f"{leaks}, so scores on them flatter.{made}"
     wrong = counts["likely_mislabelled"]
     rest = f" {wrong:,} of {size:,} labels are worth a look." if wrong else ""
     return f"No image of val or test was found in an earlier split.{rest}"
@@ -67,10 +67,12 @@ def figures(counts: dict[str, int]) -> Facts:
 def balance(findings: Findings) -> Table:
     """Return how many images each class has in each split."""
     counts = findings.table.counts()
-    rows = tuple((label, *(counts[split][label] for split in SPLITS), sum(counts[split][label] for split in SPLITS))
-                 for label in findings.table.labels)  # fmt: skip
+    rows: list[tuple[Cell, ...]] = []
+    for label in findings.table.labels:
+        each = [counts[split][label] for split in SPLITS]
+        rows.append((label, *each, sum(each)))
     title = "Images of each class" if findings.own_splits else "Images of each class, in the splits a run would make"
-    return Table(title, tuple(Column(name) for name in ("class", *SPLITS, "all")), rows)
+    return Table(title, tuple(Column(name) for name in ("class", *SPLITS, "all")), tuple(rows))
 
 
 def leaks(findings: Findings) -> Iterator[Block]:

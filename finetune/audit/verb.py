@@ -131,7 +131,7 @@ def finish(findings: Findings, config: Config, folder: Path, cache: Cache | None
         remember(cache.folder, document["fingerprint"], {**kept, "page": str(page.absolute())})
     console.print(summary_table(document["counts"]))
     for line in next_commands(findings, folder).splitlines():
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     took = findings.seconds + time.monotonic() - started
     console.print(f"Written to {page}, audit.csv and audit.json in {took:.1f} s", highlight=False, soft_wrap=True)
 
