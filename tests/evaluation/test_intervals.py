@@ -10,10 +10,18 @@ import pytest
 from scipy.stats import beta
 from sklearn import metrics
 
-from finetune.evaluation.intervals import bootstrap, draw_weights, metrics_document, resampled_scores
+from finetune.evaluation.intervals import (
+    ENDS,
+    Resamples,
+    bootstrap,
+    class_intervals,
+    draw_weights,
+    metrics_document,
+    resampled_scores,
+)
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.ranking import Ranking
-from finetune.evaluation.scores import score
+from finetune.evaluation.scores import CLASS_SCORES, per_class, score
 
 
 def make_predictions(num, num_classes, *, seed=0, task="multiclass", sure=1.5, ties=False):
@@ -79,6 +87,48 @@ def test_each_resample_scores_like_the_resampled_images(case):
             if case == {"num_classes": 3, "ties": True} and name == "accuracy_top5":
                 continue
             assert found[name][column] == pytest.approx(value, abs=2e-6, nan_ok=True), name
+
+
+@pytest.mark.parametrize("case", [{"num_classes": 3}, {"num_classes": 4, "task": "multilabel"}])
+def test_each_resample_scores_its_classes_like_the_resampled_images(case):
+    predictions = make_predictions(25, **case)
+    found = Resamples.draw(predictions, 8, seed=3).classes
+    weights = np.concatenate(list(draw_weights(25, 8, seed=3)), axis=1).astype(int)
+    for column in range(8):
+        rows = per_class(take(predictions, np.repeat(np.arange(25), weights[:, column])))
+        for name in CLASS_SCORES:
+            expected = [row[name] for row in rows]
+            assert found[name][:, column] == pytest.approx(expected, abs=2e-6, nan_ok=True), name
+
+
+def test_recall_of_a_class_has_about_the_binomial_interval_of_its_images():
+    predictions = make_predictions(900, 3, seed=6)
+    intervals = class_intervals(predictions, 4000)["recall"]
+    for row, (low, high) in zip(per_class(predictions), intervals, strict=True):
+        recall = row["recall"]
+        half = 1.96 * math.sqrt(recall * (1 - recall) / row["support"])
+        assert (low, high) == pytest.approx((recall - half, recall + half), abs=0.012)
+
+
+def test_a_class_that_is_always_right_has_the_exact_bound_of_its_number_of_images():
+    predictions = make_predictions(60, 3, sure=60.0)
+    intervals = class_intervals(predictions, 100)
+    for row, recall, precision, f1 in zip(
+        per_class(predictions), *(intervals[name] for name in ("recall", "precision", "f1")), strict=True
+    ):
+        assert recall == precision == pytest.approx((beta.ppf(0.025, row["support"], 1), 1.0))
+        assert all(math.isnan(bound) for bound in f1)
+
+
+def test_document_holds_the_intervals_of_each_class():
+    predictions = make_predictions(80, 3)
+    rows = metrics_document({"test": predictions}, resamples=60, seed=4)["per_class"]["test"]
+    intervals = class_intervals(predictions, 60, seed=4)
+    for k, row in enumerate(rows):
+        assert set(row) == {"label", "support", *CLASS_SCORES, *(f"{n}_{e}" for n in CLASS_SCORES for e in ENDS)}
+        for name in CLASS_SCORES:
+            assert (row[f"{name}_low"], row[f"{name}_high"]) == intervals[name][k]
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
 
 
 def test_weights_are_draws_with_replacement_and_do_not_depend_on_chunks():
@@ -155,6 +205,8 @@ def test_no_resamples_gives_values_without_intervals():
     entry = metrics_document({"test": make_predictions(30, 3)}, resamples=0)["test"]["accuracy"]
     assert entry["value"] is not None
     assert entry["low"] is entry["high"] is None
+    rows = metrics_document({"test": make_predictions(30, 3)}, resamples=0)["per_class"]["test"]
+    assert {row["recall_low"] for row in rows} == {None}
 
 
 def test_a_thousand_resamples_of_a_usual_test_set_take_well_below_a_second():
