@@ -263,5 +263,18 @@ def _exact_bound(value: float, num: int, tail: float) -> Interval:
     return (0.0, 1 - tail ** (1 / num)) if value == 0 else UNKNOWN
 
 
+def binomial_interval(hits: np.ndarray, nums: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Return the exact bounds of proportions `hits` of `nums`, arrays of one shape; NaN of none.
+
+    Source: Clopper and Pearson 1934, The use of confidence or fiducial limits.
+    """
+    from scipy.stats import beta  # half a second, which training need not wait for
+
+    tail = (1 - level) / 2
+    low = np.where(hits > 0, beta.ppf(tail, np.maximum(hits, 1), nums - hits + 1), 0.0)
+    high = np.where(hits < nums, beta.ppf(1 - tail, hits + 1, np.maximum(nums - hits, 1)), 1.0)
+    return np.where(nums > 0, low, math.nan), np.where(nums > 0, high, math.nan)
+
+
 def _plain(cell: Any) -> Any:
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell

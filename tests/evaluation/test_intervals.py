@@ -7,12 +7,13 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, binomtest
 from sklearn import metrics
 
 from finetune.evaluation.intervals import (
     ENDS,
     Resamples,
+    binomial_interval,
     bootstrap,
     class_intervals,
     draw_weights,
@@ -108,6 +109,19 @@ def test_recall_of_a_class_has_about_the_binomial_interval_of_its_images():
         recall = row["recall"]
         half = 1.96 * math.sqrt(recall * (1 - recall) / row["support"])
         assert (low, high) == pytest.approx((recall - half, recall + half), abs=0.012)
+
+
+@pytest.mark.parametrize(("hits", "num"), [(0, 1), (1, 1), (0, 12), (3, 12), (12, 12), (40, 977)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_bounds_of_a_proportion_equal_scipys_exact_ones(hits, num, level):
+    low, high = binomial_interval(np.array([hits]), np.array([num]), level)
+    expected = binomtest(hits, num).proportion_ci(level, method="exact")
+    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_a_proportion_of_none_has_no_bounds():
+    low, high = binomial_interval(np.array([0, 1]), np.array([0, 2]))
+    assert (np.isnan(low).tolist(), np.isnan(high).tolist()) == ([True, False], [True, False])
 
 
 def test_a_class_that_is_always_right_has_the_exact_bound_of_its_number_of_images():
