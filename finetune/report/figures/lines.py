@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.evaluation.curves.averages import Curves
-from finetune.evaluation.curves.curve import Line, stairs, thin
+from finetune.evaluation.curves.curve import Curve, Line, stairs, thin
 from finetune.evaluation.curves.gains import Gains
 from finetune.page.blocks import Figure
 from finetune.page.drawing import COLOURS, DASHES, FAINT, INK, draw
@@ -36,11 +36,7 @@ class Drawn:
 
 def roc_figure(curves: Curves, labels: Sequence[str], numbers: Sequence[int]) -> Figure:
     """Draw the ROC curves of the outstanding of the given classes, and their averages where there are several."""
-    drawn = _averages(curves, numbers, steps=False)
-    for place, number in enumerate(outstanding(curves.areas, numbers)):
-        curve = curves.classes[number]
-        if curve is not None:
-            drawn.append(_styled(f"{short(labels[number])} ({curve.area:.3f})", (curve.x, curve.y), place))
+    drawn = named_lines(curves, labels, numbers, steps=False)
     chance = Drawn("chance (0.500)", (np.array([0, 1]), np.array([0, 1])), FAINT, ":", 1.2)
     svg = _figure([*drawn, chance], ("false positive rate", "true positive rate"), "roc")
     words = "; ".join(line.name for line in drawn)
@@ -50,11 +46,7 @@ def roc_figure(curves: Curves, labels: Sequence[str], numbers: Sequence[int]) ->
 
 def precision_recall_figure(curves: Curves, labels: Sequence[str], numbers: Sequence[int]) -> Figure:
     """Draw the precision-recall curves of the outstanding of the given classes, and their averages."""
-    drawn = _averages(curves, numbers, steps=True)
-    for place, number in enumerate(outstanding(curves.areas, numbers)):
-        curve = curves.classes[number]
-        if curve is not None:
-            drawn.append(_styled(f"{short(labels[number])} ({curve.area:.3f})", stairs(curve), place))
+    drawn = named_lines(curves, labels, numbers, steps=True)
     svg = _figure(drawn, ("recall", "precision"), "precision-recall")
     words = "; ".join(line.name for line in drawn)
     caption = "The nearer to the upper right corner, the better; the number is the average precision."
@@ -94,23 +86,37 @@ def lift_figure(classes: dict[str, Gains]) -> Figure:
     return Figure("Lift", svg, f"Lift in the most probable tenth of all images: {tenth}.", caption)
 
 
+def named_lines(curves: Curves, labels: Sequence[str], numbers: Sequence[int], *, steps: bool) -> list[Drawn]:
+    """Return the averages, where there are several classes, and the outstanding classes, with their areas.
+
+    Args:
+        curves: Of all classes.
+        labels: The classes' names.
+        numbers: The classes that may be named.
+        steps: Whether the lines are steps, as those of precision over recall are.
+    """
+    drawn = []
+    if len(numbers) > 1:
+        for name, curve, dash in (("macro average", curves.macro, "-"), ("micro average", curves.micro, "--")):
+            if curve is not None:
+                drawn.append(Drawn(f"{name} ({curve.area:.3f})", _line(curve, steps=steps), INK, dash, 2.2))
+    for place, number in enumerate(outstanding(curves.areas, numbers)):
+        curve = curves.classes[number]
+        if curve is not None:
+            drawn.append(_styled(f"{short(labels[number])} ({curve.area:.3f})", _line(curve, steps=steps), place))
+    return drawn
+
+
+def _line(curve: Curve, *, steps: bool) -> Line:
+    return stairs(curve) if steps else (curve.x, curve.y)
+
+
 def _perfect(classes: dict[str, Gains], *, lift: bool) -> list[Drawn]:
     """The best possible line; only beside a single class, since each class has another."""
     if len(classes) != 1:
         return []
     best = next(iter(classes.values())).best_lift_at(SHARES)
     return [Drawn("best possible", (SHARES, best if lift else best * SHARES), INK, ":", 1.2)]
-
-
-def _averages(curves: Curves, numbers: Sequence[int], *, steps: bool) -> list[Drawn]:
-    if len(numbers) < 2:
-        return []
-    drawn = []
-    for name, curve, dash in (("macro average", curves.macro, "-"), ("micro average", curves.micro, "--")):
-        if curve is not None:
-            line = stairs(curve) if steps else (curve.x, curve.y)
-            drawn.append(Drawn(f"{name} ({curve.area:.3f})", line, INK, dash, 2.2))
-    return drawn
 
 
 def _styled(name: str, line: Line, place: int) -> Drawn:
