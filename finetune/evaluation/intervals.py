@@ -49,16 +49,15 @@ def bootstrap(
     return set_intervals(predictions, draws, level)
 
 
-def class_intervals(
+def class_rows(
     predictions: Predictions, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> dict[str, list[Interval]]:
-    """Give each of CLASS_SCORES of each class an interval, as `bootstrap` does: name to K intervals.
+) -> list[dict[str, Any]]:
+    """Give `per_class` with the interval of each score beside it, as plain JSON: recall, recall_low, recall_high.
 
-    Where all resamples agree, recall and precision are proportions of the images of the class and of those that were
-    taken for it, and get the exact bound of that number.
+    Intervals are those of `bootstrap`. Where all resamples agree, recall and precision are proportions of the images
+    of the class and of those that were taken for it, and get the exact bound of that number.
     """
-    draws = None if resamples < 1 else Resamples.draw(predictions, resamples, seed)
-    return _class_intervals(predictions, draws, level)
+    return _class_rows(predictions, None if resamples < 1 else Resamples.draw(predictions, resamples, seed), level)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from finetune.evaluation.intervals import (
     Resamples,
     binomial_interval,
     bootstrap,
-    class_intervals,
+    class_rows,
     draw_weights,
     metrics_document,
     resampled_scores,
@@ -104,9 +104,8 @@ def test_each_resample_scores_its_classes_like_the_resampled_images(case):
 
 def test_recall_of_a_class_has_about_the_binomial_interval_of_its_images():
     predictions = make_predictions(900, 3, seed=6)
-    intervals = class_intervals(predictions, 4000)["recall"]
-    for row, (low, high) in zip(per_class(predictions), intervals, strict=True):
-        recall = row["recall"]
+    for row in class_rows(predictions, 4000):
+        low, recall, high = (row[name] for name in ("recall_low", "recall", "recall_high"))
         half = 1.96 * math.sqrt(recall * (1 - recall) / row["support"])
         assert (low, high) == pytest.approx((recall - half, recall + half), abs=0.012)
 
@@ -126,23 +125,21 @@ def test_a_proportion_of_none_has_no_bounds():
 
 def test_a_class_that_is_always_right_has_the_exact_bound_of_its_number_of_images():
     predictions = make_predictions(60, 3, sure=60.0)
-    intervals = class_intervals(predictions, 100)
-    for row, recall, precision, f1 in zip(
-        per_class(predictions), *(intervals[name] for name in ("recall", "precision", "f1")), strict=True
-    ):
-        assert recall == precision == pytest.approx((beta.ppf(0.025, row["support"], 1), 1.0))
-        assert all(math.isnan(bound) for bound in f1)
+    for row in class_rows(predictions, 100):
+        for name in ("recall", "precision"):
+            bounds = (row[f"{name}_low"], row[f"{name}_high"])
+            assert bounds == pytest.approx((beta.ppf(0.025, row["support"], 1), 1.0))
+        assert row["f1_low"] is row["f1_high"] is None
 
 
-def test_document_holds_the_intervals_of_each_class():
+def test_document_holds_the_scores_of_each_class_with_their_intervals():
     predictions = make_predictions(80, 3)
     rows = metrics_document({"test": predictions}, resamples=60, seed=4)["per_class"]["test"]
-    intervals = class_intervals(predictions, 60, seed=4)
-    for k, row in enumerate(rows):
-        assert set(row) == {"label", "support", *CLASS_SCORES, *(f"{n}_{e}" for n in CLASS_SCORES for e in ENDS)}
+    assert rows == class_rows(predictions, 60, seed=4)
+    for row, scores in zip(rows, per_class(predictions), strict=True):
+        assert set(row) == {*scores, *(f"{name}_{end}" for name in CLASS_SCORES for end in ENDS)}
         for name in CLASS_SCORES:
-            assert (row[f"{name}_low"], row[f"{name}_high"]) == intervals[name][k]
-            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+            assert row[f"{name}_low"] <= row[name] == scores[name] <= row[f"{name}_high"]
 
 
 def test_weights_are_draws_with_replacement_and_do_not_depend_on_chunks():

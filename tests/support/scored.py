@@ -1,11 +1,15 @@
 """Predictions made by a known process, for what is computed from them."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from finetune.evaluation.predictions import Predictions, to_probabilities
+from finetune.report.material import Material
+from finetune.runs import Run
 
 
 def scored(
@@ -57,3 +61,9 @@ def predicted(targets: object, probabilities: object, labels: Sequence[str] | No
         task="multilabel" if truth.ndim == 2 else "multiclass",
         groups=pd.DataFrame(index=range(len(ids))),
     )
+
+
+def material_of(document: dict[str, Any] | None = None, **splits: Predictions) -> Material:
+    """Make what a section is told of a run that stored these predictions, and no more."""
+    run = Run(Path("runs/bees/today"))
+    return Material(run=run, record={"id": "abcd1234"}, config={}, document=document or {}, splits=splits, history=[])
