@@ -39,8 +39,8 @@ def bootstrap(
 
     Whole images are drawn with replacement. A resample in which a metric is undefined is left out of that metric, and
     an interval that misses the measured value (the calibration error of resamples is biased upwards) is widened to
-    it. Where all resamples agree they say nothing about the spread: a proportion of images that is 0 or 1 then gets
-    the exact binomial bound, any other metric NaN. Without resamples everything is NaN.
+    it. Where all resamples agree they say nothing about the spread: a proportion of images that is 0 or 1 gets the
+    exact binomial bound, any other metric NaN. Without resamples everything is NaN.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3 (percentile interval); Clopper
     and Pearson 1934, The use of confidence or fiducial limits (exact binomial bound).
@@ -54,8 +54,8 @@ def class_rows(
 ) -> list[dict[str, Any]]:
     """Give `per_class` with the interval of each score beside it, as plain JSON: recall, recall_low, recall_high.
 
-    Intervals are those of `bootstrap`. Where all resamples agree, recall and precision are proportions of the images
-    of the class and of those that were taken for it, and get the exact bound of that number.
+    Intervals are those of `bootstrap`. Recall and precision are proportions of the images of the class and of those
+    that were taken for it: where they are 0 or 1, they get the exact bound of that number.
     """
     return _class_rows(predictions, None if resamples < 1 else Resamples.draw(predictions, resamples, seed), level)
 
@@ -249,17 +249,17 @@ def _interval(value: float, draws: np.ndarray, num: int, level: float) -> Interv
     if math.isnan(value) or not len(draws):
         return UNKNOWN
     tail = (1 - level) / 2
+    if num and value in (0, 1):
+        return _exact_bound(value, num, tail)
     if np.ptp(draws) <= 1e-9:
-        return _exact_bound(value, num, tail) if num else UNKNOWN
+        return UNKNOWN
     low, high = np.quantile(draws, [tail, 1 - tail])
     return min(float(low), value), max(float(high), value)
 
 
 def _exact_bound(value: float, num: int, tail: float) -> Interval:
     """The Clopper-Pearson interval of a proportion of `num` that is 0 or 1."""
-    if value == 1:
-        return tail ** (1 / num), 1.0
-    return (0.0, 1 - tail ** (1 / num)) if value == 0 else UNKNOWN
+    return (tail ** (1 / num), 1.0) if value == 1 else (0.0, 1 - tail ** (1 / num))
 
 
 def binomial_interval(hits: np.ndarray, nums: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

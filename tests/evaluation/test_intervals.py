@@ -132,6 +132,18 @@ def test_a_class_that_is_always_right_has_the_exact_bound_of_its_number_of_image
         assert row["f1_low"] is row["f1_high"] is None
 
 
+def test_a_class_that_is_rarely_called_and_always_rightly_is_not_certain():
+    probabilities = np.tile(np.float32([0.9, 0.1]), (40, 1))
+    probabilities[:2] = [0.2, 0.8]
+    targets = np.repeat([1, 0], [10, 30])
+    ids = np.arange(40).astype(str).astype(object)
+    predictions = Predictions(ids, ids, targets, probabilities, ("a", "b"), "multiclass", pd.DataFrame())
+    row = class_rows(predictions, 500)[1]
+    # a third of the resamples never call it, and most others only rightly
+    assert (row["precision"], row["precision_high"]) == (1.0, 1.0)
+    assert row["precision_low"] == pytest.approx(beta.ppf(0.025, 2, 1))
+
+
 def test_document_holds_the_scores_of_each_class_with_their_intervals():
     predictions = make_predictions(80, 3)
     rows = metrics_document({"test": predictions}, resamples=60, seed=4)["per_class"]["test"]

@@ -19,8 +19,8 @@ def reliability_section(material: Material) -> Section | None:
         return None
     split, predictions = told
     bins = reliability(predictions)
-    what = "labels of each image" if predictions.multilabel else "most probable class of each image"
-    lead = f"{_words(bins)} Counted are the {what} of the {NAMES[split]} split ({count(predictions.num)})."
+    what = "every label" if predictions.multilabel else "the most probable class"
+    lead = f"{_words(bins)} This is about {what} of each image of the {NAMES[split]} split ({count(predictions.num)})."
     return Section(
         "reliability", "Can probabilities be taken literally?", (reliability_figure(bins), _table(bins)), lead
     )

@@ -100,7 +100,7 @@ def _one(found: Chosen, choice: OperatingChoice, splits: tuple[str, str]) -> lis
         blocks.append(Text(_nothing([found], choice), "warning"))
     else:
         blocks.append(Facts(_facts(found.label, found.judged, splits[1])))
-        blocks.append(Text(_verdict(found, choice, splits)))
+        blocks.append(_verdict(found, choice, splits))
     if found.chosen_on.num:
         blocks.append(threshold_figure(found.chosen_on, found.chosen, found.label))
         blocks.append(_table(found, splits))
@@ -113,34 +113,34 @@ def _facts(label: str, judged: Decision, split: str) -> tuple[Fact, ...]:
     low, high = binomial_interval(hits, nums)
     notes = [f"{judged.hits:,} of {num:,}, {interval(low[k], high[k]) or 'no interval'}" for k, num in enumerate(nums)]
     return (
-        Fact(f"threshold of {label}", _threshold(judged.threshold), "flagged is a probability of at least that"),
+        Fact(f"threshold of {label}", str(_threshold(judged.threshold)), "flagged is a probability of at least that"),
         Fact(f"precision on {where}", written(judged.precision), notes[0]),
         Fact(f"recall on {where}", written(judged.recall), notes[1]),
         Fact(f"flagged on {where}", written(judged.share), f"{judged.flagged:,} images"),
     )
 
 
-def _verdict(found: Chosen, choice: OperatingChoice, splits: tuple[str, str]) -> str:
+def _verdict(found: Chosen, choice: OperatingChoice, splits: tuple[str, str]) -> Text:
     """Say whether the aim is reached on the images that the threshold is judged on."""
     assert found.chosen is not None and found.judged is not None
     where, judged = NAMES[splits[1]], found.judged
     if choice.cost_fp is not None:
         every, nothing = decide(found.judged_on, -math.inf), decide(found.judged_on, math.inf)
         each = [written(choice.cost(row) / max(found.judged_on.num, 1)) for row in (judged, nothing, every)]
-        return (
+        return Text(
             f"On {where} an image costs {each[0]} on average; flagging nothing would cost {each[1]}, "
             f"flagging every image {each[2]}."
         )
-    aims = (("precision", choice.min_precision), ("recall", choice.min_recall))
-    for name, least in aims:
+    for name, least in (("precision", choice.min_precision), ("recall", choice.min_recall)):
         if least is not None:
             value = getattr(judged, name)
             kept = known(value) is not None and value >= least
-            return (
+            return Text(
                 f"The {name} of at least {least:g} is {'kept' if kept else 'not kept'} on {where}: {written(value)}. "
-                f"On {NAMES[splits[0]]} it was {written(getattr(found.chosen, name))}."
+                f"On {NAMES[splits[0]]} it was {written(getattr(found.chosen, name))}.",
+                "good" if kept else "warning",
             )
-    return f"Its F1 is {written(judged.f1)} on {where}, and {written(found.chosen.f1)} on {NAMES[splits[0]]}."
+    return Text(f"Its F1 is {written(judged.f1)} on {where}, and {written(found.chosen.f1)} on {NAMES[splits[0]]}.")
 
 
 def _nothing(found: list[Chosen], choice: OperatingChoice) -> str:
@@ -198,5 +198,5 @@ def _row(found: Chosen, *, multilabel: bool) -> tuple[Cell, ...]:
     return (found.label, _threshold(found.chosen.threshold), *cells, known(found.judged.share), *usual)
 
 
-def _threshold(value: float) -> str:
-    return f"{value:.9g}" if math.isfinite(value) else "flag nothing"
+def _threshold(value: float) -> float | str:
+    return value if math.isfinite(value) else "flag nothing"

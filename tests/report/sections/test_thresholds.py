@@ -43,15 +43,20 @@ def test_threshold_is_chosen_on_validation_and_judged_on_test():
         "judged on the test split."
     )
     (table,) = parts(section, Table)
-    assert [row[0] for row in table.rows if row[1] == "chosen"] == [facts.facts[0].value]
+    assert [row[0] for row in table.rows if row[1] == "chosen"] == [threshold]
     assert len(parts(section, Figure)) == 1
 
 
-@pytest.mark.parametrize(("scores", "word"), [([0.9, 0.8, 0.2, 0.1], "is kept"), ([0.9, 0.3, 0.2, 0.1], "is not kept")])
-def test_a_minimum_that_does_not_hold_on_test_is_said(scores, word):
+@pytest.mark.parametrize(
+    ("scores", "word", "tone"),
+    [([0.9, 0.8, 0.2, 0.1], "is kept", "good"), ([0.9, 0.3, 0.2, 0.1], "is not kept", "warning")],
+)
+def test_a_minimum_that_does_not_hold_on_test_is_said(scores, word, tone):
     val, test = binary([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0]), binary(scores, [1, 1, 0, 0])
     section = threshold_section(material_of(val=val, test=test), OperatingChoice(min_recall=0.9))
-    assert any(f"The recall of at least 0.9 {word} on test" in text.text for text in parts(section, Text))
+    (text,) = parts(section, Text)
+    assert f"The recall of at least 0.9 {word} on test" in text.text
+    assert text.tone == tone
 
 
 def test_cost_is_compared_with_flagging_nothing_and_everything():
