@@ -37,9 +37,12 @@ def threshold_figure(ranked: Ranked, chosen: Decision | None, label: str) -> Fig
         axes.grid(visible=True, linewidth=0.4, alpha=0.5)
         axes.figure.legend(loc="outside lower left", ncols=3, fontsize=8)
 
+    caption = "On the images that the threshold is chosen on; the vertical line is the chosen one."
     words = "No threshold is chosen." if chosen is None else f"The chosen threshold is {chosen.threshold:g}."
     svg = draw(plot, width=420, height=320, name="thresholds")
-    return Figure(f"Thresholds of {label}", svg, f"Precision, recall and share flagged over the threshold. {words}")
+    return Figure(
+        f"Thresholds of {label}", svg, f"Precision, recall and share flagged over the threshold. {words}", caption
+    )
 
 
 def held(thresholds: np.ndarray, values: np.ndarray) -> Line:
