@@ -38,6 +38,7 @@ VERBS = {
     "rank": "finetune.search.rank.verb:rank",
     "sweep": "finetune.search.sweep:run_sweep",
     "audit": "finetune.audit.verb:audit",
+    "compare": "finetune.compare.verb:compare",
 }
 SWEEP = "sweep"  # reads its own command line, which says what varies
 # what needs no data, so that its values may be missing

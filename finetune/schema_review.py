@@ -33,7 +33,34 @@ class AuditVerbConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
 
 
+@dataclass
+class CompareConfig:
+    """Keys of compare, of the verb compare."""
+
+    gate: str | None = None
+    gate_rule: str = "worse"
+
+
+@dataclass
+class CompareVerbConfig:
+    """Keys of the root of the verb compare."""
+
+    verb: str = "compare"
+    runs: Any = None
+    folder: str = "runs"
+    sweep: str | None = None
+    top: int = 5
+    baseline: str | None = None
+    split: str = "test"
+    common: bool = False
+    bootstrap: int = 1000
+    seed: int = 0
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    output: str = "compare"
+
+
 # by the name of the root configuration
 REVIEW_ROOTS: dict[str, Any] = {
     "audit": AuditVerbConfig,
+    "compare": CompareVerbConfig,
 }

@@ -47,6 +47,7 @@ VERBS = (
     "search/rank/verb.py",
     "search/sweep.py",
     "audit/verb.py",
+    "compare/verb.py",
 )
 # what may be imported without waiting for torch
 LIGHT = (

@@ -1,0 +1,211 @@
+"""Several runs against one: who takes part, and all that is said of each pair.
+
+It decides where predictions of a run lie and which comparisons are made; how they are shown is left to `sections` and
+`screen`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.compare.paired import Changes, Difference, align, compare_pair, correct
+from finetune.compare.significance import McNemar, detectable, holm, mcnemar
+from finetune.errors import ConfigError, DataError
+from finetune.evaluation.intervals import draw_weights
+from finetune.evaluation.predictions import Predictions
+from finetune.runs import Run
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A run, or an evaluation of one.
+
+    Attributes:
+        name: As it is called on screen and page.
+        path: Its folder.
+        predictions: Of the split that is compared.
+    """
+
+    name: str
+    path: Path
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A candidate against the baseline, over the same images.
+
+    Attributes:
+        name: The candidate's.
+        first: What the baseline says.
+        second: What the candidate says of the same images.
+        changes: Of the metrics, candidate minus baseline.
+        test: Of right and wrong.
+        corrected: The test's p-value, corrected for the number of candidates.
+        groups: By column, then by group: how many images, and the difference in the share that is right.
+        detectable: The least difference in accuracy that so many images would show, with 80 % power.
+    """
+
+    name: str
+    first: Predictions
+    second: Predictions
+    changes: Changes
+    test: McNemar
+    corrected: float
+    groups: dict[str, dict[str, tuple[int, Difference]]]
+    detectable: float
+
+    def won(self) -> npt.NDArray[np.int64]:
+        """Return the rows that the candidate alone has right, where it is surest first."""
+        return self._ordered(correct(self.second) & ~correct(self.first))
+
+    def lost(self) -> npt.NDArray[np.int64]:
+        """Return the rows that the baseline alone has right, where the candidate is surest first."""
+        return self._ordered(correct(self.first) & ~correct(self.second))
+
+    def _ordered(self, marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        rows = np.flatnonzero(marked)
+        return rows[np.argsort(-self.second.probabilities[rows].max(axis=1), kind="stable")]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All comparisons with one baseline.
+
+    Attributes:
+        baseline: What the others are held against.
+        pairs: One for each other run, in the order they were named.
+        split: Whose images.
+        seed: Of the resamples.
+        resamples: Their number.
+    """
+
+    baseline: Contestant
+    pairs: tuple[Pair, ...]
+    split: str
+    seed: int
+    resamples: int
+
+
+def find_contestant(reference: str, root: Path, split: str) -> Contestant:
+    """Return the run that a word means, or the evaluation of one, by its folder.
+
+    Raises:
+        ConfigError: There is none.
+        RunError: It has no predictions of the split.
+    """
+    folder = Path(reference).expanduser()
+    if (folder / "evaluation.json").is_file():
+        run = folder.parent.parent
+        found = Contestant(f"{short(run)}@{folder.name}", folder, Predictions.load(predictions_in(folder, split)))
+        return found
+    run_folder = Run.find(reference, root)
+    return Contestant(short(run_folder.path), run_folder.path, Predictions.load(run_folder.predictions_file(split)))
+
+
+def predictions_in(folder: Path, split: str) -> Path:
+    """Return the predictions of an evaluation: of the split, or of the only one that it has."""
+    file = folder / "predictions" / f"{split}.parquet"
+    there = sorted((folder / "predictions").glob("*.parquet"))
+    return there[0] if not file.is_file() and len(there) == 1 else file
+
+
+def short(run: Path) -> str:
+    """Return what a run is called: its folder's name and that above it."""
+    return f"{run.parent.name}/{run.name}"
+
+
+def hold(contestants: Sequence[Contestant], split: str, *, common: bool, resamples: int, seed: int) -> Contest:
+    """Compare each run with the first.
+
+    Args:
+        contestants: Two or more; the first is the baseline.
+        split: Whose images.
+        common: Whether images that not all of them have are left out, and not refused.
+        resamples: Of the bootstrap.
+        seed: Of the draws.
+
+    Raises:
+        ConfigError: There are fewer than two, or one twice.
+        DataError: Images or labels differ.
+    """
+    if len(contestants) < 2:
+        raise ConfigError("finetune compare needs two runs or more: runs=[A,B], the first is what B is held against.")
+    paths = [each.path.resolve() for each in contestants]
+    if len(set(paths)) < len(paths):
+        raise ConfigError("runs= names the same folder twice. Name each run once.")
+    base, *others = contestants
+    if common:
+        base, others = shared(base, others)
+    aligned = [align(base.predictions, each.predictions, (base.name, each.name), common=common) for each in others]
+    rights = [(correct(first), correct(second)) for first, second in aligned]
+    tests = [mcnemar(*right) for right in rights]
+    pairs = [
+        Pair(
+            name=each.name, first=first, second=second,
+            changes=compare_pair(first, second, resamples=resamples, seed=seed),
+            test=test, corrected=corrected, groups=by_group(first, second, resamples, seed),
+            detectable=detectable(*right),
+        )
+        for each, (first, second), right, test, corrected in zip(
+            others, aligned, rights, tests, holm([test.p for test in tests]), strict=True
+        )
+    ]  # fmt: skip
+    return Contest(base, tuple(pairs), split, seed, resamples)
+
+
+def shared(base: Contestant, others: list[Contestant]) -> tuple[Contestant, list[Contestant]]:
+    """Return all of them over the images that each of them has.
+
+    Raises:
+        DataError: There is none.
+    """
+    ids = set(base.predictions.ids.tolist())
+    for each in others:
+        ids &= set(each.predictions.ids.tolist())
+    if not ids:
+        raise DataError("The runs have no image in common. Evaluate them on the same ones: finetune evaluate run=…")
+    return only(base, ids), [only(each, ids) for each in others]
+
+
+def only(contestant: Contestant, ids: set[str]) -> Contestant:
+    """Return a contestant over some images."""
+    found = contestant.predictions
+    rows = [row for row, name in enumerate(found.ids.tolist()) if name in ids]
+    kept = Predictions(
+        ids=found.ids[rows], paths=found.paths[rows], targets=found.targets[rows],
+        probabilities=found.probabilities[rows], labels=found.labels, task=found.task, groups=found.groups.iloc[rows],
+    )  # fmt: skip
+    return Contestant(contestant.name, contestant.path, kept)
+
+
+def by_group(
+    first: Predictions, second: Predictions, resamples: int, seed: int
+) -> dict[str, dict[str, tuple[int, Difference]]]:
+    """Return for each group of each column its number of images and the difference in the share that is right."""
+    right = correct(first).astype(np.float64), correct(second).astype(np.float64)
+    found: dict[str, dict[str, tuple[int, Difference]]] = {}
+    for column in first.groups.columns:
+        values = first.groups[column].astype(object).where(first.groups[column].notna(), "missing").astype(str)
+        found[str(column)] = {}
+        for group in sorted(set(values)):
+            rows = np.flatnonzero((values == group).to_numpy())
+            pair = right[0][rows], right[1][rows]
+            found[str(column)][group] = (len(rows), mean_difference(*pair, resamples, seed))
+    return found
+
+
+def mean_difference(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], resamples: int, seed: int, level: float = 0.95
+) -> Difference:
+    """Return the difference of two means over the same images (N,), with its interval over paired resamples."""
+    means = float(first.mean()), float(second.mean())
+    if not resamples:
+        return Difference(*means, float("nan"), float("nan"))
+    change = (second - first).astype(np.float32)
+    draws = np.concatenate([change @ weights / len(change) for weights in draw_weights(len(change), resamples, seed)])
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Difference(*means, float(low), float(high))

@@ -1,0 +1,106 @@
+"""The verb compare: which of several runs is better on the same images, and whether one may replace another.
+
+It is a composition root, the only code of comparisons that sees a config; it needs nothing but stored predictions.
+"""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from finetune.compare.contest import Contest, Contestant, find_contestant, hold
+from finetune.compare.gate import Condition, Verdict, check, read_gate
+from finetune.compare.sections import sections
+from finetune.compare.told import document, screen_table, verdict
+from finetune.config import to_dict
+from finetune.errors import ConfigError, RunError
+from finetune.page.render import render
+from finetune.runs import write_atomic, write_json
+from finetune.search.results.folder import SweepFolder, find_folder
+
+Config = dict[str, Any]
+Verdicts = list[tuple[str, Verdict]]
+
+
+def compare(cfg: DictConfig) -> None:
+    """Compare runs with the first of them, write compare.json and compare.html, and check the gate.
+
+    Raises:
+        ConfigError: A run or a setting is not there.
+        DataError: The runs were not tested on the same images.
+        RunError: A candidate does not pass the gate; everything has been written then.
+    """
+    config = to_dict(cfg)
+    options = config["compare"]
+    conditions = read_gate(options["gate"], options["gate_rule"]) if options["gate"] is not None else ()
+    contestants = [find_contestant(name, Path(config["folder"]), config["split"]) for name in references(config)]
+    contest = hold(
+        contestants, config["split"], common=config["common"], resamples=config["bootstrap"], seed=config["seed"]
+    )
+    verdicts = judge(contest, conditions, options["gate_rule"])
+    output = Path(config["output"]).expanduser()
+    write_json(output / "compare.json", document(contest, verdicts))
+    subtitle = f"{len(contest.pairs) + 1} runs, {contest.pairs[0].first.num:,} images of split {contest.split}"
+    write_atomic(output / "compare.html", render("Comparison of runs", sections(contest, verdicts), subtitle=subtitle))
+    show(contest, contestants, output)
+    failed = [f"{name}: {each.reason}" for name, each in verdicts if not each.passed]
+    if failed:
+        raise RunError(f"compare.gate={options['gate']} is not passed. {' '.join(failed)}.")
+
+
+def references(config: Mapping[str, Any]) -> list[str]:
+    """Return what was named: runs, or the best trials of a sweep; the baseline comes first.
+
+    Raises:
+        ConfigError: Neither or both were named.
+    """
+    named = config["runs"]
+    if (named is None) == (config["sweep"] is None):
+        raise ConfigError("Name what is compared: runs=[A,B,…], or sweep=FOLDER for the best trials of a sweep.")
+    found = [str(each) for each in named] if named is not None else best_trials(config)
+    if config["baseline"] is not None:
+        base = str(config["baseline"])
+        found = [base, *(each for each in found if each != base)]
+    return found
+
+
+def best_trials(config: Mapping[str, Any]) -> list[str]:
+    """Return the folders of a sweep's best trials, the best first.
+
+    Raises:
+        ConfigError: The sweep has not ended, or fewer than two of its trials have a folder.
+    """
+    folder: SweepFolder = find_folder(str(config["sweep"]), Path("sweeps"))
+    objectives = folder.record.get("objectives")
+    if not objectives or not folder.table_file.is_file():
+        raise ConfigError(f"sweep={folder.path} has no results yet. Let it go on: finetune sweep resume={folder.path}")
+    name, sign = objectives[0]["name"], -1 if objectives[0]["direction"] == "max" else 1
+    with folder.table_file.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["state"] == "complete" and row["folder"]]
+    rows.sort(key=lambda row: sign * float(row[name]))
+    if len(rows) < 2:
+        raise ConfigError(f"sweep={folder.path} has {len(rows)} trials with a run folder; two are needed.")
+    return [row["folder"] for row in rows[: config["top"]]]
+
+
+def judge(contest: Contest, conditions: tuple[Condition, ...], rule: str) -> Verdicts:
+    """Return whether each candidate meets each condition."""
+    return [
+        (pair.name, check(condition, pair.changes.metrics, rule)) for pair in contest.pairs for condition in conditions
+    ]
+
+
+def show(contest: Contest, contestants: list[Contestant], output: Path) -> None:
+    """Print the verdict and the metrics of each pair."""
+    console = Console()
+    left_out = max(each.predictions.num for each in contestants) - contest.pairs[0].first.num
+    if left_out:
+        console.print(f"{left_out:,} images are left out, since not all runs have them.", style="yellow")
+    for pair in contest.pairs:
+        console.print(screen_table(pair, contest.baseline.name))
+        console.print(verdict(pair, contest.baseline.name), highlight=False, markup=False)
+        console.print()
+    console.print(f"Written to {output / 'compare.html'} and compare.json", highlight=False, soft_wrap=True)
