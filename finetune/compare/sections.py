@@ -86,10 +86,13 @@ def overview(contest: Contest) -> Table:
          significant(pair.test.p), significant(pair.corrected), pair.first.num)
         for pair in contest.pairs for change in [pair.changes.metrics[name]]
     )  # fmt: skip
-    columns = (Column("run"), Column(name.replace("_", " "), 4), Column("difference", 4), Column("low", 4),
-               Column("high", 4), Column("won", hint="images that this run alone has right"),
-               Column("lost", hint="images that the baseline alone has right"),
-               Column("p", hint="McNemar's exact test"), Column("p, corrected", hint="by Holm, for the number of runs"), Column("images"))  # fmt: skip
+    columns = (
+        Column("run"), Column(name.replace("_", " "), 4), *DIFFERENCE[2:],
+        Column("won", hint="images that this run alone has right"),
+        Column("lost", hint="images that the baseline alone has right"),
+        Column("p", hint="McNemar's exact test"), Column("p, corrected", hint="by Holm, for the number of runs"),
+        Column("images"),
+    )  # fmt: skip
     value = contest.pairs[0].changes.metrics[name].first
     return Table("Runs", columns, rows, f"Baseline: {contest.baseline.name}, {name.replace('_', ' ')} {value:.4f}.")
 
