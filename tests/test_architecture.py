@@ -46,6 +46,7 @@ VERBS = (
     "evaluation/verbs.py",
     "search/rank/verb.py",
     "search/sweep.py",
+    "listing/verb.py",
 )
 # what may be imported without waiting for torch
 LIGHT = (
@@ -86,6 +87,13 @@ LIGHT = (
     "search/results/export.py",
     "search/head_only/applies.py",
     "search/head_only/here.py",
+    "schema_review.py",
+    "listing/entries.py",
+    "listing/conditions.py",
+    "listing/choice.py",
+    "listing/screen.py",
+    "listing/output.py",
+    "listing/verb.py",
 )
 HEAVY = ("torch", "timm", "pytorch_lightning", "torchmetrics", "pandas", "numpy", "wandb", "rich", "sklearn")
 
