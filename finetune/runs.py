@@ -72,6 +72,7 @@ class Run:
         history_file: The values of each epoch.
         metrics_file: The final metrics with their intervals.
         table_file: Which images are in which split.
+        reference_file: Features of validation images, which those of new images are compared with.
         checkpoints: The folder of checkpoints.
         best_checkpoint: The checkpoint of the best epoch.
         last_checkpoint: The checkpoint of the last epoch.
@@ -88,6 +89,7 @@ class Run:
         self.history_file = self.path / "metrics.csv"
         self.metrics_file = self.path / "metrics.json"
         self.table_file = self.path / "table.parquet"
+        self.reference_file = self.path / "reference.safetensors"
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"

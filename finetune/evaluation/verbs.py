@@ -4,11 +4,11 @@ It is a composition root, the only code of evaluation that sees a config; both v
 but the run's folder and the images.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from finetune.config import to_dict
 from finetune.data.datamodule import ImageData
@@ -33,7 +32,11 @@ from finetune.evaluation.images import (
 )
 from finetune.evaluation.inference import choose_device, forward, predict_loader
 from finetune.evaluation.intervals import metrics_document
+from finetune.evaluation.monitoring.drift import Sample, drift_of_run
+from finetune.evaluation.monitoring.reference import sampled
+from finetune.evaluation.monitoring.timeline import timeline
 from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.screen import difference_table, read_metrics, show_drift, timeline_table
 from finetune.evaluation.unlabelled import (
     ImageFiles,
     Read,
@@ -77,6 +80,9 @@ def evaluate(cfg: DictConfig) -> None:
     for note in facts["notes"]:
         console.print(note, highlight=False, soft_wrap=True)
     console.print(difference_table(read_metrics(run).get(split, {}), document[split], split, predictions.num))
+    show_drift(facts.get("drift"), console)
+    if facts["images"] == "other":
+        console.print(timeline_table(timeline(run), console.width))
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 
@@ -99,12 +105,13 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     workers = config["workers"] if config["workers"] is not None else free_workers(device)
     views, augment = own_views(run, config["views"])
     images = ImageData(selection.table, bundle.network.spec, augment, eval_batch_size=size, workers=workers)
-    outputs = [
-        predict_loader(bundle.network, images.view_loader(split, view), device=device, precision=precision)
-        for view in range(views)
-    ]
+    run_over = partial(predict_loader, bundle.network, device=device, precision=precision)
+    sample = sampled(selection.table.rows(split))
+    outputs = [run_over(images.view_loader(split, 0), sample=sample)]
+    outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
     logits = np.stack([part.logits for part in outputs]) / bundle.temperature
-    return Predictions.from_logits(selection.table, outputs[0].rows, logits), {
+    predictions = Predictions.from_logits(selection.table, outputs[0].rows, logits)
+    return predictions, {
         "images": "same" if selection.same else "other",
         "data": changes,
         "fingerprint": selection.table.fingerprint(),
@@ -112,7 +119,19 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
         "device": str(device),
         "precision": precision,
         "views": views,
+        "drift": drift_of(run, selection, split, predictions, outputs[0].features),
     }
+
+
+def drift_of(
+    run: Run, selection: Selection, split: str, predictions: Predictions, features: np.ndarray | None
+) -> Document | None:
+    """Return how far the images are from those of validation; None where these are asked for, or those of training."""
+    if selection.same and split != "test":
+        return None
+    new = Sample(features, predictions.probabilities)
+    seed = run.config["seed"]
+    return drift_of_run(run, new, predictions.labels, multilabel=predictions.multilabel, seed=seed)
 
 
 def select_images(run: Run, changes: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
@@ -260,32 +279,3 @@ def new_folder(parent: Path) -> Path:
 def now() -> datetime:
     """Return the time, in UTC."""
     return datetime.now(UTC)
-
-
-def read_metrics(run: Run) -> Document:
-    """Return the metrics that the run stored; none if it did not get there."""
-    if not run.metrics_file.is_file():
-        return {}
-    return dict(json.loads(run.metrics_file.read_text()))
-
-
-def difference_table(old: Document, new: Document, split: str, num: int) -> Table:
-    """Show each metric as it was stored, as it is now with its interval, and the difference."""
-    table = Table(title=f"{split}, n = {num:,}")
-    for column in ("metric", "stored", "now", "interval", "difference"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for name in {**new, **old}:
-        before = old.get(name, {}).get("value")
-        after = new.get(name, {"value": None, "low": None, "high": None})
-        known = before is not None and after["value"] is not None
-        # adding 0 turns a rounded -0.0 into 0.0
-        change = f"{round(after['value'] - before, 4) + 0:+.4f}" if known else "–"
-        table.add_row(
-            name, show(before), show(after["value"]), f"{show(after['low'])} to {show(after['high'])}", change
-        )
-    return table
-
-
-def show(value: float | None) -> str:
-    """Write a metric with four digits, and a dash where it is undefined."""
-    return "–" if value is None else f"{value:.4f}"
