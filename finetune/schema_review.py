@@ -13,6 +13,7 @@ class RunsConfig:
 
     verb: str = "runs"
     runs: Any = "runs"
+    run: str | None = None
     columns: Any = None
     filter: str | None = None
     sort: str | None = None

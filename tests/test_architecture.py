@@ -94,6 +94,7 @@ LIGHT = (
     "listing/screen.py",
     "listing/output.py",
     "listing/verb.py",
+    "evaluation/monitoring/timeline.py",
 )
 HEAVY = ("torch", "timm", "pytorch_lightning", "torchmetrics", "pandas", "numpy", "wandb", "rich", "sklearn")
 

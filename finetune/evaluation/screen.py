@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +19,8 @@ Document = dict[str, Any]
 
 DASH = "–"
 COMPARED = {"inputs": "images (features)", "classes": "predicted classes", "confidence": "confidence"}
-SHORT = {"inputs": "images", "classes": "classes", "confidence": "confidence"}
+SHORT = {"inputs": "inputs", "classes": "classes", "confidence": "confid."}
+WIDE = 100
 
 
 def read_metrics(run: Run) -> Document:
@@ -88,18 +90,21 @@ def written_p(p: float) -> str:
 
 
 def timeline_table(rows: Sequence[Row], width: int) -> Table:
-    """Show the evaluations of a run, oldest first; where there is room, with the times too."""
-    wide = width >= 100
-    table = Table(title="the run over time; drift: distance (p)")
-    heads = ["when", "images", "split", "n", "accuracy", *(SHORT[name] for name in DRIFTS)]
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("when", "images", "split") else "right")
+    """Show the evaluations of a run, oldest first; where there is room, with the times and each p."""
+    wide = width >= WIDE
+    splits = sorted({str(row["split"]) for row in rows})
+    title = f"the run over time ({', '.join(splits)}), * drift beyond chance"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("when", no_wrap=True)
+    table.add_column("images", overflow="fold")
+    table.add_column("split", no_wrap=True) if len(splits) > 1 else None
+    for head in ("n", "accuracy", *(f"{SHORT[name]}{' (p)' if wide else ''}" for name in DRIFTS)):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
+        value, low, high = (number(row.get(f"accuracy{end}")) for end in ("", "_low", "_high"))
         when = str(row["when"] or DASH)
-        score = (
-            f"{number(row.get('accuracy'))} ({number(row.get('accuracy_low'))}{DASH}{number(row.get('accuracy_high'))})"
-        )
-        cells = [when if wide else when[:10], str(row["images"]), str(row["split"]), number(row["n"]), score]
+        cells = [when if wide else when[:10], str(row["images"]), *([str(row["split"])] if len(splits) > 1 else [])]
+        cells += [number(row["n"]), f"{value} ({low}{DASH}{high})"]
         table.add_row(*map(Text, cells), *(drifted(row, name, both=wide) for name in DRIFTS))
     return table
 

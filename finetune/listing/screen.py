@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 DASH = "–"
 GAP = 2
 SHORTEST_NAME = 16
-# what a narrow screen does without, the first first; none that was asked for by name
-DISPENSABLE = ("wandb", "data", "when", "model", "test/f1_macro", "strategy", "id", "time")
 STYLES = {"damaged": "red", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 
 
@@ -33,9 +31,11 @@ class Layout:
 
     def cell(self, entry: Entry, key: str) -> str:
         """Return what a row shows of a value."""
-        shown = written(key, entry.value(key))
+        value = entry.value(key)
         interval = entry.interval(key) if key in self.intervals else None
-        return shown if interval is None else f"{shown} ({interval[0]:.3f}{DASH}{interval[1]:.3f})"
+        if interval is None or not isinstance(value, float):
+            return written(key, value)
+        return f"{value:.3f} ({interval[0]:.3f}{DASH}{interval[1]:.3f})"
 
     def widths(self, entries: Sequence[Entry]) -> list[int]:
         """Return how wide each column is."""
@@ -66,26 +66,32 @@ def lasted(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{left:02d}s" if minutes else f"{seconds:.1f}s"
 
 
-def layouts(columns: tuple[str, ...], *, asked: bool) -> Iterator[Layout]:
+def layouts(columns: tuple[str, ...], entries: Sequence[Entry], dispensable: Sequence[str]) -> Iterator[Layout]:
     """Yield ways to show the columns, each narrower than the one before."""
-    metrics = [key for key in columns if "/" in key]
+    metrics = [key for key in columns if any(entry.interval(key) is not None for entry in entries)]
     yield Layout(columns, frozenset(metrics))
     kept = columns
-    for key in () if asked else DISPENSABLE:
+    for key in dispensable:
         yield Layout(kept, frozenset(metrics[:1]))
         kept = tuple(name for name in kept if name != key)
     yield Layout(kept, frozenset(metrics[:1]))
     yield Layout(kept)
 
 
-def choose_layout(columns: tuple[str, ...], entries: Sequence[Entry], width: int, *, asked: bool) -> Layout:
+def choose_layout(columns: tuple[str, ...], entries: Sequence[Entry], width: int, dispensable: Sequence[str]) -> Layout:
     """Return the first way to show the columns that fits, else the narrowest."""
-    ways = list(layouts(columns, asked=asked))
+    ways = list(layouts(columns, entries, dispensable))
     return next((way for way in ways if way.fits(entries, width)), ways[-1])
 
 
 def show(
-    entries: Sequence[Entry], columns: tuple[str, ...], console: "Console", *, asked: bool, total: int, what: str
+    entries: Sequence[Entry],
+    columns: tuple[str, ...],
+    console: "Console",
+    *,
+    dispensable: Sequence[str] = (),
+    total: int,
+    what: str,
 ) -> None:
     """Print rows.
 
@@ -93,19 +99,20 @@ def show(
         entries: The rows.
         columns: Names of the values.
         console: Where.
-        asked: Whether the columns were typed, so that all are shown.
+        dispensable: The columns that a narrow screen does without, the first first.
         total: How many rows there are with those that are not shown.
         what: What rows are, in the plural.
     """
     from rich.table import Table
     from rich.text import Text
 
-    layout = choose_layout(columns, entries, console.width, asked=asked)
+    layout = choose_layout(columns, entries, console.width, dispensable)
+    fits = layout.fits(entries, console.width)
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     for key in layout.columns:
         numbers = any(isinstance(entry.value(key), int | float) for entry in entries)
-        first = key == layout.columns[0]
-        table.add_column(Text(key), justify="right" if numbers else "left", overflow="fold", no_wrap=not first)
+        whole = fits and key != layout.columns[0]
+        table.add_column(Text(key), justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
     for entry in entries:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in layout.cells(entry)))
     console.print(table)

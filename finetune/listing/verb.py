@@ -3,6 +3,7 @@
 It is a composition root, the only code of listing that sees a config; it imports nothing that takes long.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,58 @@ from omegaconf import DictConfig
 
 from finetune.config import to_dict
 from finetune.errors import ConfigError
+from finetune.evaluation.monitoring.timeline import timeline
 from finetune.listing.choice import Choice, read_choice
 from finetune.listing.entries import Entry, find_entries
 from finetune.listing.output import check_output, write
 from finetune.listing.screen import show
+from finetune.runs import Run
 
-COLUMNS = (
+# the usual columns of each list, and which of them a narrow screen does without, the first first
+RUNS: tuple[str, ...] = (
     "name", "id", "status", "strategy", "model", "data", "test/accuracy", "test/f1_macro", "time", "when", "wandb",
 )  # fmt: skip
 
 
+EVALUATIONS: tuple[str, ...] = (
+    "when", "images", "split", "n", "accuracy", "f1_macro", "drift/inputs", "drift/inputs_p", "drift/classes",
+    "drift/confidence", "drifted",
+)  # fmt: skip
+DISPENSABLE = {
+    RUNS: ("wandb", "data", "when", "model", "test/f1_macro", "strategy", "id", "time"),
+    EVALUATIONS: ("f1_macro", "split", "drift/confidence", "drift/classes", "drift/inputs_p", "drift/inputs"),
+}
+
+
 def runs(cfg: DictConfig) -> None:
-    """Print the runs below a folder as a table, and write them to a file where one is named.
+    """Print the runs below a folder, or the evaluations of one run, and write them to a file where one is named.
 
     Raises:
         ConfigError: There is no run, or a setting is not one.
     """
     config = to_dict(cfg)
-    choice = choose(config, COLUMNS)
-    entries = find_entries(roots(config["runs"]))
-    finish(entries, choice, config, "runs")
+    folders = roots(config["runs"])
+    if config["run"] is None:
+        choice = choose(config, RUNS)
+        finish(find_entries(folders), choice, config, "runs")
+    else:
+        choice = choose(config, EVALUATIONS)
+        finish(evaluations(config["run"], folders), choice, config, "evaluations")
+
+
+def evaluations(reference: str, folders: list[Path]) -> list[Entry]:
+    """Return the evaluations of a run, oldest first.
+
+    Raises:
+        ConfigError: There is no such run, it is looked for in several folders, or it was never evaluated.
+    """
+    if len(folders) > 1:
+        raise ConfigError(f"run={reference} is looked for in one folder. Type runs=PATH with it, or the run's folder.")
+    run = Run.find(reference, folders[0])
+    rows = timeline(run)
+    if not rows:
+        raise ConfigError(f"{run.path} has no evaluation yet. Score it: finetune evaluate run={run.path}")
+    return [Entry({}, partial(dict, row)) for row in rows]
 
 
 def choose(config: dict[str, Any], default: tuple[str, ...]) -> Choice:
@@ -63,7 +96,8 @@ def finish(entries: list[Entry], choice: Choice, config: dict[str, Any], what: s
 
     console = Console()
     rows = choice.apply(entries)
-    show(rows, choice.columns, console, asked=choice.asked, total=len(entries), what=what)
+    dispensable = () if choice.asked else DISPENSABLE[choice.columns]
+    show(rows, choice.columns, console, dispensable=dispensable, total=len(entries), what=what)
     if config["output"] is not None:
         output = Path(config["output"]).expanduser()
         write(output, rows, choice.columns, f"{len(rows):,} {what}")

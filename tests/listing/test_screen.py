@@ -7,7 +7,7 @@ from rich.console import Console
 
 from finetune.listing.entries import Entry, Value
 from finetune.listing.screen import show, written
-from finetune.listing.verb import COLUMNS
+from finetune.listing.verb import DISPENSABLE, RUNS
 
 
 def rows() -> list[Entry]:
@@ -21,9 +21,9 @@ def rows() -> list[Entry]:
     return [long, Entry({"name": "broken", "status": "damaged"})]
 
 
-def printed(width: int, columns: tuple[str, ...] = COLUMNS, *, asked: bool = False) -> str:
+def printed(width: int, columns: tuple[str, ...] = RUNS) -> str:
     console = Console(file=io.StringIO(), width=width)
-    show(rows(), columns, console, asked=asked, total=3, what="runs")
+    show(rows(), columns, console, dispensable=DISPENSABLE.get(columns, ()), total=3, what="runs")
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -39,13 +39,17 @@ def test_narrow_screen_keeps_what_matters_and_names_the_rest() -> None:
     narrow, wide = printed(80), printed(200)
     assert "0.954 (0.920–0.980)" in narrow and "finished" in narrow and "No room for" in narrow
     assert "wandb" in narrow.split("No room for")[1] and "No room for" not in wide
-    assert all(column in wide for column in COLUMNS)
+    assert all(column in wide for column in RUNS)
     assert "2 of 3 runs" in narrow
 
 
-def test_columns_that_were_asked_for_are_all_shown() -> None:
-    head = printed(80, ("name", "wandb", "when", "test/f1_macro", "model"), asked=True).splitlines()[0]
-    assert head.split() == ["name", "wandb", "when", "test/f1_macro", "model"]
+def test_columns_that_were_asked_for_are_all_shown_and_none_is_cut() -> None:
+    columns = ("name", "wandb", "when", "test/f1_macro", "model", "status", "data", "id")
+    head = printed(120, columns).splitlines()[0]
+    assert head.split() == list(columns)
+    narrow = printed(60, columns)
+    assert max(map(len, narrow.splitlines())) <= 60 and "No room" not in narrow
+    assert all(value[:3] in narrow for value in ("57835eb56b50", "2026-11-25", "tf_efficientnet", "hymenoptera"))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ Document = dict[str, Any]
 
 TRAINING = "training"
 DRIFTS = ("inputs", "classes", "confidence")
-ORIGINS = {"same": "the run's own", "stored predictions": "the run's own"}
+ORIGINS = {"same": "its own", "stored predictions": "its own"}
 
 
 def timeline(run: Run) -> list[Row]:
@@ -26,7 +26,7 @@ def timeline(run: Run) -> list[Row]:
     interval (accuracy, accuracy_low, accuracy_high …), drift/<what> and drift/<what>_p, and drifted: the names of what
     has drifted, 'no', or None where that was not measured. A folder that cannot be read is left out.
     """
-    rows = [at_training(run, split) for split in ("test",)]
+    rows = [at_training(run, "test")]
     for folder in sorted((run.path / "evaluations").glob("*/")):
         facts, metrics = read(folder / "evaluation.json"), read(folder / "metrics.json")
         if facts is not None and metrics is not None and isinstance(metrics.get(facts.get("split", "")), dict):
