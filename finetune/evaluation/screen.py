@@ -58,7 +58,7 @@ def show_drift(drift: Mapping[str, Any] | None, console: Console) -> None:
         return
     console.print(drift_table(drift))
     for line in [*drift["notes"], verdict(drift)]:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, highlight=False, markup=False)
 
 
 def drift_table(drift: Mapping[str, Any]) -> Table:
