@@ -5,7 +5,6 @@ but the run's folder and the images.
 """
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -17,10 +16,10 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from finetune.config import to_dict
 from finetune.data.datamodule import ImageData
-from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.images import (
     ImagesGoneError,
@@ -30,12 +29,14 @@ from finetune.evaluation.images import (
     override_source,
     own_images,
 )
-from finetune.evaluation.inference import choose_device, forward, predict_loader
+from finetune.evaluation.inference import forward, predict_loader
 from finetune.evaluation.intervals import metrics_document
-from finetune.evaluation.monitoring.drift import Sample, drift_of_run
+from finetune.evaluation.machine import free_workers, own_precision, own_views, use_device
+from finetune.evaluation.monitoring.drift import Sample, check_reference, drift_of_run
 from finetune.evaluation.monitoring.reference import sampled
 from finetune.evaluation.monitoring.timeline import timeline
-from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.monitoring.watch import Watch
+from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.screen import difference_table, read_metrics, show_drift, timeline_table
 from finetune.evaluation.unlabelled import (
     ImageFiles,
@@ -46,9 +47,8 @@ from finetune.evaluation.unlabelled import (
     open_table,
     read_batches,
 )
-from finetune.memory import keep_freed_memory
+from finetune.heads.inputs import inputs_of
 from finetune.models.bundle import Bundle, load_bundle
-from finetune.models.precision import choose_precision
 from finetune.runs import Run, write_json
 
 Document = dict[str, Any]
@@ -130,8 +130,7 @@ def drift_of(
     if selection.same and split != "test":
         return None
     new = Sample(features, predictions.probabilities)
-    seed = run.config["seed"]
-    return drift_of_run(run, new, predictions.labels, multilabel=predictions.multilabel, seed=seed)
+    return drift_of_run(run, new, predictions.labels, predictions.task, seed=run.config["seed"])
 
 
 def select_images(run: Run, changes: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
@@ -156,7 +155,8 @@ def predict(cfg: DictConfig) -> None:
     """Write a table of what a stored run says of each image of a file or folder, however many there are.
 
     Without output= the table is predictions.csv in the current folder, and an existing one is not touched. With
-    unreadable=skip a file that cannot be read keeps its row, with the reason in the column `error`.
+    unreadable=skip a file that cannot be read keeps its row, with the reason in the column `error`. With drift=true it
+    is said, and written beside the table, how far the images are from those of validation.
 
     Raises:
         ConfigError: The run, the input or a setting is not there, or the output exists.
@@ -168,6 +168,7 @@ def predict(cfg: DictConfig) -> None:
     output = choose_output(config["output"])
     paths = find_images(Path(config["input"]).expanduser())
     run = Run.find(config["run"], Path(config["runs"]))
+    check_reference(run, wanted=config["drift"])
     bundle = load_bundle(run.model_dir)
     device = use_device(config["device"])
     size = config["batch_size"]
@@ -178,7 +179,8 @@ def predict(cfg: DictConfig) -> None:
     files = ImageFiles(paths, bundle.network.spec, augment, views)
     batches = read_batches(files, batch_size=size, workers=workers)
     shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
-    rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device))
+    watch = Watch(len(paths)) if config["drift"] else None
+    rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device), watch)
     unread = 0
     with open_table(output, table.columns) as writer:
         for part in track(rows, "Predicting", math.ceil(len(paths) / size), **shown):
@@ -186,12 +188,21 @@ def predict(cfg: DictConfig) -> None:
             unread += sum(row.get("error") is not None for row in part)
     remark = f" ({unread:,} of them could not be read: see the column error)" if unread else ""
     console.print(f"Wrote {len(paths):,} rows{remark} to {output}", highlight=False, soft_wrap=True)
+    if watch is not None and watch.passed:
+        drift = drift_of_run(run, watch.sample, bundle.labels, bundle.task, seed=run.config["seed"])
+        write_json(output.with_suffix(".drift.json"), drift)
+        show_drift(drift, console)
 
 
 def predict_rows(
-    bundle: Bundle, table: TableFormat, batches: Iterable[Read], device: torch.device, precision: str
+    bundle: Bundle,
+    table: TableFormat,
+    batches: Iterable[Read],
+    device: torch.device,
+    precision: str,
+    watch: Watch | None = None,
 ) -> Iterator[list[Row]]:
-    """Yield the rows of one batch after the other.
+    """Yield the rows of one batch after the other, and let the images be watched.
 
     Raises:
         DataError: A file cannot be read, and the table has no column for it.
@@ -202,8 +213,12 @@ def predict_rows(
             raise DataError(f"{bad[0][0]} cannot be read: {bad[0][1]}. Remove it, or set unreadable=skip.")
         logits = np.zeros((0, len(bundle.labels)), np.float32)
         if images is not None:
-            parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
+            seen: list[Tensor] = []
+            with inputs_of(bundle.network.head, seen):
+                parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
             logits = torch.stack(parts).cpu().numpy()
+            if watch is not None:
+                watch.add(seen[0].float().cpu().numpy(), to_probabilities(logits / bundle.temperature, bundle.task))
         yield table.rows(paths, logits / bundle.temperature, errors)
 
 
@@ -230,37 +245,6 @@ def choose_output(output: str | None) -> Path:
     if output is None and path.exists():
         raise ConfigError(f"{path} exists in this folder. Name another with output=other.csv; a named one is replaced.")
     return path
-
-
-def use_device(name: str) -> torch.device:
-    """Return the device of that name, with the process set up for it."""
-    device = choose_device(name)
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
-
-
-def own_precision(run: Run, given: str | None, device: torch.device) -> str:
-    """Return the given precision, else the one the run was trained in."""
-    return choose_precision(given if given is not None else run.config["trainer"]["precision"], device)
-
-
-def own_views(run: Run, given: int | None) -> tuple[int, Augment]:
-    """Return in how many views an image is scored, by default as the run was, and how the run varies images.
-
-    Raises:
-        ConfigError: Several views are asked for, and the run varies no image.
-    """
-    views = given if given is not None else int(run.config.get("features", {}).get("test_views", 1))
-    augment = Augment(**run.config["augment"])
-    if views > 1 and not augment.enabled:
-        raise ConfigError(f"views={views} would take the same image as often: the run augments nothing. Use views=1.")
-    return views, augment
-
-
-def free_workers(device: torch.device) -> int:
-    """Return how many processes may read images: none on the CPU, where the network takes all cores."""
-    return 0 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
 def new_folder(parent: Path) -> Path:

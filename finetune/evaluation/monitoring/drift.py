@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune.errors import ConfigError
 from finetune.evaluation.monitoring.reference import SPLIT, kept, load_reference
 from finetune.evaluation.monitoring.shift import Shift, class_shift, confidence_shift, feature_shift, label_shift
-from finetune.evaluation.predictions import THRESHOLD, Predictions
+from finetune.evaluation.predictions import THRESHOLD, Predictions, Task
 from finetune.runs import Run
 
 Document = dict[str, Any]
@@ -67,14 +68,27 @@ def measure_drift(
     }
 
 
-def drift_of_run(run: Run, new: Sample, labels: tuple[str, ...], *, multilabel: bool, seed: int) -> Document | None:
+def check_reference(run: Run, *, wanted: bool) -> None:
+    """Check that a run has kept what drift is measured against, where that is wanted.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    if wanted and not run.predictions_file(SPLIT).is_file():
+        raise ConfigError(
+            f"drift=true needs the run's validation predictions, and {run.predictions_file(SPLIT)} is missing. Use "
+            "another run, or drift=false."
+        )
+
+
+def drift_of_run(run: Run, new: Sample, labels: tuple[str, ...], task: Task, *, seed: int) -> Document | None:
     """Compare new images with what a run has kept, or return None where it has not even predictions."""
     file = run.predictions_file(SPLIT)
     if not file.is_file():
         return None
     reference = load_reference(run)
     known = Sample(None if reference is None else reference.features, Predictions.load(file).probabilities)
-    return measure_drift(known, new, labels, multilabel=multilabel, seed=seed)
+    return measure_drift(known, new, labels, multilabel=task == "multilabel", seed=seed)
 
 
 def input_shift(reference: Sample, new: Sample, seed: int) -> Shift | None:
