@@ -10,10 +10,18 @@ from PIL import Image, ImageEnhance, ImageFilter
 from statsmodels.stats.multitest import multipletests
 
 from finetune.data.transforms import InputSpec, eval_transform
-from finetune.errors import RunError
-from finetune.evaluation.monitoring.drift import ALPHA, Sample, beyond_chance, drift_of_run, measure_drift
+from finetune.errors import ConfigError, RunError
+from finetune.evaluation.monitoring.drift import (
+    ALPHA,
+    Sample,
+    beyond_chance,
+    check_reference,
+    drift_of_run,
+    measure_drift,
+)
 from finetune.evaluation.monitoring.reference import LIMIT, kept, load_reference, sampled, save_reference
 from finetune.evaluation.monitoring.shift import Shift, feature_shift
+from finetune.evaluation.monitoring.watch import Watch
 from finetune.heads.inputs import inputs_of
 from finetune.models.network import Network, build_network
 from finetune.runs import Run
@@ -134,4 +142,18 @@ def test_sample_is_always_the_same_and_never_larger_than_the_limit() -> None:
 
 
 def test_run_without_predictions_measures_nothing(tmp_path: Path) -> None:
-    assert drift_of_run(Run(tmp_path), sample(0, 5), LABELS, multilabel=False, seed=0) is None
+    assert drift_of_run(Run(tmp_path), sample(0, 5), LABELS, "multiclass", seed=0) is None
+    check_reference(Run(tmp_path), wanted=False)
+    with pytest.raises(ConfigError, match=r"drift=true needs .*val.parquet is missing.*drift=false"):
+        check_reference(Run(tmp_path), wanted=True)
+
+
+def test_watched_images_are_a_sample_of_all_that_went_by() -> None:
+    watch = Watch(5000)
+    features = np.arange(5000.0)[:, None]
+    for start in range(0, 5000, 64):
+        watch.add(features[start : start + 64], features[start : start + 64] * 2)
+    found = watch.sample
+    assert found.features is not None and watch.passed == 5000
+    np.testing.assert_array_equal(found.features[:, 0], sampled(np.arange(5000)))
+    np.testing.assert_array_equal(found.probabilities, found.features * 2)

@@ -101,3 +101,14 @@ def test_evaluations_are_listed_and_the_run_notes_its_time(place: Path) -> None:
     assert 0 < Run(place / "runs" / "one").record["seconds"] < 600
     refused = finetune("runs", "run=lst", folder=place)
     assert refused.returncode == 2 and "There is no run 'lst'" in refused.stderr
+
+
+@pytest.mark.slow
+def test_unlabelled_images_are_watched_as_they_are_predicted(place: Path) -> None:
+    for folder, drifted in (("blurred", True), ("unchanged", False)):
+        found = finetune("predict", "run=last", f"input={folder}", "drift=true", f"output={folder}.csv", folder=place)
+        assert found.returncode == 0 and ("DRIFT beyond chance" in found.stdout) == drifted, found.stderr
+        predicted = json.loads((place / f"{folder}.drift.json").read_text())
+        evaluated = evaluations(place)[3 if drifted else 2]["drift"]
+        assert predicted["inputs"]["distance"] == pytest.approx(evaluated["inputs"]["distance"], abs=1e-3)
+        assert predicted["confidence"]["distance"] == pytest.approx(evaluated["confidence"]["distance"], abs=1e-6)
