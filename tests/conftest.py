@@ -1,6 +1,7 @@
 """What all tests share: no network, no tracker outside a test's own folder, few threads."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ.pop("WANDB_API_KEY", None)
+
+# a shell that starts the tests in the background has Ctrl-C ignored, which processes that tests start would inherit
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("same examples each time", derandomize=True, deadline=None)
 settings.load_profile("same examples each time")

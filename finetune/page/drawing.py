@@ -64,6 +64,8 @@ def themed(svg: str) -> str:
     element = svg[svg.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>\s*", "", element, flags=re.DOTALL)
     element = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg \1 {SPACES}>", element, count=1)
+    known = set(re.findall(r"#([\w.-]+)", element))
+    element = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in known else "", element)
     for colour, theme in THEME.items():
         element = element.replace(colour, theme)
     element = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", element)

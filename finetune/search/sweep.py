@@ -99,14 +99,15 @@ def begin(typed: Request) -> Sweep:
         folder.discard()
         raise
     place = Place(folder.path, place_of(plan.storage, folder.path), folder.name)
-    study = create_study(open_storage(place.storage), place.study, plan.settings)
+    storage = open_storage(place.storage)
+    study = create_study(storage, place.study, plan.settings)
     kept = {"request": typed.to_json(), "space": plan.describe()}
     study.set_user_attr("sweep", kept)
     folder.update(
         {**kept, "name": folder.name, "created": datetime.now(UTC).isoformat(timespec="microseconds"),
          "command": sys.argv, "storage": place.storage, "study": place.study, "status": "running"}
     )  # fmt: skip
-    return Sweep(plan, folder, place, Search(study, plan.space, plan.settings, plan.trials), pool, here)
+    return Sweep(plan, folder, place, Search(study, storage, plan.space, plan.settings, plan.trials), pool, here)
 
 
 def resume(typed: Request, reference: str) -> Sweep:
@@ -158,9 +159,10 @@ def continued(typed: Request, record: dict[str, Any], place: Place) -> tuple[Pla
             f"{place.study} cannot go on, since it would be another search: {'; '.join(dict.fromkeys(changes))}. Start "
             "a new one without resume= and join=, or leave out what differs."
         )
-    study = load_study(open_storage(place.storage), place.study, place.storage)
+    storage = open_storage(place.storage)
+    study = load_study(storage, place.study, place.storage)
     study.pruner = build_pruner(plan.settings.pruner, plan.settings.pruner_options)
-    return plan, Search(study, plan.space, plan.settings, plan.trials)
+    return plan, Search(study, storage, plan.space, plan.settings, plan.trials)
 
 
 def export(typed: Request, target: str) -> int:
@@ -192,7 +194,11 @@ def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
             board.end(str(asked.number), state, result.values[0] if result.values else None)
             record.info("%s", told(search, asked, result))
 
-        loop = Loop(search, jobs, sweep.pool, plan.policy, on_start=on_start, on_end=on_end, tick=board.refresh)
+        def tick() -> None:
+            board.follow(sweep.pool.running())
+            board.refresh()
+
+        loop = Loop(search, jobs, sweep.pool, plan.policy, on_start=on_start, on_end=on_end, tick=tick)
         loop.run(left, stop)
     return loop.stopped
 

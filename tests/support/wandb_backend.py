@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from wandb_sweeps import Sweeps
+
 Answer = dict[str, Any]
 ENTITY = "tester"
 DAY = "2026-01-01T00:00:00Z"
@@ -67,11 +69,12 @@ class StoredArtifact:
     manifest: str = ""
 
 
-class Backend:
+class Backend(Sweeps):
     """What the server knows. The methods `on_…` answer the operation of that name."""
 
     def __init__(self) -> None:
         """Start with nothing; `url` is set when it listens."""
+        super().__init__()
         self.lock = threading.RLock()
         self.url = ""
         self.operations: Counter[str] = Counter()
@@ -95,6 +98,11 @@ class Backend:
     def address(self, path: str) -> str:
         """Return the URL of a stored file."""
         return f"{self.url}/storage/{path}"
+
+    def live(self) -> bool:
+        """Return whether an agent's run has not ended."""
+        ended = [run for run in self.runs.values() if run.name.startswith("handed") and run.state != "running"]
+        return len(ended) < self.handed
 
     # the user and the server
     def on_Viewer(self, asked: Answer) -> Answer:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ConfigError, MissingExtraError
 from finetune.search.pools.jobs import Job, Outcome
+from finetune.search.pools.owner import Owner
 from finetune.search.pools.processes import Errand, unstarted
 from finetune.search.pools.slurm_jobs import LOST, WAITING, SlurmErrand, Submitted, ask_slurm, last_line
 
@@ -100,6 +101,7 @@ class SlurmPool:
         self.settings = settings
         self.folder = folder.absolute()
         self._executor = make_executor(settings, self.folder)
+        self._owner = Owner(self.folder / "owner")
         self._jobs: dict[str, Submitted] = {}
         self._refused: list[Outcome] = []
         self._asked = float("-inf")
@@ -122,7 +124,8 @@ class SlurmPool:
         limited = replace(job, time_limit=limit, log=job.log.absolute())
         wishes = self.folder / f"wish_{job.key}"
         wishes.unlink(missing_ok=True)
-        errand = SlurmErrand(Errand(limited, os.getcwd(), self.settings.cpus, self.settings.grace), wishes)
+        task = Errand(limited, os.getcwd(), self.settings.cpus, self.settings.grace)
+        errand = SlurmErrand(task, wishes, self._owner.file, self._owner.name)
         try:
             handle = self._executor.submit(errand)
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
@@ -140,6 +143,7 @@ class SlurmPool:
         ended, self._refused = self._refused, []
         deadline = time.monotonic() + timeout
         while True:
+            self._owner.beat()
             self._ask()
             for key, submitted in list(self._jobs.items()):
                 submitted.on_time()

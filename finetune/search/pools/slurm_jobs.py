@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.search.pools.jobs import CANCELLED, Job, Outcome
+from finetune.search.pools.owner import OwnerWatch
 from finetune.search.pools.processes import Errand, Wish, unstarted
 
 if TYPE_CHECKING:
@@ -33,10 +34,16 @@ class SlurmErrand:
 
     errand: Errand
     wishes: Path
+    owner: Path
+    owner_name: str
 
     def __call__(self) -> Outcome:
-        """Run the job on this node and return its outcome."""
-        return self.errand.run(f"slurm:{os.environ.get('SLURMD_NODENAME', os.uname().nodename)}", self.wish)
+        """Run the job on this node and return its outcome; one whose pool is gone ends, or does not begin."""
+        slot = f"slurm:{os.environ.get('SLURMD_NODENAME', os.uname().nodename)}"
+        watch = OwnerWatch(self.owner, self.owner_name)
+        if watch.is_gone():
+            return unstarted(self.errand.job, slot, "the pool that sent it is gone")
+        return self.errand.run(slot, lambda: max(self.wish(), ended_if(watch.is_gone()), key=lambda wish: wish.value))
 
     def wish(self) -> Wish:
         """Return what is wanted of the job, which the pool writes into a file."""
@@ -44,6 +51,11 @@ class SlurmErrand:
             return Wish[self.wishes.read_text().strip()]
         except (OSError, KeyError):
             return Wish.GO_ON
+
+
+def ended_if(gone: bool) -> Wish:
+    """Return what is wanted of a job by whether its pool is gone."""
+    return Wish.END if gone else Wish.GO_ON
 
 
 @dataclass

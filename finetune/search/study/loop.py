@@ -19,6 +19,7 @@ from finetune.search.study.trials import TrialJobs
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 60.0  # seconds that a trial of an earlier process may take to end on another machine
 OnFailure = Literal["continue", "stop", "retry"]
 
 
@@ -100,8 +101,10 @@ class Loop:
     def run(self, left: Sequence[Asked], stop: Stop) -> None:
         """Run the trials that an earlier process left, then new ones, until there are as many as there are to be.
 
-        A trial of an earlier process that has come to its end meanwhile is not run again.
+        A trial of an earlier process that has come to its end meanwhile is not run again; one that still runs on
+        another machine notices that its pool is gone, and its end is waited for.
         """
+        self.await_ends(left, stop)
         for asked in left:
             result = self.jobs.result(asked)
             if result is None:
@@ -109,6 +112,16 @@ class Loop:
             else:
                 self.search.tell(asked.number, result)
         drive(self.pool, stop, next_job=self.next_job, started=self.started, ended=self.settle, tick=self.tick)
+
+    def await_ends(self, left: Sequence[Asked], stop: Stop) -> None:
+        """Wait until the trials that another machine still runs have ended, but not for a machine that is gone."""
+        deadline = time.monotonic() + PATIENCE
+        live = [asked.number for asked in left if self.jobs.lives(asked)]
+        if live:
+            log.info("Waiting for trials %s, which still run on another machine.", ", ".join(map(str, live)))
+        while not stop.asked and time.monotonic() < deadline and any(self.jobs.lives(asked) for asked in left):
+            self.tick()
+            time.sleep(0.2)
 
     def next_job(self) -> Job | None:
         """Return the next trial's job; None where no new one is to start."""

@@ -19,9 +19,10 @@ class Reporter:
     def __init__(self, message: Mapping[str, Any]) -> None:
         """Open the study that the sweep has told this process of."""
         place = message["storage"]
-        study = load_study(open_storage(place), message["study"], place)
+        storage = open_storage(place)
+        study = load_study(storage, message["study"], place)
         study.pruner = build_pruner(message["pruner"], message["pruner_options"])
-        self.trial: optuna.Trial = trial_of(study, message["number"])
+        self.trial: optuna.Trial = trial_of(study, storage, message["number"])
 
     def is_behind(self, epoch: int, value: float) -> bool:
         """Report a value and return whether the pruner would end the trial."""

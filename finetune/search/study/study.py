@@ -60,14 +60,23 @@ class Search:
 
     Attributes:
         study: Optuna's.
+        storage: Where the study is kept.
         space: What varies.
         settings: How it is searched.
         total: How many trials there are to be.
     """
 
-    def __init__(self, study: optuna.Study, space: Space, settings: SearchSettings, total: int) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: optuna.storages.BaseStorage,
+        space: Space,
+        settings: SearchSettings,
+        total: int,
+    ) -> None:
         """Continue a study, or begin one that has no trials; a grid's combinations are all put into it."""
         self.study = study
+        self.storage = storage
         self.space = space
         self.settings = settings
         self.total = total
@@ -127,7 +136,7 @@ class Search:
 
     def handle(self, number: int) -> optuna.Trial:
         """Return the trial of a number, to be changed."""
-        return trial_of(self.study, number)
+        return trial_of(self.study, self.storage, number)
 
     def note(self, number: int, **facts: Any) -> None:
         """Keep facts about a trial."""
@@ -209,9 +218,8 @@ def suggest(trial: optuna.Trial, dimension: Dimension) -> Value:
     return trial.suggest_float(dimension.key, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
 
 
-def trial_of(study: optuna.Study, number: int) -> optuna.Trial:
+def trial_of(study: optuna.Study, storage: optuna.storages.BaseStorage, number: int) -> optuna.Trial:
     """Return a trial by its number, in whatever process."""
-    storage = study._storage
     identity = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study.study_name), number)
     return optuna.trial.Trial(study, identity)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.runs import FINISHED, INTERRUPTED, PRUNED, Run
+from finetune.runs import FINISHED, INTERRUPTED, PRUNED, RUNNING, Run
 from finetune.search.pools.jobs import DONE, FAILED, Job, Outcome, last_words
 from finetune.search.spaces.space import Space
 from finetune.search.study.samplers import COSTS, Objective, SearchSettings
@@ -100,6 +100,10 @@ class TrialJobs:
     def result(self, asked: Asked) -> Result | None:
         """Return how a trial's run ended; None where it did not come to its end."""
         return read_result(self.place.run_of(asked.number), self.settings.objectives)
+
+    def lives(self, asked: Asked) -> bool:
+        """Return whether a trial's run is, as far as this machine can tell, being written by another process."""
+        return self.place.run_of(asked.number).status == RUNNING
 
     def failure(self, asked: Asked, outcome: Outcome) -> Result:
         """Return the result of a trial whose run did not come to its end, with the cause."""

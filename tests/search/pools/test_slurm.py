@@ -1,6 +1,7 @@
 """The pool of a Slurm cluster, against a real one of two nodes: the calls of the local pool, and the same ends."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import light_sweep
 import pytest
 from slurm_cluster import slurm
 
@@ -166,6 +168,29 @@ def test_what_slurm_refuses_never_started(pool: SlurmPool, tmp_path: Path) -> No
     assert outcome.code is None
     assert outcome.reason.startswith("never started: ")
     assert "partition" in outcome.reason
+
+
+def test_jobs_whose_pool_is_gone_end_when_another_takes_over(cluster: Path, pool: SlurmPool, tmp_path: Path) -> None:
+    pool.submit(python("left", CLEAN, tmp_path))
+    wait_for(pool, says(tmp_path, "left", "ready"))
+    later = SlurmPool(settings(), tmp_path / "pool")
+    wait_for(later, says(tmp_path, "left", "cleaned up"))
+    assert finished(pool)["left"].code == 130
+
+
+def test_a_sweep_on_the_cluster_runs_each_trial_once_also_after_kill_9(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(cluster))
+    words = ["pool=slurm", "pool.partition=p", "pool.devices_per_job=0", "pool.cpus=1", "pool.jobs=2", "sweep.trials=4",
+             "sweep=random", "sweep.folder=found", "seed=range(20,90)"]  # fmt: skip
+    started = light_sweep.start(*words, folder=tmp_path, LIGHT_SECONDS="4")
+    light_sweep.stopped(started, signal.SIGKILL, lambda: len(light_sweep.ledger(tmp_path)) >= 2)
+    (folder,) = (tmp_path / "found").glob("*/*")
+    code, said = light_sweep.sweep(f"resume={folder}", folder=tmp_path, LIGHT_SECONDS="0")
+    assert code == 0, said
+    noted = light_sweep.ledger(tmp_path)
+    assert sorted(line for line in noted if line.startswith("end")) == [f"end {number}" for number in range(4)], said
 
 
 def test_a_multirun_on_the_cluster_leaves_finished_runs(

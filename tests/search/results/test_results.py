@@ -1,6 +1,9 @@
 """What a sweep leaves behind: plots that need no network, a record in W&B, and a sweep file for W&B's agents."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +11,10 @@ import wandb_log
 import yaml
 from hydra import compose, initialize_config_dir
 from light_sweep import start
+from wandb_server import KEY, listening
 
 from finetune.config import conf_dir, register, to_dict
+from finetune.runs import Run
 from finetune.search.plan import make_plan
 from finetune.search.request import read_request
 from finetune.search.results.export import wandb_sweep
@@ -64,6 +69,31 @@ def test_a_w_and_b_sweep_has_the_same_space_and_its_agents_can_start_runs() -> N
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = to_dict(compose("train", command[1:]))
     assert (config["strategy"]["name"], config["strategy"]["epochs"], config["seed"]) == ("full", 5, 1)
+
+
+@pytest.mark.slow
+def test_the_agent_of_w_and_b_starts_ordinary_runs_from_the_exported_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    light = ["strategy=frozen", "model.name=test_efficientnet", "model.weights=none", "data.image_size=32",
+             "bootstrap=0", "strategy.epochs=1", f"cache.dir={tmp_path / 'cache'}"]  # fmt: skip
+    words = [*light, "sweep=random", "sweep.name=mine", "optimizer.lr=1e-3,1e-2", "export=wandb"]
+    assert run_sweep(["--config-name", "sweep", *words]) == 0
+    with listening() as backend:
+        backend.waiting = [{"optimizer.lr": 1e-3}, {"optimizer.lr": 1e-2}]
+        environment = {**os.environ, "WANDB_BASE_URL": backend.url, "WANDB_API_KEY": KEY, "WANDB_MODE": "online",
+                       "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # fmt: skip
+        for words in (["sweep", "mine.sweep.yaml", "--project", "bees"], ["agent", "tester/bees/sweep0"]):
+            found = subprocess.run(
+                ["wandb", *words], env=environment, capture_output=True, text=True, timeout=200, check=False
+            )
+            assert found.returncode == 0, found.stdout + found.stderr
+        assert backend.unknown == []
+        rates = [run.settings()["optimizer"]["lr"] for run in backend.runs.values()]
+    assert sorted(rates) == [1e-3, 1e-2], found.stdout + found.stderr
+    runs = Run.all(tmp_path / "runs")
+    assert [(run.status, run.config["optimizer"]["lr"]) for run in runs] == [("finished", 1e-3), ("finished", 1e-2)]
 
 
 def test_export_writes_the_file_and_runs_nothing(

@@ -30,6 +30,12 @@ def space(*typed: str, conditional: bool = False) -> Space:
     return build_space({}, when, typed, options=lambda _: [], base=lambda _: None)
 
 
+def begin(place: object, varied: Space, settings: SearchSettings, total: int) -> Search:
+    """Return a new search that is kept at a place."""
+    storage = open_storage(str(place))
+    return Search(create_study(storage, "x", settings), storage, varied, settings, total)
+
+
 def score(asked: Asked) -> float:
     """Return a score that is a function of the values."""
     return -sum(float(value) if isinstance(value, int | float) else len(str(value)) for value in asked.values.values())
@@ -51,9 +57,9 @@ def test_a_killed_search_draws_what_it_would_have_drawn(tmp_path: Path, name: st
         pytest.skip("Optuna's GP counts what it was about to try itself, and then draws another point")
     varied = space("s=a,b", "k=range(1,9)", "n=range(1,4)", conditional=True)
     settings = SearchSettings(ACCURACY, name, OPTIONS.get(name, {}))
-    whole = finish(Search(create_study(open_storage(str(tmp_path / "whole")), "x", settings), varied, settings, 9))
+    whole = finish(begin(tmp_path / "whole", varied, settings, 9))
     storage = open_storage(str(tmp_path / "broken"))
-    search = Search(create_study(storage, "x", settings), varied, settings, 9)
+    search = Search(create_study(storage, "x", settings), storage, varied, settings, 9)
     done = finish(search, 5)
     with quiet():
         search.study.sampler = build_sampler(settings, 5)
@@ -63,9 +69,10 @@ def test_a_killed_search_draws_what_it_would_have_drawn(tmp_path: Path, name: st
             for dimension in varied.dimensions:
                 if dimension.key in keys:
                     partial = Space(tuple(each for each in varied.dimensions if each.key in keys))
-                    Search(search.study, partial, settings, 9).draw(begun)
+                    Search(search.study, storage, partial, settings, 9).draw(begun)
                     break
-    again = Search(load_study(open_storage(str(tmp_path / "broken")), "x", ""), varied, settings, 9)
+    reopened = open_storage(str(tmp_path / "broken"))
+    again = Search(load_study(reopened, "x", ""), reopened, varied, settings, 9)
     (left,) = again.left(nameless=True)
     again.tell(left.number, Result("complete", (score(left),)))
     assert [*done, left, *finish(again)] == whole
@@ -74,14 +81,14 @@ def test_a_killed_search_draws_what_it_would_have_drawn(tmp_path: Path, name: st
 def test_a_grid_tries_each_combination_once_in_order(tmp_path: Path) -> None:
     varied = space("s=a,b", "k=1,2,3", conditional=True)
     settings = SearchSettings(ACCURACY, "grid")
-    search = Search(create_study(open_storage(str(tmp_path / "log")), "x", settings), varied, settings, 100)
+    search = begin(tmp_path / "log", varied, settings, 100)
     assert search.total == 4
     assert [dict(asked.values) for asked in finish(search)] == varied.grid()
 
 
 def test_trials_are_a_total_and_another_machine_s_surplus_does_not_count(tmp_path: Path) -> None:
     settings = SearchSettings(ACCURACY, "random")
-    search = Search(create_study(open_storage(str(tmp_path / "log")), "x", settings), space("k=1,2"), settings, 3)
+    search = begin(tmp_path / "log", space("k=1,2"), settings, 3)
     search.study.ask()  # by another machine, just now
     assert len(finish(search)) == 2
     assert search.ask() is None
@@ -91,7 +98,7 @@ def test_trials_are_a_total_and_another_machine_s_surplus_does_not_count(tmp_pat
 
 def test_the_best_is_within_the_budget_and_the_earliest_of_equals(tmp_path: Path) -> None:
     settings = SearchSettings(ACCURACY, "random", budget={"parameters": 100.0})
-    search = Search(create_study(open_storage(str(tmp_path / "log")), "x", settings), space("k=1,2"), settings, 9)
+    search = begin(tmp_path / "log", space("k=1,2"), settings, 9)
     for value, parameters in ((0.5, 90.0), (0.9, 101.0), (0.7, 100.0), (0.7, 50.0)):
         asked = search.ask()
         assert asked is not None
@@ -104,14 +111,15 @@ def test_a_trial_is_found_by_its_number_in_any_process(tmp_path: Path) -> None:
     study = create_study(open_storage(str(tmp_path / "log")), "x", settings)
     study.ask()
     number = study.ask().number
-    trial_of(load_study(open_storage(str(tmp_path / "log")), "x", ""), number).report(0.5, 3)
+    reopened = open_storage(str(tmp_path / "log"))
+    trial_of(load_study(reopened, "x", ""), reopened, number).report(0.5, 3)
     assert study.get_trials()[number].intermediate_values == {3: 0.5}
 
 
 def test_sqlite_is_a_storage_too(tmp_path: Path) -> None:
     settings = SearchSettings(ACCURACY, "random")
     place = f"sqlite:///{tmp_path / 'sweep.db'}"
-    finish(Search(create_study(open_storage(place), "x", settings), space("k=1,2,x"), settings, 3))
+    finish(begin(place, space("k=1,2,x"), settings, 3))
     with pytest.raises(ConfigError, match=r"sweep\.name"):
         load_study(open_storage(place), "y", place)
     assert len(load_study(open_storage(place), None, place).get_trials()) == 3
@@ -143,7 +151,7 @@ def test_cmaes_takes_numbers_alone() -> None:
 
 def test_the_number_of_trials_survives_a_failed_one(tmp_path: Path) -> None:
     settings = SearchSettings(ACCURACY, "random")
-    search = Search(create_study(open_storage(str(tmp_path / "log")), "x", settings), space("k=1,2"), settings, 2)
+    search = begin(tmp_path / "log", space("k=1,2"), settings, 2)
     asked = search.ask()
     assert asked is not None
     search.tell(asked.number, Result("failed", cause="thirteen"))

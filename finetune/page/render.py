@@ -1,0 +1,114 @@
+"""A page as one HTML file: everything is inside it, and it asks nothing of any network.
+
+It decides how blocks look and behave, by templates beside it; what is told is the caller's. Every text is escaped.
+"""
+
+import base64
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from finetune.page.blocks import Block, Cell, Code, Column, Facts, Figure, Gallery, Picture, Section, Table, Text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+DASH = "–"
+
+
+class Shown(NamedTuple):
+    """A cell as it is written.
+
+    Attributes:
+        text: What is read.
+        number: What it is sorted by; None for words.
+        bar: Its bar's length in percent; None without one.
+    """
+
+    text: str
+    number: float | None = None
+    bar: float | None = None
+
+
+def render(title: str, sections: Sequence[Section], *, subtitle: str = "", nav: bool = True) -> str:
+    """Return a whole page.
+
+    Args:
+        title: Its heading.
+        sections: In their order; a section without blocks and lead is left out.
+        subtitle: A line below the heading.
+        nav: Whether the sections are listed at the top.
+    """
+    from markupsafe import Markup
+
+    told = [section for section in sections if section.blocks or section.lead]
+    style, script = (Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    return templates().get_template("page.html").render(
+        title=title, subtitle=subtitle, sections=told, nav=nav, style=style, script=script, show=show
+    )  # fmt: skip
+
+
+@cache
+def templates() -> "Environment":
+    """Return the templates, which escape whatever they are given."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def show(block: Block) -> Any:
+    """Return a block as markup."""
+    from markupsafe import Markup
+
+    macros: Any = templates().get_template("blocks.html").module
+    match block:
+        case Text():
+            return macros.text(block)
+        case Code():
+            return macros.code(block)
+        case Figure():
+            return macros.figure(block, Markup(block.svg))
+        case Table():
+            rows = [
+                [cell_of(cell, column) for cell, column in zip(row, block.columns, strict=True)] for row in block.rows
+            ]
+            return macros.table(block, rows)
+        case Gallery():
+            return macros.gallery(block, [addressed(picture) for picture in block.pictures])
+        case Facts():
+            return macros.facts(block)
+
+
+def cell_of(cell: Cell, column: Column) -> Shown:
+    """Return a cell as it is written: numbers with the digits of their column, nothing as a dash."""
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return Shown(DASH)
+    if isinstance(cell, str):
+        return Shown(cell)
+    if column.digits is not None:
+        text = f"{cell:,.{column.digits}f}"
+    else:
+        text = f"{cell:,}" if isinstance(cell, int) else f"{cell:.6g}"
+    return Shown(text, float(cell), round(100 * min(1.0, max(0.0, float(cell))), 1) if column.bar else None)
+
+
+def addressed(picture: Picture) -> dict[str, Any]:
+    """Return a picture with its images as addresses that hold them."""
+    return {
+        "caption": picture.caption, "description": picture.description, "facts": dict(picture.facts),
+        "image": data_address(picture.image), "overlay": data_address(picture.overlay),
+    }  # fmt: skip
+
+
+def data_address(content: bytes | None) -> str | None:
+    """Return an encoded image as an address that holds it."""
+    if content is None:
+        return None
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,77 @@
+"""What a report is made of: the files of a run's folder, read once.
+
+It decides which files count and what a missing one means; what is told of them is left to the sections.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.errors import RunError
+from finetune.evaluation.predictions import Predictions
+from finetune.history import History
+from finetune.runs import Run
+
+SCORED = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Material:
+    """A run as its folder holds it.
+
+    Attributes:
+        run: The folder.
+        record: run.json.
+        config: The resolved configuration.
+        document: metrics.json; empty where the run did not get there.
+        splits: Predictions by split, as far as they are stored.
+        history: Rows of metrics.csv.
+        baseline: Name and test predictions of another run that this one is held against; None for none.
+    """
+
+    run: Run
+    record: dict[str, Any]
+    config: dict[str, Any]
+    document: dict[str, Any]
+    splits: dict[str, Predictions]
+    history: list[dict[str, float]]
+    baseline: tuple[str, Predictions] | None = None
+
+    @property
+    def scored(self) -> str | None:
+        """The split that the report is about: test where there is one."""
+        return next((split for split in reversed(SCORED) if split in self.splits), None)
+
+
+def gather(run: Run, baseline: Run | None = None) -> Material:
+    """Read what there is of a run, and the test predictions of another."""
+    splits = {split: Predictions.load(run.predictions_file(split)) for split in SCORED
+              if run.predictions_file(split).is_file()}  # fmt: skip
+    return Material(
+        run=run,
+        record=run.record,
+        config=run.config,
+        document=metrics_of(run),
+        splits=splits,
+        history=History(run.history_file).read(),
+        baseline=None if baseline is None else (baseline.path.name, test_of(baseline)),
+    )
+
+
+def metrics_of(run: Run) -> dict[str, Any]:
+    """Return metrics.json; nothing where the run did not get there."""
+    if not run.metrics_file.is_file():
+        return {}
+    return dict(json.loads(run.metrics_file.read_text(encoding="utf-8")))
+
+
+def test_of(run: Run) -> Predictions:
+    """Return what a run has predicted of its test images.
+
+    Raises:
+        RunError: It has predicted none.
+    """
+    file = run.predictions_file("test")
+    if not file.is_file():
+        raise RunError(f"baseline={run.path} has no test predictions. Name a finished run.")
+    return Predictions.load(file)
