@@ -79,4 +79,4 @@ def as_page(names: Sequence[str], rows: Sequence[Sequence[Value]], title: str) -
     )
     cells = tuple(tuple(str(cell) if isinstance(cell, bool) else cell for cell in row) for row in rows)
     table = Table(title, columns, cells, caption="Click a heading to sort; a value that a row lacks is a dash.")
-    return render(title, [Section("list", title, (table,))], nav=False)
+    return render(title, [Section("list", "All values", (table,))], nav=False)

@@ -100,5 +100,14 @@ def finish(entries: list[Entry], choice: Choice, config: dict[str, Any], what: s
     show(rows, choice.columns, console, dispensable=dispensable, total=len(entries), what=what)
     if config["output"] is not None:
         output = Path(config["output"]).expanduser()
-        write(output, rows, choice.columns, f"{len(rows):,} {what}")
+        write(output, rows, choice.columns, title_of(len(rows), what, config))
         console.print(f"Written to {output}", highlight=False, soft_wrap=True, markup=False)
+
+
+def title_of(count: int, what: str, config: dict[str, Any]) -> str:
+    """Return what a list holds, in a line."""
+    place = (
+        f"of {config['run']}" if config["run"] is not None else f"below {', '.join(map(str, roots(config['runs'])))}"
+    )
+    asked = f" with {config['filter']}" if config["filter"] is not None else ""
+    return f"{count:,} {what} {place}{asked}"

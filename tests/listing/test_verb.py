@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,16 @@ def test_json_holds_the_same_rows(root: Path) -> None:
     assert json.loads((root / "o.json").read_text()) == [
         {"name": "run1", "wandb": None}, {"name": "run3", "wandb": None}
     ]  # fmt: skip
+
+
+def test_page_holds_the_same_rows_and_asks_nothing_of_a_network(root: Path) -> None:
+    listed(root, filter="strategy~'<b>'", columns=["name"], output=str(root / "none.html"))
+    listed(root, columns=["name", "test/accuracy", "when"], output=str(root / "o.html"))
+    page, none = (root / "o.html").read_text(), (root / "none.html").read_text()
+    assert page.count("<tr>") == 6 and all(f"run{number}" in page for number in range(5))
+    assert 'data-value="0.4"' in page and "5 runs below" in page
+    assert "0 runs below" in none and "&lt;b&gt;" in none and "<b>" not in none
+    assert not re.search(r"(?:src|href)=.?https?:", page)
 
 
 def test_a_list_without_rows_is_no_failure(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
