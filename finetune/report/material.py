@@ -34,7 +34,7 @@ class Material:
     config: dict[str, Any]
     document: dict[str, Any]
     splits: dict[str, Predictions]
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
     baseline: tuple[str, Predictions] | None = None
 
     @property
