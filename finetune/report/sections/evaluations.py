@@ -79,10 +79,13 @@ def warnings(rows: Sequence[Row]) -> list[Text]:
     last = rows[-1]
     if last["drifted"] in (None, "no"):
         return []
-    told = (
-        f"Drift beyond chance in the latest evaluation: {last['drifted']}. Its images, or what is predicted for them, "
-    )
-    return [Text(f"{told}are not like those that the run was chosen by; label some and train anew.", tone="warning")]
+    return [
+        Text(
+            f"Drift beyond chance in the latest evaluation: {last['drifted']}. Its images, or what is predicted for "
+            "them, are not like those that the run was chosen by: look at some, and think of training anew with them.",
+            tone="warning",
+        )
+    ]
 
 
 def table_of(rows: Sequence[Row]) -> Table:
