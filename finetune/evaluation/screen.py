@@ -20,7 +20,7 @@ Document = dict[str, Any]
 DASH = "–"
 COMPARED = {"inputs": "images (features)", "classes": "predicted classes", "confidence": "confidence"}
 SHORT = {"inputs": "inputs", "classes": "classes", "confidence": "confid."}
-WIDE = 100
+WIDE = 110  # columns of a screen that has room for each p
 
 
 def read_metrics(run: Run) -> Document:

@@ -101,21 +101,19 @@ def input_shift(reference: Sample, new: Sample, seed: int) -> Shift | None:
 
 def prediction_shifts(reference: Sample, new: Sample, multilabel: bool, seed: int) -> dict[str, Shift | None]:
     """Return how far the predicted classes and the confidences are apart."""
-    before, now = (decisions(part.probabilities, multilabel) for part in (reference, new))
-    classes = (
-        label_shift(before, now, seed=seed)
-        if multilabel
-        else class_shift(before.sum(axis=0), now.sum(axis=0), seed=seed)
-    )
-    sure = [confidence(part.probabilities, multilabel) for part in (reference, new)]
-    return {"classes": classes, "confidence": confidence_shift(*sure)}
-
-
-def decisions(probabilities: Floats, multilabel: bool) -> npt.NDArray[np.int64]:
-    """Return what is predicted (N, K) of probabilities (N, K), as 0 and 1."""
+    both = [reference.probabilities, new.probabilities]
     if multilabel:
-        return (probabilities > THRESHOLD).astype(np.int64)
-    return np.asarray(np.eye(probabilities.shape[1], dtype=np.int64)[probabilities.argmax(axis=1)])
+        classes = label_shift(*((part > THRESHOLD).astype(np.int64) for part in both), seed=seed)
+    else:
+        classes = class_shift(*(predicted_counts(part, multilabel) for part in both), seed=seed)
+    return {"classes": classes, "confidence": confidence_shift(*(confidence(part, multilabel) for part in both))}
+
+
+def predicted_counts(probabilities: Floats, multilabel: bool) -> npt.NDArray[np.int64]:
+    """Return how often each label is predicted (K,) of probabilities (N, K)."""
+    if multilabel:
+        return np.asarray((probabilities > THRESHOLD).sum(axis=0))
+    return np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
 
 
 def confidence(probabilities: Floats, multilabel: bool) -> Floats:
@@ -127,7 +125,8 @@ def confidence(probabilities: Floats, multilabel: bool) -> Floats:
 
 def changed_shares(reference: Sample, new: Sample, labels: tuple[str, ...], multilabel: bool) -> list[Document]:
     """Return the classes whose share of the predictions has changed the most, with both shares."""
-    before, now = (decisions(part.probabilities, multilabel).mean(axis=0) for part in (reference, new))
+    both = [part.probabilities for part in (reference, new)]
+    before, now = (predicted_counts(part, multilabel) / len(part) for part in both)
     order = np.argsort(-np.abs(now - before), kind="stable")[:SHOWN]
     return [{"label": labels[k], "before": float(before[k]), "now": float(now[k])} for k in order]
 
