@@ -39,6 +39,7 @@ VERBS = {
     "rank": "finetune.search.rank.verb:rank",
     "runs": "finetune.listing.verb:runs",
     "sweep": "finetune.search.sweep:run_sweep",
+    "audit": "finetune.audit.verb:audit",
 }
 # keys whose values are conditions, which Hydra's grammar cannot read unless they are in quotes of their own
 CONDITIONS = ("filter",)

@@ -3,8 +3,34 @@
 It decides names and types, as `schema` does for everything else; defaults live in conf/.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from finetune.schema import CacheConfig, ModelConfig, TrainerConfig
+
+
+@dataclass
+class AuditConfig:
+    """Keys of audit, of the verb audit."""
+
+    output: str = "audit"
+    bits: int = 10
+    similarity: float = 0.9
+    labels: bool = True
+    folds: int = 5
+
+
+@dataclass
+class AuditVerbConfig:
+    """Keys of the root of the verb audit."""
+
+    verb: str = "audit"
+    seed: int = 0
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    data: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
 
 @dataclass
@@ -24,4 +50,5 @@ class RunsConfig:
 # by the name of the root configuration
 REVIEW_ROOTS: dict[str, Any] = {
     "runs": RunsConfig,
+    "audit": AuditVerbConfig,
 }

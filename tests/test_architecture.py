@@ -47,6 +47,7 @@ VERBS = (
     "search/rank/verb.py",
     "search/sweep.py",
     "listing/verb.py",
+    "audit/verb.py",
 )
 # what may be imported without waiting for torch
 LIGHT = (

@@ -78,7 +78,8 @@ def show(block: Block) -> Any:
             rows = [
                 [cell_of(cell, column) for cell, column in zip(row, block.columns, strict=True)] for row in block.rows
             ]
-            return macros.table(block, rows)
+            numeric = [any(row[place].number is not None for row in rows) for place in range(len(block.columns))]
+            return macros.table(block, rows, numeric)
         case Gallery():
             return macros.gallery(block, [addressed(picture) for picture in block.pictures])
         case Facts():

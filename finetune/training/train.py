@@ -22,6 +22,8 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console, RenderableType
 
+from finetune.audit.store import recall, told
+from finetune.cache.spaces import Cache
 from finetune.config import resumed_config, to_dict
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
@@ -81,6 +83,7 @@ def train(cfg: DictConfig) -> None:
     with recorded(run, config, resume=cfg.resume is not None) as tracker:
         if is_first_rank():
             record_data(run, table)
+            record_audit(run, table, cache)
             show(describe_start(config, table, network, strategy, recipe))
         checkpoints = Checkpoints(run, config["monitor"], config["mode"])
         place = find_place(run.last_checkpoint, checkpoints, network)
@@ -187,6 +190,14 @@ def record_data(run: Run, table: ImageTable) -> None:
     """Store which images are in which split, and their fingerprint."""
     table.save(run.table_file)
     run.update(data={"fingerprint": table.fingerprint(), "unreadable": len(table.skipped)})
+
+
+def record_audit(run: Run, table: ImageTable, cache: Cache | None) -> None:
+    """Say what an audit of the very same images and splits has found, where there was one."""
+    found = recall(cache.folder, table.fingerprint()) if cache is not None else None
+    if found is not None:
+        run.update(audit=found)
+        print(told(found))
 
 
 def open_history(run: Run, place: Place) -> History | None:

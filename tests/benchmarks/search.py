@@ -78,7 +78,7 @@ def compare(seeds: int, number: int, epochs: int) -> None:
         with tempfile.TemporaryDirectory() as name, serving(Path(name)) as program:
             common = [*LIGHT, *SPACE, f"strategy.epochs={epochs}", f"sweep.seed={seed}", f"cache.dir={name}/cache"]
             plain, pruned = (
-                within(trials(run_sweep_with(program, Path(name) / kind, [*common, *words])), budget)
+                within(trials(forked_sweep(program, Path(name) / kind, [*common, *words])), budget)
                 for kind, words in (
                     ("random", ["sweep=random", f"sweep.trials={number}"]),
                     ("tpe", [*PRUNED, f"sweep.trials={2 * number}"]),
@@ -94,7 +94,7 @@ def compare(seeds: int, number: int, epochs: int) -> None:
     print(f"TPE found {statistics.mean(gains):+.4f} more in the mean of {seeds} seeds (95 % interval ± {half:.4f})")
 
 
-def run_sweep_with(program: tuple[str, ...], folder: Path, words: Sequence[str]) -> Path:
+def forked_sweep(program: tuple[str, ...], folder: Path, words: Sequence[str]) -> Path:
     """Run a sweep whose trials are started by a program, and return its folder."""
     code = "import sys; from finetune.config import register; from finetune.search.sweep import run_sweep; register(); "
     code += f"sys.exit(run_sweep(['--config-name', 'sweep', *sys.argv[1:]], {program!r}))"

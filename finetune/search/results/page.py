@@ -1,14 +1,18 @@
 """The page of a sweep: its plots and its trials in one file that opens without a network.
 
-It decides which plots there are and draws them as SVG, which keeps the page small; the plots themselves are Optuna's.
+It decides which plots there are and draws them as SVG, which keeps the page small; the plots themselves are Optuna's,
+and how a page looks is left to `finetune.page`.
 """
 
-import html
 import io
+import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from finetune.page.blocks import Block, Cell, Code, Column, Figure, Section, Table, Text
+from finetune.page.render import render
 from finetune.runs import write_atomic
 from finetune.search.results.folder import SweepFolder
 from finetune.search.results.results import Best, Row
@@ -16,35 +20,33 @@ from finetune.search.study.samplers import Objective
 from finetune.search.study.study import Search
 
 ROWS = 500
+SHOWN_BEST = 10
 HIDDEN = ("folder", "attempts", "last_report")
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; font-size: 13px; } td, th { padding: 2px 10px; text-align: left; }
-tr:nth-child(even) { background: #f4f4f4; } tr.best { font-weight: bold; } svg { max-width: 100%; height: auto; }
-pre { background: #f4f4f4; padding: .7em; overflow-x: auto; } .wide { overflow-x: auto; } .note { color: #777; }
-"""
+DIGITS = 4
 Draw = Callable[[], Any]
 
 
 def write_page(search: Search, folder: SweepFolder, table: Sequence[Row], best: Sequence[Best]) -> str:
     """Write the page, and return where it is."""
-    parts = [f"<h1>{html.escape(folder.name)}</h1>", *best_parts(best)]
-    for title, drawn in drawings(search):
-        parts += [f"<h2>{html.escape(title)}</h2>", figure(drawn)]
-    parts += ["<h2>Trials</h2>", trial_table(table, {each.number for each in best})]
-    head = f'<meta charset="utf-8"><title>{html.escape(folder.name)}</title><style>{STYLE}</style>'
-    body = "\n".join(parts)
-    write_atomic(
-        folder.page_file, f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
-    )
+    ended = f"{len(table)} trials, {sum(row['state'] == 'complete' for row in table)} of them complete"
+    sections = [
+        Section("best", "Best", tuple(best_blocks(best)), ended),
+        Section("plots", "Plots", tuple(figure(title, drawn) for title, drawn in drawings(search))),
+        Section("trials", "Trials", trial_blocks(table, {each.number for each in best}, search)),
+    ]
+    write_atomic(folder.page_file, render(f"Sweep {folder.name}", sections))
     return f"Plots: {folder.page_file}"
 
 
-def best_parts(best: Sequence[Best]) -> Iterator[str]:
+def best_blocks(best: Sequence[Best]) -> Iterator[Block]:
     """Yield the best trials and the commands that repeat them."""
-    for each in best[:10]:
+    if not best:
+        yield Text("No trial is complete and within the budget.", "warning")
+    for each in best[:SHOWN_BEST]:
         values = ", ".join(f"{name} {value:.4g}" for name, value in each.values.items())
-        yield f"<p>Trial {each.number}: {html.escape(values)}</p><pre>{html.escape(each.command)}</pre>"
+        yield Code(each.command, f"Trial {each.number}: {values}")
+    if len(best) > SHOWN_BEST:
+        yield Text(f"{len(best) - SHOWN_BEST} more on the Pareto front are marked in the table.")
 
 
 def drawings(search: Search) -> Iterator[tuple[str, Draw]]:
@@ -79,39 +81,54 @@ def drawing(plot: Callable[..., Any], search: Search, words: Mapping[str, Any]) 
     return lambda: plot(search.study, **words)
 
 
-def figure(draw: Draw) -> str:
+def figure(title: str, draw: Draw) -> Block:
     """Return a plot as SVG, or a line that says why it cannot be drawn, such as too few trials."""
     import matplotlib
 
     matplotlib.use("Agg")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from matplotlib import pyplot
 
+    buffer = io.StringIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": title}):
             warnings.simplefilter("ignore")
             drawn = draw()
             axes = drawn if hasattr(drawn, "figure") else drawn.flat[0]
-            buffer = io.StringIO()
             axes.figure.savefig(buffer, format="svg", bbox_inches="tight")
     except Exception as error:  # noqa: BLE001 - a plot that Optuna cannot draw is no reason to lose the others
-        return f'<p class="note">Not drawn: {html.escape(str(error))}</p>'
+        return Text(f"{title} is not drawn: {error}")
     finally:
         pyplot.close("all")
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return Figure(title, element(buffer.getvalue()), f"{title}, drawn by Optuna; its numbers are in the table below.")
 
 
-def trial_table(table: Sequence[Row], best: set[int]) -> str:
-    """Return the trials as a table; of very many, the first."""
-    columns = [name for name in dict.fromkeys(key for row in table for key in row) if name not in HIDDEN]
-    lines = [f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in columns)}</tr>"]
-    for row in table[:ROWS]:
-        mark = ' class="best"' if row["trial"] in best else ""
-        lines.append(f"<tr{mark}>{''.join(f'<td>{cell(row.get(name))}</td>' for name in columns)}</tr>")
-    more = f'<p class="note">{len(table) - ROWS} more are in sweep.csv.</p>' if len(table) > ROWS else ""
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>{more}'
+def element(svg: str) -> str:
+    """Return an SVG file as an element that shrinks with the page."""
+    inner = svg[svg.index("<svg") :]
+    return re.sub(r'(<svg [^>]*?)\s(?:width|height)="[^"]*"([^>]*?)\s(?:width|height)="[^"]*"', r"\1\2", inner, count=1)
 
 
-def cell(value: Any) -> str:
-    """Return a value as it is shown."""
-    return "" if value is None else html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+def trial_blocks(table: Sequence[Row], best: set[int], search: Search) -> tuple[Block, ...]:
+    """Return the trials as a table, the best first; of very many, the first of them."""
+    names = [name for name in dict.fromkeys(key for row in table for key in row) if name not in HIDDEN]
+    ordered = sorted(table, key=lambda row: (row["trial"] not in best, row["trial"]))
+    rows = tuple(
+        ("yes" if row["trial"] in best else "", *(cell(row.get(name)) for name in names)) for row in ordered[:ROWS]
+    )
+    scores = {each.name for each in search.settings.objectives if each.name.startswith("val/")}
+    columns = (Column("best"), *(Column(name, DIGITS if name in scores else None) for name in names))
+    caption = f"{len(table) - ROWS} more are in sweep.csv." if len(table) > ROWS else ""
+    return (Table("Trials", columns, rows, caption, key=False),)
+
+
+def cell(value: Any) -> Cell:
+    """Return a value as it is shown; a setting that is typed as a number is one."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    for kind in (int, float):
+        try:
+            return kind(f"{float(value):.4g}" if kind is float else str(value))
+        except (TypeError, ValueError):
+            continue
+    return None if value is None else str(value)

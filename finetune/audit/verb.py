@@ -1,0 +1,162 @@
+"""The verb audit: what is wrong with a set of images, before anything is trained on it.
+
+It is a composition root, the only code of audits that sees a config; it refuses nothing, and changes no image.
+"""
+
+import shlex
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from finetune.audit.duplicates import Likeness
+from finetune.audit.findings import KINDS, Findings, write_findings
+from finetune.audit.run import AuditSettings, audit_images
+from finetune.audit.sections import TITLES, sections
+from finetune.audit.store import remember
+from finetune.cache.spaces import Cache
+from finetune.config import build, to_dict
+from finetune.data.decoding import ArrayStore, check_all
+from finetune.data.table import ImageTable
+from finetune.errors import ConfigError
+from finetune.memory import keep_freed_memory
+from finetune.page.render import render
+from finetune.runs import write_atomic
+from finetune.strategies.features import FeatureSettings, FeatureSource
+from finetune.strategies.machine import machine_of
+from finetune.strategies.phases import Strategy
+from finetune.training.assembly import (
+    build_trainer_settings,
+    known_files,
+    load_images,
+    load_network,
+    load_table,
+    open_cache,
+)
+from finetune.training.quiet import quieten
+from finetune.training.trainer import build_trainer, trains_on_cpu
+
+Config = dict[str, Any]
+
+
+def audit(cfg: DictConfig) -> None:
+    """Look for leaks, unreadable files, duplicates, outliers and likely wrong labels; write a table and a page.
+
+    Raises:
+        ConfigError: A setting makes no sense.
+        DataError: No image can be read, or there are no splits to be made.
+    """
+    config = to_dict(cfg)
+    quieten()
+    settings = settings_of(config)
+    console = Console()
+    cache = open_cache(config["cache"])
+    table, unreadable, own_splits = load(config, cache)
+    features = features_of(config, table, cache)
+    with console.status("Looking for duplicates, outliers and wrong labels"):
+        findings = audit_images(table, features, settings, own_splits=own_splits, unreadable=unreadable)
+    folder = Path(config["audit"]["output"]).expanduser()
+    finish(findings, config, folder, cache, console)
+
+
+def settings_of(config: Config) -> AuditSettings:
+    """Return how the audit is made.
+
+    Raises:
+        ConfigError: A setting makes no sense.
+    """
+    options = config["audit"]
+    if not 0 <= options["bits"] <= 64:
+        raise ConfigError(f"audit.bits={options['bits']} must lie in 0 to 64: so many bits of two hashes may differ.")
+    if not -1 <= options["similarity"] <= 1:
+        raise ConfigError(f"audit.similarity={options['similarity']} is a cosine, at most 1. Use one such as 0.9.")
+    if options["folds"] < 2:
+        raise ConfigError(f"audit.folds={options['folds']} must be a whole number of 2 or more.")
+    likeness = Likeness(options["bits"], options["similarity"])
+    group = config["data"]["splits"]["group"]
+    return AuditSettings(likeness, options["labels"], options["folds"], group, config["seed"])
+
+
+def load(config: Config, cache: Cache | None) -> tuple[ImageTable, list[tuple[str, str]], bool]:
+    """Return the readable images as a run would split them, the others with the reasons, and whether splits were given.
+
+    Raises:
+        DataError: No image can be read.
+    """
+    data = {**config["data"], "unreadable": "skip"}
+    table = load_table(data, known=known_files(cache))
+    given: ImageTable = build(config["data"]["source"])
+    own_splits = not given.frame["split"].isna().any()
+    frame = given.frame
+    gone = replace(given, frame=frame[frame["id"].isin(table.skipped)].reset_index(drop=True))
+    reasons = [problem or "it could not be read a moment ago" for _, problem in check_all(gone, None)]
+    return table, list(zip(gone.frame["path"].tolist(), reasons, strict=True)), own_splits
+
+
+def features_of(config: Config, table: ImageTable, cache: Cache | None) -> Any:
+    """Return the backbone's features (N, F) of all images, from the cache where they are there."""
+    pl.seed_everything(config["seed"], verbose=False)  # as a run does before it makes weights without pretraining
+    settings = build_trainer_settings(config["trainer"])
+    if trains_on_cpu(settings):
+        keep_freed_memory()
+    network = load_network(config, Strategy("audit", ()), table)
+    images = load_images({**config, "augment": {"enabled": False}}, table, network, cache)
+    machine = machine_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))
+    if machine.world_size > 1:
+        raise ConfigError("finetune audit uses one device. Set trainer.devices=1.")
+    rows = np.arange(len(table), dtype=np.int64)
+    return FeatureSource(network, images, FeatureSettings(cache=cache), machine).features(rows).take(rows).numpy()
+
+
+def finish(findings: Findings, config: Config, folder: Path, cache: Cache | None, console: Console) -> None:
+    """Write, keep and print what was found."""
+    started = time.monotonic()
+    document = write_findings(findings, config["audit"], folder)
+    page = folder / "audit.html"
+    size = f"{len(findings.table):,} images of {findings.table.num_classes:,} classes"
+    write_atomic(
+        page, render("Audit of the images", sections(findings, next_commands(findings, folder)), subtitle=size)
+    )
+    if cache is not None:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        kept = {"created": created, "counts": document["counts"], "images": document["images"]}
+        remember(cache.folder, document["fingerprint"], {**kept, "page": str(page.absolute())})
+    console.print(summary_table(document["counts"]))
+    for line in next_commands(findings, folder).splitlines():
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    took = findings.seconds + time.monotonic() - started
+    console.print(f"Written to {page}, audit.csv and audit.json in {took:.1f} s", highlight=False, soft_wrap=True)
+
+
+def summary_table(counts: dict[str, int]) -> Table:
+    """Return how many images are of each kind, and what that means."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("images", justify="right")
+    table.add_column("finding")
+    table.add_column("", overflow="fold", style="dim")
+    for kind, count in counts.items():
+        table.add_row(f"{count:,}", TITLES[kind], KINDS[kind], style="bold" if count else "dim")
+    return table
+
+
+def next_commands(findings: Findings, folder: Path) -> str:
+    """Return what to type next: the table is taken back after editing, and duplicates can be kept together."""
+    table = findings.table
+    if isinstance(table.store, ArrayStore):
+        return "These images are in a package and not in files: audit.csv is to be read, not to be trained on."
+    typed = [word for word in HydraConfig.get().overrides.task if not word.startswith(("data", "audit."))]
+    several = ["data.label_separator='|'"] if table.task == "multilabel" else []
+    command = ["finetune", "data=csv", f"data.path={folder / 'audit.csv'}", *several, *typed]
+    lines = ["# after editing audit.csv: correct labels, delete rows", shlex.join(command)]
+    if findings.duplicates.group.any() and not findings.own_splits:
+        together = ["data.group_columns=[duplicate_group]", "data.splits.group=duplicate_group"]
+        lines += ["# splits that no duplicates cross", shlex.join([*command, *together])]
+    return "\n".join(lines)
