@@ -129,6 +129,7 @@ LEAST = {
     "trainer.limit_batches": 1,
     "trainer.threads": 1,
     "logger.wandb.images": 0,
+    "logger.wandb.table": 0,
     "features.views": 1,
     "features.test_views": 1,
     "pool.devices_per_job": 0,
@@ -264,7 +265,7 @@ READ = {
     "data.splits": ("val", "test", "seed", "group"),
     "strategy": ("name", "adapter", "phases"),
     "strategy.adapter": ("rank", "alpha", "targets"),
-    "logger.wandb": ("project", "entity", "mode", "checkpoints", "images"),
+    "logger.wandb": ("project", "entity", "mode", "checkpoints", "images", "table"),
 }  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import wandb
-from PIL import Image
 
 from finetune.errors import ConfigError, RunError, nearest
 from finetune.history import History
@@ -79,9 +78,9 @@ class Tracker:
         """Set final values, such as the test scores, beside the history."""
         self.tracked.summary.update(values)
 
-    def log_images(self, images: Sequence[tuple[Image.Image, str]], key: str) -> None:
-        """Upload images with captions; only ever called when the user asked for it."""
-        self.tracked.log({key: [wandb.Image(image, caption=caption) for image, caption in images]})
+    def log_charts(self, charts: Mapping[str, Any]) -> None:
+        """Add charts, tables and images, all in one step."""
+        self.tracked.log(dict(charts))
 
     def upload_checkpoints(self) -> None:
         """Add the checkpoints that are there, each as a version of the run's model."""

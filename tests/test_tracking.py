@@ -13,6 +13,7 @@ from wandb_backend import ENTITY, Backend
 from wandb_log import read_logs
 from wandb_parts import ACCURACIES, CONFIG, create, log_epochs, resume, save_checkpoints, tracked
 
+from finetune.report.wandb_plots import gallery
 from finetune.runs import Run
 
 pytestmark = pytest.mark.usefixtures("logged_out")
@@ -101,7 +102,7 @@ def test_images_are_in_the_log_only_on_request(run: Run) -> None:
     tracker = tracked(run)
     log_epochs(tracker)
     assert not list(run.path.rglob("*.png"))
-    tracker.log_images([(Image.new("RGB", (4, 4)), "cat, predicted dog")], "test/worst_errors")
+    tracker.log_charts({"test/worst_errors": gallery([(Image.new("RGB", (4, 4)), "cat, predicted dog")])})
     tracker.finish(0)
     assert len(list(run.path.rglob("*.png"))) == 1
     (log,) = read_logs(run.path)

@@ -6,19 +6,23 @@ It decides how ties are treated (as scikit-learn does with sample_weight); what 
 import math
 
 import numpy as np
+from scipy.sparse import csr_array
 
 
 class Ranking:
-    """The images in order of falling score, prepared once so that each weighting costs one cumulative sum."""
+    """The images in order of falling score, prepared once so that each weighting costs one pass over the images."""
 
     def __init__(self, scores: np.ndarray, positive: np.ndarray) -> None:
         """Sort the (N,) scores and find where the tied group of each positive image begins and ends."""
-        self.order = np.argsort(-scores, kind="stable")
-        ordered = -scores[self.order]
-        self.where = np.flatnonzero(positive[self.order])
-        held = ordered[self.where]
-        self.start = np.searchsorted(ordered, held, side="left")
-        self.end = np.searchsorted(ordered, held, side="right")
+        order = np.argsort(-scores, kind="stable")
+        ordered = -scores[order]
+        self.where = order[np.flatnonzero(positive[order])]
+        held = -scores[self.where]
+        starts, ends = (np.searchsorted(ordered, held, side=side) for side in ("left", "right"))
+        borders = np.unique(np.concatenate([[0], starts, ends, [len(order)]]))
+        ones = np.ones(len(order), np.float32)
+        self.parts = csr_array((ones, order, borders), shape=(len(borders) - 1, len(order)))
+        self.start, self.end = np.searchsorted(borders, starts), np.searchsorted(borders, ends)
         self.positive_start = np.searchsorted(held, held, side="left")
         self.positive_end = np.searchsorted(held, held, side="right")
 
@@ -32,9 +36,8 @@ class Ranking:
         if not len(self.where):
             nothing = np.full(weights.shape[1], math.nan)
             return nothing, nothing
-        ordered = weights[self.order]
-        positives = ordered[self.where].astype(np.float64)
-        seen, seen_positive = _running_sums(ordered), _running_sums(positives)
+        positives = weights[self.where].astype(np.float64)
+        seen, seen_positive = _running_sums(self.parts @ weights), _running_sums(positives)
         before, until = seen[self.start], seen[self.end]
         positive_before, positive_until = seen_positive[self.positive_start], seen_positive[self.positive_end]
         negative_before = before - positive_before

@@ -94,6 +94,22 @@ def image_losses(predictions: Predictions) -> np.ndarray:
     return np.asarray(-np.log(right).mean(axis=1))
 
 
+def judged_decisions(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Give what calibration is about: (N, C) float64 probabilities and (N, C) whether each came true.
+
+    C is 1, the most probable label, or all K for multi-label.
+    """
+    probabilities = predictions.probabilities.astype(np.float64)
+    if predictions.multilabel:
+        return probabilities, predictions.targets == 1
+    return probabilities.max(axis=1, keepdims=True), (predictions.predicted == predictions.targets)[:, None]
+
+
+def probability_bins(probabilities: np.ndarray) -> np.ndarray:
+    """Number the bin of each probability as torchmetrics does: 15 of equal width, and a last one for 1 exactly."""
+    return np.searchsorted(np.linspace(0, 1, BINS + 1), probabilities, side="right") - 1
+
+
 def _multiclass_scores(predictions: Predictions) -> dict[str, float]:
     num_classes = len(predictions.labels)
     probabilities, targets = _tensors(predictions)

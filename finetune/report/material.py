@@ -4,7 +4,7 @@ It decides which files count and what a missing one means; what is told of them 
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.errors import RunError
@@ -34,13 +34,8 @@ class Material:
     config: dict[str, Any]
     document: dict[str, Any]
     splits: dict[str, Predictions]
-    history: list[dict[str, Any]]
+    history: list[dict[str, Any]] = field(default_factory=list)
     baseline: tuple[str, Predictions] | None = None
-
-    @property
-    def scored(self) -> str | None:
-        """The split that the report is about: test where there is one."""
-        return next((split for split in reversed(SCORED) if split in self.splits), None)
 
 
 def gather(run: Run, baseline: Run | None = None) -> Material:

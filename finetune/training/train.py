@@ -37,6 +37,7 @@ from finetune.models.cost import cost
 from finetune.models.network import Network
 from finetune.report.start import describe_start
 from finetune.report.summary import end_summary, print_summary
+from finetune.report.wandb_plots import charts_of, gallery
 from finetune.runs import PRUNED, Run, write_json
 from finetune.search.study.reporting import Pruned, trial_reports
 from finetune.strategies.phases import Strategy, build_strategy
@@ -252,7 +253,7 @@ def publish(
     table: ImageTable,
     tracker: Tracker | None,
 ) -> None:
-    """Hand the final scores to the tracker, and the worst errors as images where the user asked for them."""
+    """Hand scores, curves and predictions to the tracker, and the worst errors as images where the user asked."""
     if tracker is None:
         return
     for split in ("test", "val"):
@@ -264,9 +265,11 @@ def publish(
             {**scores, **bounds} if split == "test" else {f"best/{name}": v for name, v in scores.items()}
         )
     tracker.log_summary({f"model/{name}": document["model"][name] for name in ("parameters", "latency_ms")})
+    rows = config["logger"]["wandb"].get("table", 0)  # none in a resumed run that was begun without the setting
+    tracker.log_charts(charts_of(predictions, "test", rows=rows))
     number = config["logger"]["wandb"]["images"]
     if number:
-        tracker.log_images(worst_errors(predictions, table, number), "test/worst_errors")
+        tracker.log_charts({"test/worst_errors": gallery(worst_errors(predictions, table, number))})
 
 
 def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> list[tuple[Any, str]]:

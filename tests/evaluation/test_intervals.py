@@ -7,13 +7,22 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, binomtest
 from sklearn import metrics
 
-from finetune.evaluation.intervals import bootstrap, draw_weights, metrics_document, resampled_scores
+from finetune.evaluation.intervals import (
+    ENDS,
+    Resamples,
+    binomial_interval,
+    bootstrap,
+    class_rows,
+    draw_weights,
+    metrics_document,
+    resampled_scores,
+)
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.ranking import Ranking
-from finetune.evaluation.scores import score
+from finetune.evaluation.scores import CLASS_SCORES, per_class, score
 
 
 def make_predictions(num, num_classes, *, seed=0, task="multiclass", sure=1.5, ties=False):
@@ -79,6 +88,70 @@ def test_each_resample_scores_like_the_resampled_images(case):
             if case == {"num_classes": 3, "ties": True} and name == "accuracy_top5":
                 continue
             assert found[name][column] == pytest.approx(value, abs=2e-6, nan_ok=True), name
+
+
+@pytest.mark.parametrize("case", [{"num_classes": 3}, {"num_classes": 4, "task": "multilabel"}])
+def test_each_resample_scores_its_classes_like_the_resampled_images(case):
+    predictions = make_predictions(25, **case)
+    found = Resamples.draw(predictions, 8, seed=3).classes
+    weights = np.concatenate(list(draw_weights(25, 8, seed=3)), axis=1).astype(int)
+    for column in range(8):
+        rows = per_class(take(predictions, np.repeat(np.arange(25), weights[:, column])))
+        for name in CLASS_SCORES:
+            expected = [row[name] for row in rows]
+            assert found[name][:, column] == pytest.approx(expected, abs=2e-6, nan_ok=True), name
+
+
+def test_recall_of_a_class_has_about_the_binomial_interval_of_its_images():
+    predictions = make_predictions(900, 3, seed=6)
+    for row in class_rows(predictions, 4000):
+        low, recall, high = (row[name] for name in ("recall_low", "recall", "recall_high"))
+        half = 1.96 * math.sqrt(recall * (1 - recall) / row["support"])
+        assert (low, high) == pytest.approx((recall - half, recall + half), abs=0.012)
+
+
+@pytest.mark.parametrize(("hits", "num"), [(0, 1), (1, 1), (0, 12), (3, 12), (12, 12), (40, 977)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_bounds_of_a_proportion_equal_scipys_exact_ones(hits, num, level):
+    low, high = binomial_interval(np.array([hits]), np.array([num]), level)
+    expected = binomtest(hits, num).proportion_ci(level, method="exact")
+    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_a_proportion_of_none_has_no_bounds():
+    low, high = binomial_interval(np.array([0, 1]), np.array([0, 2]))
+    assert (np.isnan(low).tolist(), np.isnan(high).tolist()) == ([True, False], [True, False])
+
+
+def test_a_class_that_is_always_right_has_the_exact_bound_of_its_number_of_images():
+    predictions = make_predictions(60, 3, sure=60.0)
+    for row in class_rows(predictions, 100):
+        for name in ("recall", "precision"):
+            bounds = (row[f"{name}_low"], row[f"{name}_high"])
+            assert bounds == pytest.approx((beta.ppf(0.025, row["support"], 1), 1.0))
+        assert row["f1_low"] is row["f1_high"] is None
+
+
+def test_a_class_that_is_rarely_called_and_always_rightly_is_not_certain():
+    probabilities = np.tile(np.float32([0.9, 0.1]), (40, 1))
+    probabilities[:2] = [0.2, 0.8]
+    targets = np.repeat([1, 0], [10, 30])
+    ids = np.arange(40).astype(str).astype(object)
+    predictions = Predictions(ids, ids, targets, probabilities, ("a", "b"), "multiclass", pd.DataFrame())
+    row = class_rows(predictions, 500)[1]
+    # a third of the resamples never call it, and most others only rightly
+    assert (row["precision"], row["precision_high"]) == (1.0, 1.0)
+    assert row["precision_low"] == pytest.approx(beta.ppf(0.025, 2, 1))
+
+
+def test_document_holds_the_scores_of_each_class_with_their_intervals():
+    predictions = make_predictions(80, 3)
+    rows = metrics_document({"test": predictions}, resamples=60, seed=4)["per_class"]["test"]
+    assert rows == class_rows(predictions, 60, seed=4)
+    for row, scores in zip(rows, per_class(predictions), strict=True):
+        assert set(row) == {*scores, *(f"{name}_{end}" for name in CLASS_SCORES for end in ENDS)}
+        for name in CLASS_SCORES:
+            assert row[f"{name}_low"] <= row[name] == scores[name] <= row[f"{name}_high"]
 
 
 def test_weights_are_draws_with_replacement_and_do_not_depend_on_chunks():
@@ -155,6 +228,8 @@ def test_no_resamples_gives_values_without_intervals():
     entry = metrics_document({"test": make_predictions(30, 3)}, resamples=0)["test"]["accuracy"]
     assert entry["value"] is not None
     assert entry["low"] is entry["high"] is None
+    rows = metrics_document({"test": make_predictions(30, 3)}, resamples=0)["per_class"]["test"]
+    assert {row["recall_low"] for row in rows} == {None}
 
 
 def test_a_thousand_resamples_of_a_usual_test_set_take_well_below_a_second():

@@ -1,0 +1,1 @@
+"""What lies behind the scores: matrices, curves, gains, thresholds and single errors, as plain arrays."""

@@ -1,0 +1,1 @@
+"""Drawings of a run's curves and tables, as blocks of a page."""

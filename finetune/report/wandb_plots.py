@@ -1,0 +1,123 @@
+"""The curves, the confusion matrix and the predictions of a run as W&B's own charts and tables.
+
+It decides how much of them is sent, so that ten thousand images of two hundred classes stay small; when they are sent
+is the verb's. The charts are those of `wandb.plot.roc_curve` and the like, filled by ourselves: these would draw at
+random which points to keep, take the wrong column where a class has no image, and know no multi-label.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import wandb
+from PIL import Image
+
+from finetune.evaluation.curves.averages import precision_recall_curves, roc_curves
+from finetune.evaluation.curves.confusion import confusion, label_counts
+from finetune.evaluation.curves.curve import thin
+from finetune.evaluation.curves.ranked import rank_classes, rank_decisions, told_apart
+from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.scores import image_losses, judged_decisions
+from finetune.report.figures.lines import Drawn, named_lines
+
+POINTS = 100  # of a line
+CLASSES = 50  # of a matrix
+OTHERS = "(other classes)"
+
+
+def charts_of(predictions: Predictions, split: str, *, rows: int) -> dict[str, Any]:
+    """Return what is logged of a split: ROC, precision-recall, the matrix, and a table of at most `rows` images."""
+    classes, decisions = rank_classes(predictions), rank_decisions(predictions)
+    numbers, labels = told_apart(predictions), predictions.labels
+    roc = named_lines(roc_curves(classes, decisions), labels, numbers, steps=False)
+    recall = named_lines(precision_recall_curves(classes, decisions), labels, numbers, steps=True)
+    charts = {
+        f"{split}/roc": line_chart(roc, "ROC", ("fpr", "False positive rate"), ("tpr", "True positive rate")),
+        f"{split}/precision_recall": line_chart(
+            recall, "Precision and recall", ("recall", "Recall"), ("precision", "Precision")
+        ),
+    }
+    if predictions.multilabel:
+        charts[f"{split}/decisions"] = decisions_table(predictions)
+    else:
+        charts[f"{split}/confusion_matrix"] = confusion_chart(predictions)
+    return {**charts, f"{split}/predictions": predictions_table(predictions, rows)} if rows else charts
+
+
+def line_chart(lines: Sequence[Drawn], title: str, x: tuple[str, str], y: tuple[str, str]) -> Any:
+    """Return the chart that `wandb.plot.roc_curve` makes; an axis is the name of its column and what is written."""
+    thinned = [(line.name, *thin(line.line, POINTS)) for line in lines]
+    data: list[Iterable[Any]] = [
+        [name, *point] for name, xs, ys in thinned for point in zip(xs.tolist(), ys.tolist(), strict=True)
+    ]
+    return wandb.plot_table(
+        "wandb/area-under-curve/v0",
+        wandb.Table(columns=["class", x[0], y[0]], data=data),
+        {"x": x[0], "y": y[0], "class": "class"},
+        {"title": title, "x-axis-title": x[1], "y-axis-title": y[1]},
+    )
+
+
+def confusion_chart(predictions: Predictions) -> Any:
+    """Return the chart that `wandb.plot.confusion_matrix` makes; of many classes, those with the most errors."""
+    matrix = confusion(predictions)
+    size = len(matrix.labels)
+    names, groups = list(matrix.labels), np.arange(size)
+    if size > CLASSES:
+        errors = matrix.errors.sum(axis=0) + matrix.errors.sum(axis=1)
+        kept = np.sort(np.argsort(-errors, kind="stable")[: CLASSES - 1])
+        groups = np.full(size, CLASSES - 1)
+        groups[kept] = np.arange(CLASSES - 1)
+        names = [*(matrix.labels[number] for number in kept), OTHERS]
+    counts = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(counts, (groups[:, None], groups[None, :]), matrix.counts)
+    columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+    data: list[Iterable[Any]] = [
+        [names[row], names[column], int(counts[row, column])] for row, column in np.ndindex(*counts.shape)
+    ]
+    return wandb.plot_table(
+        "wandb/confusion_matrix/v1",
+        wandb.Table(columns=columns, data=data),
+        {str(name): name for name in columns},
+        {"title": "Confusion matrix"},
+    )
+
+
+def decisions_table(predictions: Predictions) -> wandb.Table:
+    """Return hits, false alarms, misses and the rest of each label."""
+    rows: list[Iterable[Any]] = [
+        [row.label, row.hits, row.alarms, row.misses, row.rest] for row in label_counts(predictions)
+    ]
+    return wandb.Table(columns=["label", "hits", "false alarms", "misses", "rest"], data=rows)
+
+
+def predictions_table(predictions: Predictions, rows: int) -> wandb.Table:
+    """Return id, label, predicted, probability, loss and groups of images: errors first, the highest loss on top.
+
+    The probability is that of the predicted class, or of the least sure decision for multi-label.
+    """
+    losses = image_losses(predictions)
+    probability, right = judged_decisions(predictions)
+    wrong = (predictions.predicted != predictions.targets) if predictions.multilabel else ~right
+    wrong_images = wrong.any(axis=1)
+    sure = np.maximum(probability, 1 - probability).min(axis=1) if predictions.multilabel else probability[:, 0]
+    order = np.lexsort((-losses, ~wrong_images))[:rows].tolist()
+    # as text, since a column of a table has one type
+    groups = predictions.groups.astype(object).where(predictions.groups.notna(), "").astype(str).to_numpy().tolist()
+    named = zip(predictions.ids, predictions.label_names, predictions.predicted_names, sure, losses, strict=True)
+    facts = [[str(name), label, guess, float(p), float(loss)] for name, label, guess, p, loss in named]
+    data: list[Iterable[Any]] = [facts[k] + (groups[k] if groups else []) for k in order]
+    columns: list[str | int] = [
+        "id",
+        "label",
+        "predicted",
+        "probability",
+        "loss",
+        *map(str, predictions.groups.columns),
+    ]
+    return wandb.Table(columns=columns, data=data)
+
+
+def gallery(images: Sequence[tuple[Image.Image, str]]) -> list[wandb.Image]:
+    """Return images with their captions; only ever called when the user asked for it."""
+    return [wandb.Image(image, caption=caption) for image, caption in images]
