@@ -7,6 +7,7 @@ imported before a verb runs.
 import importlib
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -36,10 +37,13 @@ VERBS = {
     "benchmark": "finetune.benchmark.verb:benchmark",
     "features": "finetune.training.features:features",
     "rank": "finetune.search.rank.verb:rank",
+    "runs": "finetune.listing.verb:runs",
     "sweep": "finetune.search.sweep:run_sweep",
     "audit": "finetune.audit.verb:audit",
     "compare": "finetune.compare.verb:compare",
 }
+# keys whose values are conditions, which Hydra's grammar cannot read unless they are in quotes of their own
+CONDITIONS = ("filter", "compare.gate")
 SWEEP = "sweep"  # reads its own command line, which says what varies
 # what needs no data, so that its values may be missing
 SHOWING_ACTIONS = ("show", "clear")
@@ -200,8 +204,9 @@ def with_config_name(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: The first word is no verb.
     """
+    arguments = [quoted_condition(argument) for argument in arguments]
     if not arguments or arguments[0].startswith("-") or "=" in arguments[0] or arguments[0].startswith("~"):
-        return list(arguments)
+        return arguments
     word, *rest = arguments
     parsed = get_args_parser().parse_known_args(rest)[0]
     own = [file.stem for file in Path(parsed.config_dir).glob("*.yaml")] if parsed.config_dir else []
@@ -211,6 +216,15 @@ def with_config_name(arguments: Sequence[str]) -> list[str]:
             "typed as key=value."
         )
     return ["--config-name", word, *rest]
+
+
+def quoted_condition(argument: str) -> str:
+    """Return an argument whose value is a condition in quotes, so that Hydra takes it as it was typed."""
+    key, _, value = argument.partition("=")
+    if key not in CONDITIONS or value in ("", "null") or value[0] in "\"'":
+        return argument
+    escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + end[2].replace("'", r"\'"), value)
+    return f"{key}='{escaped}'"
 
 
 def with_resumed_folder(arguments: Sequence[str]) -> list[str]:

@@ -142,6 +142,7 @@ LEAST = {
     "pool.cpus": 1,
     "pool.minutes": 1,
     "views": 1,
+    "limit": 1,
     "batches": 1,
     "repeats": 1,
     "rank.folds": 2,

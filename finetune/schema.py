@@ -205,6 +205,7 @@ class PredictConfig:
     output: str | None = None
     top_k: int = 5
     unreadable: str = "error"
+    drift: bool = False
     batch_size: int = 64
     workers: int | None = None
     device: str = "auto"

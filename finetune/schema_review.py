@@ -59,8 +59,23 @@ class CompareVerbConfig:
     output: str = "compare"
 
 
+@dataclass
+class RunsConfig:
+    """Keys of the root of the verb runs."""
+
+    verb: str = "runs"
+    runs: Any = "runs"
+    run: str | None = None
+    columns: Any = None
+    filter: str | None = None
+    sort: str | None = None
+    limit: int | None = None
+    output: str | None = None
+
+
 # by the name of the root configuration
 REVIEW_ROOTS: dict[str, Any] = {
+    "runs": RunsConfig,
     "audit": AuditVerbConfig,
     "compare": CompareVerbConfig,
 }

@@ -46,6 +46,7 @@ VERBS = (
     "evaluation/verbs.py",
     "search/rank/verb.py",
     "search/sweep.py",
+    "listing/verb.py",
     "audit/verb.py",
     "compare/verb.py",
 )
@@ -88,6 +89,14 @@ LIGHT = (
     "search/results/export.py",
     "search/head_only/applies.py",
     "search/head_only/here.py",
+    "schema_review.py",
+    "listing/entries.py",
+    "listing/conditions.py",
+    "listing/choice.py",
+    "listing/screen.py",
+    "listing/output.py",
+    "listing/verb.py",
+    "evaluation/monitoring/timeline.py",
 )
 HEAVY = ("torch", "timm", "pytorch_lightning", "torchmetrics", "pandas", "numpy", "wandb", "rich", "sklearn")
 

@@ -4,7 +4,7 @@ It decides device placement, precision and that padding never reaches a score; w
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import ConfigError, RunError, nearest
+from finetune.heads.inputs import inputs_of
 from finetune.models.precision import autocast
 
 
@@ -22,11 +23,13 @@ class Outputs(NamedTuple):
         rows: (N,) int64 row numbers.
         logits: (N, K) float32; (V, N, K) for images in several views.
         targets: (N,) int64, or (N, K) float32 for multi-label.
+        features: (M, F) float32, pooled, of the rows of the sample in their order; None without a sample.
     """
 
     rows: np.ndarray
     logits: np.ndarray
     targets: np.ndarray
+    features: np.ndarray | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -46,7 +49,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def predict_loader(
-    network: nn.Module, batches: Iterable[dict[str, Tensor]], *, device: torch.device, precision: str = "32-true"
+    network: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    *,
+    device: torch.device,
+    precision: str = "32-true",
+    sample: np.ndarray | None = None,
 ) -> Outputs:
     """Run the network over all batches and return its outputs in the order of the rows, without padding.
 
@@ -55,27 +63,41 @@ def predict_loader(
         batches: Dicts of image (B, C, H, W) float32, target, row (B,) int64 and valid (B,) bool.
         device: Where to compute.
         precision: 32-true, bf16-mixed or 16-mixed.
+        sample: Row numbers (M,) whose features are wanted too, of a network with a head; None for none.
 
     Raises:
         ConfigError: The precision is not known.
         RunError: There is no batch.
     """
-    parts = list(predict_batches(network, batches, device=device, precision=precision))
+    parts = list(predict_batches(network, batches, device=device, precision=precision, sample=sample))
     if not parts:
         raise RunError("There are no images to predict: the split is empty. Choose another with split=train|val|test.")
-    rows, logits, targets = (np.concatenate(column) for column in zip(*parts, strict=True))
+    rows, logits, targets = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])
     order = np.argsort(rows, kind="stable")
-    return Outputs(rows[order], logits[order], targets[order])
+    features = None
+    if sample is not None:
+        of_sample = np.argsort(rows[np.isin(rows, sample)], kind="stable")
+        features = np.concatenate([part.features for part in parts if part.features is not None])[of_sample]
+    return Outputs(rows[order], logits[order], targets[order], features)
 
 
 def predict_batches(
-    network: nn.Module, batches: Iterable[dict[str, Tensor]], *, device: torch.device, precision: str = "32-true"
+    network: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    *,
+    device: torch.device,
+    precision: str = "32-true",
+    sample: np.ndarray | None = None,
 ) -> Iterator[Outputs]:
     """Yield the outputs of one batch after the other, without padding; arguments as in `predict_loader`."""
     for batch in batches:
         valid = batch["valid"].cpu()
-        logits = forward(network, batch["image"], device=device, precision=precision)
-        yield Outputs(*(part.cpu()[valid].numpy() for part in (batch["row"], logits, batch["target"])))
+        seen: list[Tensor] = []
+        with inputs_of(network.get_submodule("head"), seen) if sample is not None else nullcontext():
+            said = forward(network, batch["image"], device=device, precision=precision)
+        rows, logits, targets = (part.cpu()[valid].numpy() for part in (batch["row"], said, batch["target"]))
+        features = None if sample is None else seen[0].float().cpu()[valid].numpy()[np.isin(rows, sample)]
+        yield Outputs(rows, logits, targets, features)
 
 
 def forward(network: nn.Module, images: Tensor, *, device: torch.device, precision: str) -> Tensor:

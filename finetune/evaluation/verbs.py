@@ -4,11 +4,10 @@ It is a composition root, the only code of evaluation that sees a config; both v
 but the run's folder and the images.
 """
 
-import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from torch import Tensor
 
 from finetune.config import to_dict
 from finetune.data.datamodule import ImageData
-from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.images import (
     ImagesGoneError,
@@ -31,9 +29,15 @@ from finetune.evaluation.images import (
     override_source,
     own_images,
 )
-from finetune.evaluation.inference import choose_device, forward, predict_loader
+from finetune.evaluation.inference import forward, predict_loader
 from finetune.evaluation.intervals import metrics_document
-from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.machine import free_workers, own_precision, own_views, use_device
+from finetune.evaluation.monitoring.drift import Sample, check_reference, drift_of_run
+from finetune.evaluation.monitoring.reference import sampled
+from finetune.evaluation.monitoring.timeline import timeline
+from finetune.evaluation.monitoring.watch import Watch
+from finetune.evaluation.predictions import Predictions, to_probabilities
+from finetune.evaluation.screen import difference_table, read_metrics, show_drift, timeline_table
 from finetune.evaluation.unlabelled import (
     ImageFiles,
     Read,
@@ -43,9 +47,8 @@ from finetune.evaluation.unlabelled import (
     open_table,
     read_batches,
 )
-from finetune.memory import keep_freed_memory
+from finetune.heads.inputs import inputs_of
 from finetune.models.bundle import Bundle, load_bundle
-from finetune.models.precision import choose_precision
 from finetune.runs import Run, write_json
 
 Document = dict[str, Any]
@@ -77,6 +80,9 @@ def evaluate(cfg: DictConfig) -> None:
     for note in facts["notes"]:
         console.print(note, highlight=False, soft_wrap=True)
     console.print(difference_table(read_metrics(run).get(split, {}), document[split], split, predictions.num))
+    show_drift(facts.get("drift"), console)
+    if facts["images"] == "other":
+        console.print(timeline_table(timeline(run), console.width))
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 
@@ -99,12 +105,13 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     workers = config["workers"] if config["workers"] is not None else free_workers(device)
     views, augment = own_views(run, config["views"])
     images = ImageData(selection.table, bundle.network.spec, augment, eval_batch_size=size, workers=workers)
-    outputs = [
-        predict_loader(bundle.network, images.view_loader(split, view), device=device, precision=precision)
-        for view in range(views)
-    ]
+    run_over = partial(predict_loader, bundle.network, device=device, precision=precision)
+    sample = sampled(selection.table.rows(split))
+    outputs = [run_over(images.view_loader(split, 0), sample=sample)]
+    outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
     logits = np.stack([part.logits for part in outputs]) / bundle.temperature
-    return Predictions.from_logits(selection.table, outputs[0].rows, logits), {
+    predictions = Predictions.from_logits(selection.table, outputs[0].rows, logits)
+    return predictions, {
         "images": "same" if selection.same else "other",
         "data": changes,
         "fingerprint": selection.table.fingerprint(),
@@ -112,7 +119,18 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
         "device": str(device),
         "precision": precision,
         "views": views,
+        "drift": drift_of(run, selection, split, predictions, outputs[0].features),
     }
+
+
+def drift_of(
+    run: Run, selection: Selection, split: str, predictions: Predictions, features: np.ndarray | None
+) -> Document | None:
+    """Return how far the images are from those of validation; None where these are asked for, or those of training."""
+    if selection.same and split != "test":
+        return None
+    new = Sample(features, predictions.probabilities)
+    return drift_of_run(run, new, predictions.labels, predictions.task, seed=run.config["seed"])
 
 
 def select_images(run: Run, changes: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
@@ -137,7 +155,8 @@ def predict(cfg: DictConfig) -> None:
     """Write a table of what a stored run says of each image of a file or folder, however many there are.
 
     Without output= the table is predictions.csv in the current folder, and an existing one is not touched. With
-    unreadable=skip a file that cannot be read keeps its row, with the reason in the column `error`.
+    unreadable=skip a file that cannot be read keeps its row, with the reason in the column `error`. With drift=true it
+    is said, and written beside the table, how far the images are from those of validation.
 
     Raises:
         ConfigError: The run, the input or a setting is not there, or the output exists.
@@ -149,6 +168,7 @@ def predict(cfg: DictConfig) -> None:
     output = choose_output(config["output"])
     paths = find_images(Path(config["input"]).expanduser())
     run = Run.find(config["run"], Path(config["runs"]))
+    check_reference(run, wanted=config["drift"])
     bundle = load_bundle(run.model_dir)
     device = use_device(config["device"])
     size = config["batch_size"]
@@ -159,7 +179,8 @@ def predict(cfg: DictConfig) -> None:
     files = ImageFiles(paths, bundle.network.spec, augment, views)
     batches = read_batches(files, batch_size=size, workers=workers)
     shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
-    rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device))
+    watch = Watch(len(paths)) if config["drift"] else None
+    rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device), watch)
     unread = 0
     with open_table(output, table.columns) as writer:
         for part in track(rows, "Predicting", math.ceil(len(paths) / size), **shown):
@@ -167,12 +188,21 @@ def predict(cfg: DictConfig) -> None:
             unread += sum(row.get("error") is not None for row in part)
     remark = f" ({unread:,} of them could not be read: see the column error)" if unread else ""
     console.print(f"Wrote {len(paths):,} rows{remark} to {output}", highlight=False, soft_wrap=True)
+    if watch is not None and watch.passed:
+        drift = drift_of_run(run, watch.sample, bundle.labels, bundle.task, seed=run.config["seed"])
+        write_json(output.with_suffix(".drift.json"), drift)
+        show_drift(drift, console)
 
 
 def predict_rows(
-    bundle: Bundle, table: TableFormat, batches: Iterable[Read], device: torch.device, precision: str
+    bundle: Bundle,
+    table: TableFormat,
+    batches: Iterable[Read],
+    device: torch.device,
+    precision: str,
+    watch: Watch | None = None,
 ) -> Iterator[list[Row]]:
-    """Yield the rows of one batch after the other.
+    """Yield the rows of one batch after the other, and let the images be watched.
 
     Raises:
         DataError: A file cannot be read, and the table has no column for it.
@@ -183,8 +213,12 @@ def predict_rows(
             raise DataError(f"{bad[0][0]} cannot be read: {bad[0][1]}. Remove it, or set unreadable=skip.")
         logits = np.zeros((0, len(bundle.labels)), np.float32)
         if images is not None:
-            parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
+            seen: list[Tensor] = []
+            with inputs_of(bundle.network.head, seen):
+                parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
             logits = torch.stack(parts).cpu().numpy()
+            if watch is not None:
+                watch.add(seen[0].float().cpu().numpy(), to_probabilities(logits / bundle.temperature, bundle.task))
         yield table.rows(paths, logits / bundle.temperature, errors)
 
 
@@ -213,37 +247,6 @@ def choose_output(output: str | None) -> Path:
     return path
 
 
-def use_device(name: str) -> torch.device:
-    """Return the device of that name, with the process set up for it."""
-    device = choose_device(name)
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
-
-
-def own_precision(run: Run, given: str | None, device: torch.device) -> str:
-    """Return the given precision, else the one the run was trained in."""
-    return choose_precision(given if given is not None else run.config["trainer"]["precision"], device)
-
-
-def own_views(run: Run, given: int | None) -> tuple[int, Augment]:
-    """Return in how many views an image is scored, by default as the run was, and how the run varies images.
-
-    Raises:
-        ConfigError: Several views are asked for, and the run varies no image.
-    """
-    views = given if given is not None else int(run.config.get("features", {}).get("test_views", 1))
-    augment = Augment(**run.config["augment"])
-    if views > 1 and not augment.enabled:
-        raise ConfigError(f"views={views} would take the same image as often: the run augments nothing. Use views=1.")
-    return views, augment
-
-
-def free_workers(device: torch.device) -> int:
-    """Return how many processes may read images: none on the CPU, where the network takes all cores."""
-    return 0 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 1) - 1))
-
-
 def new_folder(parent: Path) -> Path:
     """Make a folder named after the time; one that exists is never used again."""
     name = now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
@@ -260,32 +263,3 @@ def new_folder(parent: Path) -> Path:
 def now() -> datetime:
     """Return the time, in UTC."""
     return datetime.now(UTC)
-
-
-def read_metrics(run: Run) -> Document:
-    """Return the metrics that the run stored; none if it did not get there."""
-    if not run.metrics_file.is_file():
-        return {}
-    return dict(json.loads(run.metrics_file.read_text()))
-
-
-def difference_table(old: Document, new: Document, split: str, num: int) -> Table:
-    """Show each metric as it was stored, as it is now with its interval, and the difference."""
-    table = Table(title=f"{split}, n = {num:,}")
-    for column in ("metric", "stored", "now", "interval", "difference"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for name in {**new, **old}:
-        before = old.get(name, {}).get("value")
-        after = new.get(name, {"value": None, "low": None, "high": None})
-        known = before is not None and after["value"] is not None
-        # adding 0 turns a rounded -0.0 into 0.0
-        change = f"{round(after['value'] - before, 4) + 0:+.4f}" if known else "–"
-        table.add_row(
-            name, show(before), show(after["value"]), f"{show(after['low'])} to {show(after['high'])}", change
-        )
-    return table
-
-
-def show(value: float | None) -> str:
-    """Write a metric with four digits, and a dash where it is undefined."""
-    return "–" if value is None else f"{value:.4f}"

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from finetune.heads.inputs import inputs_of
 from finetune.models.network import Network
 from finetune.strategies.phases import Phase
 from finetune.strategies.prefix import Cut
 
 Batch = dict[str, Tensor]
+NO_ROWS = torch.empty(0, dtype=torch.int64)
 
 
 class Classifier(pl.LightningModule):
@@ -69,6 +71,7 @@ class Classifier(pl.LightningModule):
         self.steps_before = steps_before
         self.epochs_before = epochs_before
         self.monitor = monitor
+        self.sample = NO_ROWS  # whose features are handed out by predictions
         self.cut: Cut | None = None  # where kept activations go on; set by the phase's batches
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
@@ -107,10 +110,15 @@ class Classifier(pl.LightningModule):
         return {"loss": loss, "logits": logits, "target": target}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return row numbers, logits and targets of the images that are not padding."""
+        """Return row numbers, logits and targets of the images that are not padding, and the features of some."""
         valid = batch["valid"]
-        parts = {"row": batch["row"], "logits": self(batch).float(), "target": batch["target"]}
-        return {name: value[valid].cpu() for name, value in parts.items()}
+        features: list[Tensor] = []
+        with inputs_of(self.network.head, features):
+            parts = {"row": batch["row"], "logits": self(batch).float(), "target": batch["target"]}
+        found = {name: value[valid].cpu() for name, value in parts.items()}
+        chosen = torch.isin(found["row"], self.sample)
+        sampled = features[0][valid][chosen.to(features[0].device)]
+        return found | {"sampled": found["row"][chosen], "features": sampled.float().cpu()}
 
     def on_validation_start(self) -> None:
         """Give every rank the same BatchNorm statistics, which each has moved by its own batches."""

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
@@ -27,12 +29,15 @@ from finetune.strategies.machine import machine_of
 from finetune.strategies.phases import Phase
 from finetune.strategies.prefix_data import PrefixData
 from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
-from finetune.training.classifier import Batch, Classifier
+from finetune.training.classifier import NO_ROWS, Batch, Classifier
 from finetune.training.metrics import MetricsCallback
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import Schedule, build_scheduler
 from finetune.training.solved import HeadPlan, HeadSetup, SolvedClassifier, check_plan
 from finetune.training.trainer import TrainerSettings, build_trainer
+
+# outputs of a split that are those of the sample alone
+SAMPLED = ("sampled", "features")
 
 
 @dataclass(frozen=True)
@@ -225,9 +230,18 @@ def schedule_of(phase: Phase, default: Schedule) -> Schedule:
 
 
 def predict_split(
-    classifier: Classifier, images: ImageData, split: str, recipe: Recipe, folder: Path, *, cached: bool = False
+    classifier: Classifier,
+    images: ImageData,
+    split: str,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    cached: bool = False,
+    sample: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, Tensor]:
     """Return row (N,), logits (V, N, K) of each view and target of a split in the order of its rows, on every rank.
+
+    Beside them are the rows of the sample, as sampled (M,), and their features (M, F) in the first view.
 
     The images are shared among the ranks; padding is dropped, so that each image is there exactly once.
 
@@ -238,6 +252,7 @@ def predict_split(
         recipe: The machine, and how features are kept.
         folder: The run's.
         cached: Whether the backbone's features are taken from the cache, or put there, on the way.
+        sample: Rows whose features are wanted; None for none.
     """
     trainer = build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False)
     views = recipe.features.test_views
@@ -248,18 +263,21 @@ def predict_split(
     else:
         place = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         loaders = [images.view_loader(split, view, **place) for view in range(views)]
-    found = [joined(trainer.predict(classifier, dataloaders=loader) or []) for loader in loaders]
+    found: list[dict[str, Tensor]] = []
+    for loader in loaders:
+        classifier.sample = torch.from_numpy(sample) if sample is not None and not found else NO_ROWS
+        found.append(joined(trainer.predict(classifier, dataloaders=loader) or []))
     share = {**found[0], "logits": torch.stack([part["logits"] for part in found], 1)}
     shares: list[Any] = [share]
     if trainer.world_size > 1:
         shares = [None] * trainer.world_size
         torch.distributed.all_gather_object(shares, share)
     merged = {name: torch.cat([part[name] for part in shares]) for name in share}
-    order = torch.argsort(merged["row"])
-    ordered = {name: value[order] for name, value in merged.items()}
+    order, of_sample = torch.argsort(merged["row"]), torch.argsort(merged["sampled"])
+    ordered = {name: value[of_sample if name in SAMPLED else order] for name, value in merged.items()}
     return {**ordered, "logits": ordered["logits"].transpose(0, 1)}
 
 
 def joined(parts: Sequence[Any]) -> dict[str, Tensor]:
     """Return the outputs of all batches as one."""
-    return {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target")}
+    return {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target", *SAMPLED)}

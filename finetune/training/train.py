@@ -28,6 +28,7 @@ from finetune.config import resumed_config, to_dict
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.evaluation.intervals import metrics_document
+from finetune.evaluation.monitoring.reference import SPLIT, sampled, save_reference
 from finetune.evaluation.predictions import Predictions
 from finetune.history import History
 from finetune.memory import keep_freed_memory
@@ -142,6 +143,7 @@ def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Trac
 
     if is_first_rank():
         begin(run, config, resume=resume)
+    started = time.monotonic()
     previous = signal.signal(signal.SIGTERM, terminate)
     tracker = None
     status, code = "failed", 1
@@ -158,7 +160,7 @@ def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Trac
         raise SystemExit(code) from None
     finally:
         if is_first_rank():
-            run.update(status=status)
+            run.update(status=status, seconds=time.monotonic() - started + float(run.record.get("seconds") or 0))
             if tracker is not None:
                 tracker.finish(code)
             if status == "interrupted":
@@ -211,7 +213,10 @@ def open_history(run: Run, place: Place) -> History | None:
 def predict_best(
     run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe
 ) -> dict[str, Predictions]:
-    """Return what the best epoch's weights predict for the val and the test split; all ranks share the images."""
+    """Return what the best epoch's weights predict for the val and the test split; all ranks share the images.
+
+    On the way the features that new images are compared with are kept.
+    """
     checkpoint = read_checkpoint(run.best_checkpoint)
     network.load_state_dict(network_state(checkpoint, averaged=True))
     cached = strategy.phases[checkpoint["finetune"]["phase"]].at_rest and recipe.features.exact
@@ -219,7 +224,10 @@ def predict_best(
     table = images.table
     predictions = {}
     for split in ("val", "test"):
-        outputs = predict_split(classifier, images, split, recipe, run.path, cached=cached)
+        sample = sampled(table.rows(split)) if split == SPLIT else None
+        outputs = predict_split(classifier, images, split, recipe, run.path, cached=cached, sample=sample)
+        if sample is not None and is_first_rank():
+            save_reference(run, outputs["sampled"].numpy(), outputs["features"].numpy())
         predictions[split] = Predictions.from_logits(table, outputs["row"].numpy(), outputs["logits"].numpy())
     return predictions
 

@@ -67,7 +67,7 @@ def test_the_gate_of_a_candidate_sets_the_exit_code_after_all_is_written(tmp_pat
     make_run(tmp_path, "old", 0.9)
     make_run(tmp_path, "worse", 0.6)
     make_run(tmp_path, "same", 0.9)
-    gate = "compare.gate='accuracy>=-0.005'"
+    gate = "compare.gate=accuracy>=-0.005"  # as a shell hands over compare.gate='accuracy>=-0.005'
     failed = finetune("compare", "runs=[old,worse]", gate, "bootstrap=300", folder=tmp_path)
     assert failed.returncode == 1
     assert "compare.gate=accuracy>=-0.005 is not passed" in failed.stderr

@@ -69,3 +69,8 @@ def test_two_processes_score_like_one(one: dict[str, dict], two: dict[str, dict]
     assert one["scored"]["rows"] == two["scored"]["rows"]
     assert one["scored"]["logits"] == pytest.approx(two["scored"]["logits"], abs=1e-5)
     assert one["scored"]["validation"] == pytest.approx(two["scored"]["validation"], abs=1e-5)
+
+
+def test_two_processes_hand_out_the_features_of_a_sample_like_one(one: dict[str, dict], two: dict[str, dict]) -> None:
+    assert one["scored"]["sampled"] == two["scored"]["sampled"] == one["scored"]["rows"][1::3]
+    assert one["scored"]["features"] == pytest.approx(two["scored"]["features"], abs=1e-5)

@@ -1,0 +1,126 @@
+"""An evaluation on the screen: scores beside those that were stored, drift, and the run over time.
+
+It decides the words and columns, which fit 80 columns; the numbers are those of the evaluation's files.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from finetune.evaluation.monitoring.timeline import DRIFTS, Row
+from finetune.runs import Run
+
+Document = dict[str, Any]
+
+DASH = "–"
+COMPARED = {"inputs": "images (features)", "classes": "predicted classes", "confidence": "confidence"}
+SHORT = {"inputs": "inputs", "classes": "classes", "confidence": "confid."}
+WIDE = 110  # columns of a screen that has room for each p
+
+
+def read_metrics(run: Run) -> Document:
+    """Return the metrics that the run stored; none if it did not get there."""
+    if not run.metrics_file.is_file():
+        return {}
+    return dict(json.loads(run.metrics_file.read_text()))
+
+
+def difference_table(old: Document, new: Document, split: str, num: int) -> Table:
+    """Show each metric as it was stored, as it is now with its interval, and the difference."""
+    table = Table(title=f"{split}, n = {num:,}")
+    for column in ("metric", "stored", "now", "interval", "difference"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name in {**new, **old}:
+        before = old.get(name, {}).get("value")
+        after = new.get(name, {"value": None, "low": None, "high": None})
+        known = before is not None and after["value"] is not None
+        # adding 0 turns a rounded -0.0 into 0.0
+        change = f"{round(after['value'] - before, 4) + 0:+.4f}" if known else DASH
+        table.add_row(
+            name, show(before), show(after["value"]), f"{show(after['low'])} to {show(after['high'])}", change
+        )
+    return table
+
+
+def show(value: float | None) -> str:
+    """Write a metric with four digits, and a dash where it is undefined."""
+    return DASH if value is None else f"{value:.4f}"
+
+
+def show_drift(drift: Mapping[str, Any] | None, console: Console) -> None:
+    """Print how far the images are from those of validation, where that was measured."""
+    if drift is None:
+        return
+    console.print(drift_table(drift))
+    for line in [*drift["notes"], verdict(drift)]:
+        console.print(line, highlight=False, markup=False)
+
+
+def drift_table(drift: Mapping[str, Any]) -> Table:
+    """Show each distance beside what chance exceeds in one of twenty cases, and its p."""
+    count = drift["n"]
+    table = Table(title=f"drift of {count['new']:,} images against {count['reference']:,} of validation")
+    for column in ("of", "distance", "chance", "p"):
+        table.add_column(column, justify="left" if column == "of" else "right")
+    for name in DRIFTS:
+        if drift[name] is not None:
+            found = drift[name]
+            table.add_row(COMPARED[name], show(found["distance"]), f"< {show(found['chance'])}", written_p(found["p"]))
+    return table
+
+
+def verdict(drift: Mapping[str, Any]) -> str:
+    """Return in a sentence what has drifted, and how the predictions moved."""
+    if not drift["drifted"]:
+        return "No drift beyond chance."
+    names = ", ".join(COMPARED[name] for name in drift["drifted"])
+    moved = ", ".join(f"{row['label']} {row['before']:.1%} to {row['now']:.1%}" for row in drift["shares"])
+    told = f" Predicted most differently: {moved}." if "classes" in drift["drifted"] else ""
+    return f"DRIFT beyond chance: {names}.{told} Scores on such images may not be those of the test split."
+
+
+def written_p(p: float) -> str:
+    """Write a probability with three digits."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def timeline_table(rows: Sequence[Row], width: int) -> Table:
+    """Show the evaluations of a run, oldest first; where there is room, with the times and each p."""
+    wide = width >= WIDE
+    splits = sorted({str(row["split"]) for row in rows})
+    title = f"the run over time ({', '.join(splits)}), * drift beyond chance"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("when", no_wrap=True)
+    table.add_column("images", overflow="fold")
+    table.add_column("split", no_wrap=True) if len(splits) > 1 else None
+    for head in ("n", "accuracy", *(f"{SHORT[name]}{' (p)' if wide else ''}" for name in DRIFTS)):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        value, low, high = (number(row.get(f"accuracy{end}")) for end in ("", "_low", "_high"))
+        when = str(row["when"] or DASH)
+        cells = [when if wide else when[:10], str(row["images"]), *([str(row["split"])] if len(splits) > 1 else [])]
+        cells += [number(row["n"]), f"{value} ({low}{DASH}{high})"]
+        table.add_row(*map(Text, cells), *(drifted(row, name, both=wide) for name in DRIFTS))
+    return table
+
+
+def drifted(row: Row, name: str, *, both: bool) -> Text:
+    """Write what an evaluation found of drift; what is beyond chance stands out, and has a star."""
+    distance, p = row.get(f"drift/{name}"), row.get(f"drift/{name}_p")
+    if not isinstance(distance, float) or not isinstance(p, float):
+        return Text(DASH)
+    beyond = name in str(row["drifted"]).split(", ")
+    text = f"{distance:.3f} ({written_p(p)})" if both else f"{distance:.3f}"
+    return Text(f"{'* ' if beyond else ''}{text}", style="bold yellow" if beyond else "")
+
+
+def number(value: str | int | float | None) -> str:
+    """Write a number, and a dash where there is none."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return DASH if value is None else f"{value:,}" if isinstance(value, int) else value
