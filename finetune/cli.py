@@ -41,6 +41,7 @@ VERBS = {
     "sweep": "finetune.search.sweep:run_sweep",
     "audit": "finetune.audit.verb:audit",
     "compare": "finetune.compare.verb:compare",
+    "report": "finetune.report.verb:report",
 }
 # keys whose values are conditions, which Hydra's grammar cannot read unless they are in quotes of their own
 CONDITIONS = ("filter", "compare.gate")

@@ -129,6 +129,7 @@ LEAST = {
     "trainer.limit_batches": 1,
     "trainer.threads": 1,
     "logger.wandb.images": 0,
+    "explain.images": 0,
     "logger.wandb.table": 0,
     "features.views": 1,
     "features.test_views": 1,

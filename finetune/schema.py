@@ -135,6 +135,14 @@ class PartsConfig:
 
 
 @dataclass
+class ExplainConfig:
+    """Keys of explain: of which images of a run, and how, maps are made at its end."""
+
+    images: int = 8
+    method: str = "auto"
+
+
+@dataclass
 class TrainConfig(PartsConfig):
     """Keys of the root of the verb train."""
 
@@ -145,6 +153,8 @@ class TrainConfig(PartsConfig):
     group: str | None = None
     resume: str | None = None
     bootstrap: int = 1000
+    report: bool = True
+    explain: ExplainConfig = field(default_factory=ExplainConfig)
     logger: dict[str, Any] = field(default_factory=dict)
 
 
@@ -192,6 +202,7 @@ class EvaluateConfig:
     precision: str | None = None
     views: int | None = None
     seed: int | None = None
+    report: bool = True
 
 
 @dataclass

@@ -73,9 +73,33 @@ class RunsConfig:
     output: str | None = None
 
 
+@dataclass
+class OperatingConfig:
+    """Keys of operating, of the verb report."""
+
+    label: str | None = None
+    min_precision: float | None = None
+    min_recall: float | None = None
+    cost_fp: float | None = None
+    cost_fn: float | None = None
+
+
+@dataclass
+class ReportVerbConfig:
+    """Keys of the root of the verb report."""
+
+    verb: str = "report"
+    run: str = "last"
+    runs: str = "runs"
+    output: str | None = None
+    baseline: str | None = None
+    operating: OperatingConfig = field(default_factory=OperatingConfig)
+
+
 # by the name of the root configuration
 REVIEW_ROOTS: dict[str, Any] = {
     "runs": RunsConfig,
     "audit": AuditVerbConfig,
     "compare": CompareVerbConfig,
+    "report": ReportVerbConfig,
 }

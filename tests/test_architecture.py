@@ -49,6 +49,7 @@ VERBS = (
     "listing/verb.py",
     "audit/verb.py",
     "compare/verb.py",
+    "report/verb.py",
 )
 # what may be imported without waiting for torch
 LIGHT = (

@@ -49,6 +49,7 @@ from finetune.evaluation.unlabelled import (
 )
 from finetune.heads.inputs import inputs_of
 from finetune.models.bundle import Bundle, load_bundle
+from finetune.report.build import write_evaluation
 from finetune.runs import Run, write_json
 
 Document = dict[str, Any]
@@ -83,6 +84,8 @@ def evaluate(cfg: DictConfig) -> None:
     show_drift(facts.get("drift"), console)
     if facts["images"] == "other":
         console.print(timeline_table(timeline(run), console.width))
+    if config["report"]:
+        write_evaluation(run, folder, split, predictions, document)
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 

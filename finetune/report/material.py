@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune.data.transforms import InputSpec
 from finetune.errors import RunError
 from finetune.evaluation.predictions import Predictions
 from finetune.history import History
@@ -51,6 +52,16 @@ def gather(run: Run, baseline: Run | None = None) -> Material:
         history=History(run.history_file).read(),
         baseline=None if baseline is None else (baseline.path.name, test_of(baseline)),
     )
+
+
+def read_spec(run: Run) -> InputSpec | None:
+    """Return what the run's network expects of an image; None where the model is gone."""
+    try:
+        meta = json.loads((run.model_dir / "model.json").read_text(encoding="utf-8"))
+        spec: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in meta["input"].items()}
+        return InputSpec(**spec)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def metrics_of(run: Run) -> dict[str, Any]:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 # goes to the sweep's log alone, since the screen shows the same in another form
 record = logging.getLogger("finetune.record")
+QUICK = {"report": "false", "explain.images": "0"}  # of trials, where nothing else was typed
 FAILED = 1  # the exit code where every trial has failed, or a failure has ended the sweep
 
 
@@ -209,7 +210,10 @@ def jobs_of(sweep: Sweep, program: tuple[str, ...]) -> TrialJobs:
     grouped = any(override.startswith("group=") for override in plan.fixed)
     group = () if grouped else (f"group='{sweep.place.study}'",)
     command = (*program, *plan.request.flags)
-    return TrialJobs(sweep.place, plan.space, plan.settings, command, (*plan.fixed, *group), plan.trial_timeout)
+    # finetune report makes the page of any trial that turns out to be of interest
+    plain = [f"{key}={value}" for key, value in QUICK.items() if not any(o.startswith(f"{key}=") for o in plan.fixed)]
+    fixed = (*plan.fixed, *group, *plain)
+    return TrialJobs(sweep.place, plan.space, plan.settings, command, fixed, plan.trial_timeout)
 
 
 def told(search: Search, asked: Asked, result: Result) -> str:

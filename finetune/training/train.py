@@ -4,8 +4,6 @@ It is a composition root, the only code of training that sees a config; everythi
 plain dictionaries.
 """
 
-import io
-import logging
 import shlex
 import signal
 import sys
@@ -20,25 +18,20 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from rich.console import Console, RenderableType
 
 from finetune.audit.store import recall, told
 from finetune.cache.spaces import Cache
 from finetune.config import resumed_config, to_dict
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
-from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.monitoring.reference import SPLIT, sampled, save_reference
 from finetune.evaluation.predictions import Predictions
 from finetune.history import History
 from finetune.memory import keep_freed_memory
-from finetune.models.bundle import save_bundle
-from finetune.models.cost import cost
 from finetune.models.network import Network
+from finetune.report.results import publish, show, show_end, write_extras, write_results
 from finetune.report.start import describe_start
-from finetune.report.summary import end_summary, print_summary
-from finetune.report.wandb_plots import charts_of, gallery
-from finetune.runs import PRUNED, Run, write_json
+from finetune.runs import PRUNED, Run
 from finetune.search.study.reporting import Pruned, trial_reports
 from finetune.strategies.phases import Strategy, build_strategy
 from finetune.tracking import Tracker
@@ -58,10 +51,7 @@ from finetune.training.fit import Place, Recipe, build_classifier, find_place, f
 from finetune.training.metrics import MetricsCallback
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
-from finetune.training.trainer import device_of, trains_on_cpu
-
-# goes to the run's train.log alone, since the screen shows the same in another form
-record = logging.getLogger("finetune.record")
+from finetune.training.trainer import trains_on_cpu
 
 
 def train(cfg: DictConfig) -> None:
@@ -102,6 +92,8 @@ def train(cfg: DictConfig) -> None:
         predictions = predict_best(run, network, strategy, images, recipe)
         if is_first_rank():
             document = write_results(run, config, network, predictions)
+            run.update(status="finished")  # as the page says; what follows changes nothing of it
+            write_extras(run, config, network, predictions["test"], table)
             publish(config, document, predictions["test"], table, tracker)
             show_end(run, document, tracker, time.monotonic() - started)
 
@@ -230,71 +222,3 @@ def predict_best(
             save_reference(run, outputs["sampled"].numpy(), outputs["features"].numpy())
         predictions[split] = Predictions.from_logits(table, outputs["row"].numpy(), outputs["logits"].numpy())
     return predictions
-
-
-def write_results(
-    run: Run, config: dict[str, Any], network: Network, predictions: dict[str, Predictions]
-) -> dict[str, Any]:
-    """Write predictions, metrics with intervals, and the model that predict and export need."""
-    for split, found in predictions.items():
-        found.save(run.predictions_file(split))
-    any_split, trainer = predictions["test"], config["trainer"]
-    document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
-    document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
-    write_json(run.metrics_file, document)
-    save_bundle(network, any_split.labels, any_split.task, run.model_dir)
-    return document
-
-
-def publish(
-    config: dict[str, Any],
-    document: dict[str, Any],
-    predictions: Predictions,
-    table: ImageTable,
-    tracker: Tracker | None,
-) -> None:
-    """Hand scores, curves and predictions to the tracker, and the worst errors as images where the user asked."""
-    if tracker is None:
-        return
-    for split in ("test", "val"):
-        scores = {f"{split}/{name}": score["value"] for name, score in document[split].items()}
-        bounds = {
-            f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")
-        }
-        tracker.log_summary(
-            {**scores, **bounds} if split == "test" else {f"best/{name}": v for name, v in scores.items()}
-        )
-    tracker.log_summary({f"model/{name}": document["model"][name] for name in ("parameters", "latency_ms")})
-    rows = config["logger"]["wandb"].get("table", 0)  # none in a resumed run that was begun without the setting
-    tracker.log_charts(charts_of(predictions, "test", rows=rows))
-    number = config["logger"]["wandb"]["images"]
-    if number:
-        tracker.log_charts({"test/worst_errors": gallery(worst_errors(predictions, table, number))})
-
-
-def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> list[tuple[Any, str]]:
-    """Return the images that were predicted wrongly with the highest probability, with captions."""
-    labels, guesses = predictions.label_names, predictions.predicted_names
-    wrong = [row for row in range(predictions.num) if labels[row] != guesses[row]]
-    wrong.sort(key=lambda row: -float(predictions.probabilities[row].max()))
-    return [
-        (
-            table.store.read(str(predictions.paths[row]), 3),
-            f"{predictions.ids[row]}: {labels[row]}, predicted {guesses[row]}",
-        )
-        for row in wrong[:number]
-    ]
-
-
-def show_end(run: Run, document: dict[str, Any], tracker: Tracker | None, seconds: float) -> None:
-    """Print the scores and what can be done with the run."""
-    notes = [tracker.how_to_view] if tracker else []
-    show(end_summary(document, seconds=seconds, folder=run.path, notes=notes))
-
-
-def show(summary: RenderableType) -> None:
-    """Print a summary, and keep it in the run's log."""
-    print_summary(summary)
-    plain = Console(file=io.StringIO(), width=120)
-    print_summary(summary, plain)
-    record.info("\n%s", plain.file.getvalue().rstrip())  # type: ignore[attr-defined]

@@ -1,0 +1,94 @@
+"""The page of a run, from the files of its folder: which sections it has, in which order.
+
+It decides nothing else; a section that has nothing to tell is left out.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from finetune.evaluation.curves.operating import OperatingChoice
+from finetune.evaluation.predictions import Predictions
+from finetune.page.blocks import Section
+from finetune.page.render import render
+from finetune.report.material import Material, gather
+from finetune.report.sections.audit import audit_section
+from finetune.report.sections.classes import classes_section, errors_section
+from finetune.report.sections.confusion import confusion_section
+from finetune.report.sections.data import data_section, reproduce_section
+from finetune.report.sections.evaluations import evaluations_section
+from finetune.report.sections.examples import examples_section
+from finetune.report.sections.learning import learning_section
+from finetune.report.sections.ranking import gains_section, ranking_section
+from finetune.report.sections.reliability import reliability_section
+from finetune.report.sections.thresholds import threshold_section
+from finetune.report.sections.verdict import verdict_section
+from finetune.runs import Run, write_atomic
+
+BEFORE: tuple[Callable[[Material], Section | None], ...] = (
+    verdict_section,
+    learning_section,
+    classes_section,
+    confusion_section,
+    errors_section,
+    examples_section,
+    ranking_section,
+    gains_section,
+    reliability_section,
+)
+AFTER: tuple[Callable[[Material], Section | None], ...] = (
+    audit_section,
+    data_section,
+    evaluations_section,
+    reproduce_section,
+)
+
+
+def write_report(
+    run: Run, output: Path | None = None, *, choice: OperatingChoice | None = None, baseline: Run | None = None
+) -> Path:
+    """Write the page of a run, and return where it is.
+
+    Args:
+        run: Finished or not; what there is is told.
+        output: Where the page goes; None for the run's folder.
+        choice: What a threshold is to achieve; None for the highest F1.
+        baseline: Another run, tested on the same images, that this one is held against.
+
+    Raises:
+        ConfigError: The choice names a label that the run does not know.
+        RunError: A file of the run cannot be read.
+    """
+    material = gather(run, baseline)
+    page = render(f"Run {run.path.name}", list(sections(material, choice or OperatingChoice())), subtitle=subtitle(run))
+    file = output or run.report_file
+    write_atomic(file, page)
+    return file
+
+
+def write_evaluation(run: Run, folder: Path, split: str, predictions: Predictions, document: dict[str, Any]) -> Path:
+    """Write the page of an evaluation into its folder, and the run's anew, which lists it; return the first."""
+    material = replace(gather(run), splits={split: predictions}, document=document)
+    title = f"Evaluation {folder.name} of {run.path.name}"
+    write_atomic(
+        folder / "report.html", render(title, list(sections(material, OperatingChoice())), subtitle=subtitle(run))
+    )
+    write_report(run)
+    return folder / "report.html"
+
+
+def subtitle(run: Run) -> str:
+    """Return in a line what the run is."""
+    config = run.config
+    model, strategy = config.get("model", {}).get("name", ""), config.get("strategy", {}).get("name", "")
+    return f"{run.path.parent.name}: {model}, strategy {strategy}, {run.status}"
+
+
+def sections(material: Material, choice: OperatingChoice) -> Iterator[Section]:
+    """Yield what there is to tell, in order."""
+    makers = (*BEFORE, lambda found: threshold_section(found, choice), *AFTER)
+    for make in makers:
+        section = make(material)
+        if section is not None:
+            yield section

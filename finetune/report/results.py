@@ -1,0 +1,124 @@
+"""What a finished run leaves behind: predictions, metrics, the model, maps, a page, and its record in the tracker.
+
+It decides the order and which part may fail without the run; what each part holds is the parts' own.
+"""
+
+import io
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from finetune.data.table import ImageTable
+from finetune.evaluation.intervals import metrics_document
+from finetune.evaluation.predictions import Predictions
+from finetune.explain.run import explain_run
+from finetune.models.bundle import save_bundle
+from finetune.models.cost import cost
+from finetune.models.network import Network
+from finetune.report.build import write_report
+from finetune.report.summary import end_summary, print_summary
+from finetune.report.wandb_plots import charts_of, gallery
+from finetune.runs import Run, write_json
+from finetune.tracking import Tracker
+from finetune.training.trainer import device_of
+
+log = logging.getLogger(__name__)
+# goes to the run's train.log alone, since the screen shows the same in another form
+record = logging.getLogger("finetune.record")
+
+
+def write_results(
+    run: Run, config: dict[str, Any], network: Network, predictions: dict[str, Predictions]
+) -> dict[str, Any]:
+    """Write predictions, metrics with intervals, and the model that predict and export need."""
+    for split, found in predictions.items():
+        found.save(run.predictions_file(split))
+    any_split, trainer = predictions["test"], config["trainer"]
+    document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
+    document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
+    write_json(run.metrics_file, document)
+    save_bundle(network, any_split.labels, any_split.task, run.model_dir)
+    return document
+
+
+def write_extras(
+    run: Run, config: dict[str, Any], network: Network, predictions: Predictions, table: ImageTable
+) -> None:
+    """Write maps of some images and the page of a run; what fails is said, and the run is finished all the same."""
+    explain = config.get("explain") or {"images": 0, "method": "auto"}  # a resumed run may be older than the setting
+
+    def maps() -> None:
+        explain_run(
+            run, network, table.store, predictions, number=explain["images"], method=explain["method"],
+            seed=config["seed"],
+        )  # fmt: skip
+
+    attempt(maps, "Maps of what the network looks at")
+    if config.get("report"):
+        attempt(lambda: write_report(run), "The report")
+
+
+def attempt(make: Callable[[], object], what: str) -> None:
+    """Make something that the run is whole without; the traceback of a failure goes to the log."""
+    try:
+        make()
+    except Exception as error:  # noqa: BLE001 - hours of training are not lost to a picture of them
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("%s could not be made (%s: %s).", what, type(error).__name__, first)
+        record.info("%s could not be made", what, exc_info=error)
+
+
+def publish(
+    config: dict[str, Any],
+    document: dict[str, Any],
+    predictions: Predictions,
+    table: ImageTable,
+    tracker: Tracker | None,
+) -> None:
+    """Hand scores, curves and predictions to the tracker, and the worst errors as images where the user asked."""
+    if tracker is None:
+        return
+    for split in ("test", "val"):
+        scores = {f"{split}/{name}": score["value"] for name, score in document[split].items()}
+        bounds = {
+            f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")
+        }
+        tracker.log_summary(
+            {**scores, **bounds} if split == "test" else {f"best/{name}": v for name, v in scores.items()}
+        )
+    tracker.log_summary({f"model/{name}": document["model"][name] for name in ("parameters", "latency_ms")})
+    rows = config["logger"]["wandb"].get("table", 0)  # none in a resumed run that was begun without the setting
+    tracker.log_charts(charts_of(predictions, "test", rows=rows))
+    number = config["logger"]["wandb"]["images"]
+    if number:
+        tracker.log_charts({"test/worst_errors": gallery(worst_errors(predictions, table, number))})
+
+
+def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> list[tuple[Any, str]]:
+    """Return the images that were predicted wrongly with the highest probability, with captions."""
+    labels, guesses = predictions.label_names, predictions.predicted_names
+    wrong = [row for row in range(predictions.num) if labels[row] != guesses[row]]
+    wrong.sort(key=lambda row: -float(predictions.probabilities[row].max()))
+    return [
+        (
+            table.store.read(str(predictions.paths[row]), 3),
+            f"{predictions.ids[row]}: {labels[row]}, predicted {guesses[row]}",
+        )
+        for row in wrong[:number]
+    ]
+
+
+def show_end(run: Run, document: dict[str, Any], tracker: Tracker | None, seconds: float) -> None:
+    """Print the scores and what can be done with the run."""
+    notes = [tracker.how_to_view] if tracker else []
+    show(end_summary(document, seconds=seconds, folder=run.path, notes=notes))
+
+
+def show(summary: RenderableType) -> None:
+    """Print a summary, and keep it in the run's log."""
+    print_summary(summary)
+    plain = Console(file=io.StringIO(), width=120)
+    print_summary(summary, plain)
+    record.info("\n%s", plain.file.getvalue().rstrip())  # type: ignore[attr-defined]

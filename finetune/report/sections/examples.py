@@ -1,0 +1,96 @@
+"""Images of a run: those it is best at, worst at, and some at random, with what the network looks at.
+
+It decides how they are shown; which they are is `explain.examples`', and the maps are those that the run has kept.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finetune.config import build
+from finetune.data.decoding import FileStore
+from finetune.data.table import ImageStore
+from finetune.data.transforms import InputSpec
+from finetune.errors import FinetuneError
+from finetune.evaluation.predictions import Predictions
+from finetune.explain.examples import choose_examples
+from finetune.explain.overlay import encoded, overlay, seen_box
+from finetune.explain.store import load_maps
+from finetune.page.blocks import Block, Gallery, Picture, Section
+from finetune.report.material import Material, read_spec
+from finetune.report.sections.told import told_split
+
+NUMBER, SIDE = 12, 200
+TITLES = {"best": "Right and surest", "worst": "Wrong and surest", "random": "At random"}
+
+
+def examples_section(material: Material) -> Section | None:
+    """Return the galleries; None where nothing was predicted."""
+    told = told_split(material)
+    if told is None:
+        return None
+    _, predictions = told
+    number = int((material.config.get("explain") or {}).get("images") or NUMBER)
+    chosen = choose_examples(predictions, number, int(material.config.get("seed", 0)))
+    kept = load_maps(material.run)
+    maps, method = kept if kept is not None else ({}, "")
+    store = find_store(material, predictions)
+    spec = read_spec(material.run)
+    blocks: list[Block] = []
+    gone = 0
+    for kind, rows in chosen.items():
+        pictures = tuple(picture(predictions, row, store, maps, spec) for row in rows.tolist())
+        gone += sum(each.image is None for each in pictures)
+        if pictures:
+            blocks.append(Gallery(TITLES[kind], pictures))
+    lead = f"Maps by {method.replace('_', ' ')}: bright is what speaks for the predicted class." if maps else (
+        "No maps were made of these images (explain.images=0, or the run could not explain them)."
+    )  # fmt: skip
+    if gone:
+        lead += f" {gone} images are not where they were, so they are not shown."
+    return Section("examples", "Examples", tuple(blocks), lead)
+
+
+def find_store(material: Material, predictions: Predictions) -> ImageStore | None:
+    """Return what reads the run's images: their files, or their source where they are in none."""
+    paths = [Path(str(path)) for path in predictions.paths[:1]]
+    if not paths or paths[0].is_absolute():
+        return FileStore()
+    try:
+        store: ImageStore = build(material.config["data"]["source"]).store
+    except (FinetuneError, OSError, KeyError, TypeError):
+        return None
+    return store
+
+
+def picture(
+    predictions: Predictions,
+    row: int,
+    store: ImageStore | None,
+    maps: dict[str, npt.NDArray[np.float32]],
+    spec: InputSpec | None,
+) -> Picture:
+    """Return an image with what is predicted of it, and its map where there is one."""
+    name = str(predictions.ids[row])
+    label, guess = predictions.label_names[row], predictions.predicted_names[row]
+    facts = {"label": label or "none", "predicted": f"{guess or 'none'} {predictions.probabilities[row].max():.2f}"}
+    image = read(store, str(predictions.paths[row]))
+    if image is None:
+        return Picture(name, None, facts=facts)
+    over = None
+    if name in maps and spec is not None:
+        over = encoded(overlay(image, maps[name], seen_box(spec, image.size)), SIDE)
+    said = f"An image of {label or 'no label'}, predicted {guess or 'none'}"
+    return Picture(name, encoded(image, SIDE), over, said, facts)
+
+
+def read(store: ImageStore | None, path: str) -> Image.Image | None:
+    """Return an image; None where it cannot be read."""
+    if store is None:
+        return None
+    try:
+        return store.read(path, 3)
+    except (FinetuneError, OSError, IndexError, ValueError):
+        return None
