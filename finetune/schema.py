@@ -153,6 +153,7 @@ class TrainConfig(PartsConfig):
     group: str | None = None
     resume: str | None = None
     bootstrap: int = 1000
+    calibration: str = "temperature"
     report: bool = True
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     logger: dict[str, Any] = field(default_factory=dict)

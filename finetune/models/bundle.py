@@ -5,6 +5,7 @@ It decides what a shipped model consists of; loading needs neither a network con
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
+from finetune.calibration.scaling import Scaling, check_method
 from finetune.data.table import Task
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError
@@ -21,6 +23,7 @@ from finetune.models.network import Network, build_network
 from finetune.runs import replacing, write_json
 
 VERSION = 1
+UNSCALED = Scaling()
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,19 @@ class Bundle:
         labels: Label names; a label's number is its position.
         task: multiclass or multilabel.
         threshold: Probability from which a label of a multi-label task is predicted.
-        temperature: Logits are divided by it.
+        scaling: How logits are scaled, so that probabilities can be taken literally.
     """
 
     network: Network
     labels: tuple[str, ...]
     task: Task
     threshold: float = 0.5
-    temperature: float = 1.0
+    scaling: Scaling = Scaling()
 
 
-def save_bundle(network: Network, labels: tuple[str, ...], task: Task, folder: Path) -> None:
+def save_bundle(
+    network: Network, labels: tuple[str, ...], task: Task, folder: Path, scaling: Scaling = UNSCALED
+) -> None:
     """Write weights.safetensors and model.json; adapters and the head's standardising are merged into the weights.
 
     The network itself is not changed.
@@ -56,7 +61,7 @@ def save_bundle(network: Network, labels: tuple[str, ...], task: Task, folder: P
         safetensors.torch.save_file(state, temporary)
     write_json(folder / "model.json", {
         "version": VERSION, "name": network.name, "labels": labels, "task": task, "options": options,
-        "input": dataclasses.asdict(network.spec), "threshold": 0.5, "temperature": 1.0,
+        "input": dataclasses.asdict(network.spec), "threshold": 0.5, "calibration": vars(scaling),
     })  # fmt: skip
 
 
@@ -81,4 +86,13 @@ def load_bundle(folder: Path) -> Bundle:
         raise ConfigError(
             f"The model in {folder} is damaged: {str(error).splitlines()[0]}. Use another run, or train it again."
         ) from error
-    return Bundle(network.eval(), tuple(meta["labels"]), meta["task"], meta["threshold"], meta["temperature"])
+    return Bundle(network.eval(), tuple(meta["labels"]), meta["task"], meta["threshold"], read_scaling(meta))
+
+
+def read_scaling(meta: Mapping[str, Any]) -> Scaling:
+    """Return how a stored model's logits are scaled; older ones know a temperature alone."""
+    found = meta.get("calibration")
+    if found is None:
+        temperature = float(meta.get("temperature", 1.0))
+        return Scaling() if temperature == 1 else Scaling("temperature", (1 / temperature,))
+    return Scaling(check_method(found["method"]), tuple(found["scale"]), tuple(found["shift"]))

@@ -14,6 +14,7 @@ from finetune.page.blocks import Section
 from finetune.page.render import render
 from finetune.report.material import Material, gather
 from finetune.report.sections.audit import audit_section
+from finetune.report.sections.calibration import calibration_section
 from finetune.report.sections.classes import classes_section, errors_section
 from finetune.report.sections.confusion import confusion_section
 from finetune.report.sections.data import data_section, reproduce_section
@@ -36,6 +37,7 @@ BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     ranking_section,
     gains_section,
     reliability_section,
+    calibration_section,
 )
 AFTER: tuple[Callable[[Material], Section | None], ...] = (
     audit_section,

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from finetune.data.table import ImageTable
+from finetune.evaluation.calibrated import Calibrated
 from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.predictions import Predictions
 from finetune.explain.run import explain_run
@@ -29,17 +30,17 @@ log = logging.getLogger(__name__)
 record = logging.getLogger("finetune.record")
 
 
-def write_results(
-    run: Run, config: dict[str, Any], network: Network, predictions: dict[str, Predictions]
-) -> dict[str, Any]:
+def write_results(run: Run, config: dict[str, Any], network: Network, calibrated: Calibrated) -> dict[str, Any]:
     """Write predictions, metrics with intervals, and the model that predict and export need."""
+    predictions = calibrated.predictions
     for split, found in predictions.items():
         found.save(run.predictions_file(split))
     any_split, trainer = predictions["test"], config["trainer"]
     document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
+    document["calibration"] = calibrated.document
     document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
     write_json(run.metrics_file, document)
-    save_bundle(network, any_split.labels, any_split.task, run.model_dir)
+    save_bundle(network, any_split.labels, any_split.task, run.model_dir, calibrated.fitted.scaling)
     return document
 
 

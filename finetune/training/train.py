@@ -21,11 +21,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from finetune.audit.store import recall, told
 from finetune.cache.spaces import Cache
+from finetune.calibration.scaling import check_method
 from finetune.config import resumed_config, to_dict
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
+from finetune.evaluation.calibrated import Outputs, calibrate
 from finetune.evaluation.monitoring.reference import SPLIT, sampled, save_reference
-from finetune.evaluation.predictions import Predictions
 from finetune.history import History
 from finetune.memory import keep_freed_memory
 from finetune.models.network import Network
@@ -63,6 +64,7 @@ def train(cfg: DictConfig) -> None:
     cache = open_cache(config["cache"])
     table = load_table(config["data"], run.table_file, known_files(cache))
     strategy = build_strategy(config["strategy"])
+    check_method(config.get("calibration", "none"))
     network = load_network(config, strategy, table)
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
@@ -89,9 +91,12 @@ def train(cfg: DictConfig) -> None:
             callbacks=callbacks,
             loggers=[*([tracker.logger] if tracker else []), *loggers],
         )
-        predictions = predict_best(run, network, strategy, images, recipe)
+        outputs = predict_best(run, network, strategy, images, recipe)
         if is_first_rank():
-            document = write_results(run, config, network, predictions)
+            method = check_method(config.get("calibration", "none"))  # a resumed run may be older than the setting
+            calibrated = calibrate(table, outputs, method, config["seed"])
+            predictions = calibrated.predictions
+            document = write_results(run, config, network, calibrated)
             run.update(status="finished")  # as the page says; what follows changes nothing of it
             write_extras(run, config, network, predictions["test"], table)
             publish(config, document, predictions["test"], table, tracker)
@@ -202,10 +207,8 @@ def open_history(run: Run, place: Place) -> History | None:
     return history
 
 
-def predict_best(
-    run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe
-) -> dict[str, Predictions]:
-    """Return what the best epoch's weights predict for the val and the test split; all ranks share the images.
+def predict_best(run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe) -> Outputs:
+    """Return what the best epoch's weights say of the val and the test split; all ranks share the images.
 
     On the way the features that new images are compared with are kept.
     """
@@ -214,11 +217,11 @@ def predict_best(
     cached = strategy.phases[checkpoint["finetune"]["phase"]].at_rest and recipe.features.exact
     classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, Place())
     table = images.table
-    predictions = {}
+    found = {}
     for split in ("val", "test"):
         sample = sampled(table.rows(split)) if split == SPLIT else None
         outputs = predict_split(classifier, images, split, recipe, run.path, cached=cached, sample=sample)
         if sample is not None and is_first_rank():
             save_reference(run, outputs["sampled"].numpy(), outputs["features"].numpy())
-        predictions[split] = Predictions.from_logits(table, outputs["row"].numpy(), outputs["logits"].numpy())
-    return predictions
+        found[split] = (outputs["row"].numpy(), outputs["logits"].numpy())
+    return found

@@ -18,7 +18,7 @@ from finetune.search.study.samplers import Objective
 
 register()
 TINY = ["model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer=cpu", "trainer.threads=1",
-        "logger=none", "bootstrap=0", "strategy=frozen", "strategy.epochs=4"]  # fmt: skip
+        "logger=none", "bootstrap=0", "strategy=frozen", "strategy.epochs=4", "calibration=none"]  # fmt: skip
 
 
 def plan(*words: str) -> Plan:
@@ -69,6 +69,7 @@ def test_quick_configurations_are_those_that_hydra_composes() -> None:
         (["space=head_lr", "strategy=frozen", "strategy.features=none,cached"], "moves more"),
         (["space=head_lr", "strategy=frozen", "callbacks=ema"], "callbacks.ema"),
         (["space=head_lr", "strategy=frozen", "trainer.devices=2"], "trainer.devices=2"),
+        (["space=head_lr", "strategy=frozen", "calibration=vector"], "calibration"),
         (["space=head_lr", "strategy=frozen", "sweep.budget.parameters=1e9"], "budget"),
     ],
 )

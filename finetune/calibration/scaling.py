@@ -1,0 +1,161 @@
+"""Logits that are scaled so that probabilities can be taken literally, fitted where nothing was trained.
+
+It decides which scalings there are, how they are fitted and when one is not worth it; on which images is the caller's,
+who should take those of validation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from finetune.errors import ConfigError, nearest
+
+Method = Literal["none", "temperature", "vector"]
+METHODS = ("none", "temperature", "vector")
+FOLDS = 5
+# a normal prior: how far the logarithm of a scale, and a shift, may be from 0 without evidence
+SPREAD = 1.0
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How logits are scaled.
+
+    Attributes:
+        method: none, temperature or vector.
+        scale: What logits are multiplied by: one number, or one for each label (K,).
+        shift: What is added: nothing, or one number for each label (K,).
+    """
+
+    method: Method = "none"
+    scale: tuple[float, ...] = (1.0,)
+    shift: tuple[float, ...] = (0.0,)
+
+    @property
+    def temperature(self) -> float | None:
+        """What logits are divided by; None where it is not one number."""
+        return 1 / self.scale[0] if len(self.scale) == 1 else None
+
+    def apply(self, logits: Array) -> Array:
+        """Return logits (..., K), scaled."""
+        if self.method == "none":
+            return logits
+        return np.asarray(logits * np.asarray(self.scale, logits.dtype) + np.asarray(self.shift, logits.dtype))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A scaling and what it is worth.
+
+    Attributes:
+        scaling: What is used.
+        tried: The method that was asked for.
+        before: Mean loss of held-out images without it.
+        after: Mean loss of held-out images with it, fitted on the others.
+        note: What there is to say.
+    """
+
+    scaling: Scaling
+    tried: Method
+    before: float
+    after: float
+    note: str
+
+
+def check_method(method: str) -> Method:
+    """Return the method of that name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    found: dict[str, Method] = {"none": "none", "temperature": "temperature", "vector": "vector"}
+    if method not in found:
+        raise ConfigError(f"calibration={method} is not one of {', '.join(METHODS)}.{nearest(method, METHODS)}")
+    return found[method]
+
+
+def fit_scaling(logits: Array, targets: Array, method: Method, *, multilabel: bool, seed: int = 0) -> Fitted:
+    """Return a scaling of logits, or none where images that were held out are not better with it.
+
+    The loss of all views' mean probability is minimised together with a normal prior on scales and shifts, which keeps
+    few or perfectly separated images from making a network infinitely sure.
+
+    Args:
+        logits: (N, K), or (V, N, K) for images in several views.
+        targets: (N,) label numbers, or (N, K) of 0 and 1.
+        method: none, temperature or vector.
+        multilabel: Whether an image may have several labels.
+        seed: Deals the images out to folds.
+
+    Source: Guo et al. 2017, On calibration of modern neural networks, section 4.2.
+    """
+    views = logits if logits.ndim == 3 else logits[None]
+    number = views.shape[1]
+    if method == "none" or number < FOLDS:
+        note = "" if method == "none" else f"{number} validation images are too few to calibrate on."
+        return Fitted(Scaling(), method, float("nan"), float("nan"), note)
+    folds = np.random.default_rng(seed).permutation(number) % FOLDS
+    losses = np.zeros((2, number))
+    for fold in range(FOLDS):
+        rest, held = folds != fold, folds == fold
+        found = minimised(views[:, rest], targets[rest], method, multilabel=multilabel)
+        for place, scaling in enumerate((Scaling(), found)):
+            losses[place, held] = losses_of(scaling.apply(views[:, held]), targets[held], multilabel=multilabel)
+    before, after = (float(part.mean()) for part in losses)
+    if not after < before:
+        note = "Probabilities are left as they are: scaled ones did not fit held-out validation images better."
+        return Fitted(Scaling(), method, before, after, note)
+    return Fitted(minimised(views, targets, method, multilabel=multilabel), method, before, after, "")
+
+
+def minimised(views: Array, targets: Array, method: Method, *, multilabel: bool) -> Scaling:
+    """Return the scaling with the least loss on images (V, N, K)."""
+    labels = views.shape[2]
+    size = 1 if method == "temperature" else labels
+    values, truth = torch.from_numpy(views.astype(np.float64)), torch.from_numpy(targets.astype(np.int64))
+
+    def objective(parameters: Tensor) -> Tensor:
+        scale, shift = parameters[:size].exp(), parameters[size:] if method == "vector" else 0.0
+        loss = loss_of(values * scale + shift, truth, multilabel=multilabel).sum()
+        return loss + (parameters**2).sum() / (2 * SPREAD**2)
+
+    found = minimum(objective, size if method == "temperature" else 2 * labels)
+    scale = tuple(np.exp(found[:size]).tolist())
+    shift = tuple(found[size:].tolist()) if method == "vector" else (0.0,)
+    return Scaling(method, scale, shift)
+
+
+def minimum(objective: Callable[[Tensor], Tensor], size: int) -> Array:
+    """Return where a smooth function of so many parameters is least, from 0 on."""
+    from scipy.optimize import minimize
+
+    def both(point: Array) -> tuple[float, Array]:
+        parameters = torch.from_numpy(np.asarray(point)).requires_grad_(True)
+        value = objective(parameters)
+        (slope,) = torch.autograd.grad(value, parameters)
+        return float(value.detach()), slope.numpy()
+
+    return np.asarray(minimize(both, np.zeros(size), jac=True, method="L-BFGS-B", bounds=[(-4, 4)] * size).x)
+
+
+def loss_of(values: Tensor, targets: Tensor, *, multilabel: bool) -> Tensor:
+    """Return the loss (N,) of the mean probability of views (V, N, K): of the label, or the mean over all labels."""
+    if multilabel:
+        probabilities = values.sigmoid().mean(dim=0).clamp(1e-12, 1 - 1e-12)
+        each = -torch.where(targets > 0, probabilities.log(), (1 - probabilities).log())
+        return each.mean(dim=1)
+    logs = torch.logsumexp(values.log_softmax(dim=-1), dim=0) - np.log(len(values))
+    found: Tensor = -logs.gather(1, targets[:, None])[:, 0]
+    return found
+
+
+def losses_of(views: Array, targets: Array, *, multilabel: bool) -> Array:
+    """Return `loss_of` arrays."""
+    values, truth = torch.from_numpy(views.astype(np.float64)), torch.from_numpy(targets.astype(np.int64))
+    return np.asarray(loss_of(values, truth, multilabel=multilabel).numpy())

@@ -1,0 +1,77 @@
+"""Predictions whose probabilities were scaled on validation, and what the scaling changes.
+
+It decides that validation is what scalings are fitted on, and what is noted of them; the scalings themselves are those
+of `finetune.calibration`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.calibration.scaling import Fitted, Method, fit_scaling
+from finetune.data.table import ImageTable
+from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.scores import score
+
+CHANGED = ("loss", "calibration_error")
+FITTED_ON = "val"
+Outputs = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a finished network says.
+
+    Attributes:
+        predictions: By split, scaled.
+        fitted: How they were scaled.
+        document: What metrics.json holds about it.
+    """
+
+    predictions: dict[str, Predictions]
+    fitted: Fitted
+    document: dict[str, Any]
+
+
+def calibrate(table: ImageTable, outputs: Outputs, method: Method, seed: int) -> Calibrated:
+    """Return predictions from logits, scaled as suits the validation split.
+
+    Args:
+        table: The images.
+        outputs: By split, rows (N,) and logits (N, K), or (V, N, K) for images in several views.
+        method: none, temperature or vector.
+        seed: Deals validation images out to folds, on which a scaling has to be worth it.
+    """
+    rows, logits = outputs[FITTED_ON]
+    fitted = fit_scaling(logits, table.targets()[rows], method, multilabel=table.task == "multilabel", seed=seed)
+    plain = {split: Predictions.from_logits(table, *found) for split, found in outputs.items()}
+    if fitted.scaling.method == "none":
+        return Calibrated(plain, fitted, described(fitted, plain, plain))
+    scaled = {
+        split: Predictions.from_logits(table, places, fitted.scaling.apply(found))
+        for split, (places, found) in outputs.items()
+    }
+    return Calibrated(scaled, fitted, described(fitted, plain, scaled))
+
+
+def described(fitted: Fitted, plain: Mapping[str, Predictions], scaled: Mapping[str, Predictions]) -> dict[str, Any]:
+    """Return what was done and what it changed, as plain JSON; validation is flattered, since it was fitted there."""
+    scaling = fitted.scaling
+    changes = {}
+    for split, before in plain.items():
+        one, two = score(before), score(scaled[split])
+        changes[split] = {name: {"before": finite(one[name]), "after": finite(two[name])} for name in CHANGED}
+    return {
+        "method": scaling.method, "asked": fitted.tried, "temperature": scaling.temperature,
+        "scale": list(scaling.scale), "shift": list(scaling.shift), "fitted_on": FITTED_ON,
+        "n": plain[FITTED_ON].num, "held_out_loss": {"before": finite(fitted.before), "after": finite(fitted.after)},
+        "note": fitted.note, **changes,
+    }  # fmt: skip
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or None where it is none."""
+    return float(value) if np.isfinite(value) else None
