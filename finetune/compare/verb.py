@@ -11,10 +11,10 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from finetune.compare.contest import Contest, Contestant, find_contestant, hold
+from finetune.compare.contest import Contest, find_contestant, hold
 from finetune.compare.gate import Condition, Verdict, check, read_gate
 from finetune.compare.sections import sections
-from finetune.compare.told import document, screen_table, verdict
+from finetune.compare.told import document, omission, screen_table, verdict
 from finetune.config import to_dict
 from finetune.errors import ConfigError, RunError
 from finetune.page.render import render
@@ -45,7 +45,7 @@ def compare(cfg: DictConfig) -> None:
     write_json(output / "compare.json", document(contest, verdicts))
     subtitle = f"{len(contest.pairs) + 1} runs, {contest.pairs[0].first.num:,} images of split {contest.split}"
     write_atomic(output / "compare.html", render("Comparison of runs", sections(contest, verdicts), subtitle=subtitle))
-    show(contest, contestants, output)
+    show(contest, verdicts, output)
     failed = [f"{name}: {each.reason}" for name, each in verdicts if not each.passed]
     if failed:
         raise RunError(f"compare.gate={options['gate']} is not passed. {' '.join(failed)}.")
@@ -93,14 +93,17 @@ def judge(contest: Contest, conditions: tuple[Condition, ...], rule: str) -> Ver
     ]
 
 
-def show(contest: Contest, contestants: list[Contestant], output: Path) -> None:
-    """Print the verdict and the metrics of each pair."""
+def show(contest: Contest, verdicts: Verdicts, output: Path) -> None:
+    """Print the verdict and the metrics of each pair, and how it stands with the gate."""
     console = Console()
-    left_out = max(each.predictions.num for each in contestants) - contest.pairs[0].first.num
-    if left_out:
-        console.print(f"{left_out:,} images are left out, since not all runs have them.", style="yellow")
+    if (missing := omission(contest)) is not None:
+        console.print(missing, style="yellow", soft_wrap=True)
     for pair in contest.pairs:
         console.print(screen_table(pair, contest.baseline.name))
         console.print(verdict(pair, contest.baseline.name), highlight=False, markup=False)
         console.print()
+    for name, each in verdicts:
+        word = "passes" if each.passed else "fails"
+        said = f"{name} {word} {each.condition}: {each.reason}."
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Written to {output / 'compare.html'} and compare.json", highlight=False, soft_wrap=True)
