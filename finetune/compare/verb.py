@@ -58,8 +58,10 @@ def references(config: Mapping[str, Any]) -> list[str]:
         ConfigError: Neither or both were named.
     """
     named = config["runs"]
-    if (named is None) == (config["sweep"] is None):
-        raise ConfigError("Name what is compared: runs=[A,B,…], or sweep=FOLDER for the best trials of a sweep.")
+    if (named is None) == (config["compare"]["sweep"] is None):
+        raise ConfigError(
+            "Name what is compared: runs=[A,B,…], or compare.sweep=FOLDER for the best trials of a sweep."
+        )
     found = [str(each) for each in named] if named is not None else best_trials(config)
     if config["baseline"] is not None:
         base = str(config["baseline"])
@@ -73,16 +75,18 @@ def best_trials(config: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigError: The sweep has not ended, or fewer than two of its trials have a folder.
     """
-    folder: SweepFolder = find_folder(str(config["sweep"]), Path("sweeps"))
+    folder: SweepFolder = find_folder(str(config["compare"]["sweep"]), Path("sweeps"))
     objectives = folder.record.get("objectives")
     if not objectives or not folder.table_file.is_file():
-        raise ConfigError(f"sweep={folder.path} has no results yet. Let it go on: finetune sweep resume={folder.path}")
+        raise ConfigError(
+            f"compare.sweep={folder.path} has no results yet. Let it go on: finetune sweep resume={folder.path}"
+        )
     name, sign = objectives[0]["name"], -1 if objectives[0]["direction"] == "max" else 1
     with folder.table_file.open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["state"] == "complete" and row["folder"]]
     rows.sort(key=lambda row: sign * float(row[name]))
     if len(rows) < 2:
-        raise ConfigError(f"sweep={folder.path} has {len(rows)} trials with a run folder; two are needed.")
+        raise ConfigError(f"compare.sweep={folder.path} has {len(rows)} trials with a run folder; two are needed.")
     return [row["folder"] for row in rows[: config["top"]]]
 
 

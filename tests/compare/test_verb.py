@@ -92,7 +92,7 @@ def test_the_best_trials_of_a_sweep_are_compared_with_the_best(tmp_path: Path) -
     (sweep / "sweep.csv").write_text("\n".join(["trial,state,val/accuracy,folder", *rows, "3,failed,,"]) + "\n")
     record = {"objectives": [{"name": "val/accuracy", "direction": "max"}]}
     (sweep / "sweep.json").write_text(json.dumps(record))
-    said = finetune("compare", "sweep=last", "top=2", "bootstrap=50", folder=tmp_path)
+    said = finetune("compare", "compare.sweep=last", "top=2", "bootstrap=50", folder=tmp_path)
     assert said.returncode == 0, said.stderr
     found = json.loads((tmp_path / "compare" / "compare.json").read_text())
     assert found["baseline"]["name"] == "made/b"
@@ -137,7 +137,7 @@ def test_several_runs_are_corrected_for_their_number_and_an_evaluation_takes_par
     [
         (("runs=[old]",), "two runs or more"),
         (("runs=[old,old]",), "the same folder twice"),
-        ((), "runs=[A,B,…], or sweep="),
+        ((), "runs=[A,B,…], or compare.sweep="),
         (("runs=[old,odl]",), "There is no run 'odl'"),
         (("runs=[old,new]", "compare.gate=accuracy"), "is no condition"),
         (("runs=[old,new]", "split=val"), "There are no predictions"),
