@@ -145,8 +145,9 @@ def decisive(pair: Pair, rows: npt.NDArray[np.int64], title: str) -> Iterator[Bl
                        "candidate": f"{after[row]} {sure[1][row]:.2f}"})
         for row in rows[:SHOWN].tolist()
     )  # fmt: skip
-    if any(picture.image is not None for picture in pictures):
-        yield Gallery(title, pictures)
+    gone = sum(picture.image is None for picture in pictures)
+    missing = f"{gone} of these {len(pictures)} image files are no longer where they were." if gone else ""
+    yield Gallery(title, pictures, missing) if gone < len(pictures) else Text(f"{title}. {missing}")
     cells = tuple((str(pair.first.ids[row]), labels[row], before[row], float(sure[0][row]), after[row],
                    float(sure[1][row])) for row in rows[:ROWS].tolist())  # fmt: skip
     columns = (Column("image"), Column("label"), Column("baseline"), Column("sure", 3), Column("candidate"),

@@ -64,7 +64,9 @@ def test_a_better_run_is_said_to_be_better_by_how_much_and_where(tmp_path: Path)
     assert not re.search(r"(src|href)=.http|@import|url\(http", page)
     shutil.rmtree(images)
     assert finetune("compare", "runs=[old,new]", "bootstrap=50", folder=tmp_path).returncode == 0
-    assert "<img" not in (tmp_path / "compare" / "compare.html").read_text()
+    page = (tmp_path / "compare" / "compare.html").read_text()
+    assert "<img" not in page
+    assert "image files are no longer where they were" in page
 
 
 def test_the_gate_of_a_candidate_sets_the_exit_code_after_all_is_written(tmp_path: Path) -> None:
