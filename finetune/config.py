@@ -116,6 +116,7 @@ LEAST = {
     "batch_size": 1,
     "workers": 0,
     "top_k": 1,
+    "top": 1,
     "data.batch_size": 1,
     "data.eval_batch_size": 1,
     "data.workers": 0,

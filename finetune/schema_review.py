@@ -37,6 +37,7 @@ class AuditVerbConfig:
 class CompareConfig:
     """Keys of compare, of the verb compare."""
 
+    sweep: str | None = None
     gate: str | None = None
     gate_rule: str = "worse"
 
@@ -48,7 +49,6 @@ class CompareVerbConfig:
     verb: str = "compare"
     runs: Any = None
     folder: str = "runs"
-    sweep: str | None = None
     top: int = 5
     baseline: str | None = None
     split: str = "test"

@@ -1,9 +1,10 @@
 """Several runs against one: who takes part, and all that is said of each pair.
 
 It decides where predictions of a run lie and which comparisons are made; how they are shown is left to `sections` and
-`screen`.
+`told`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from finetune.errors import ConfigError, DataError
 from finetune.evaluation.intervals import draw_weights
 from finetune.evaluation.predictions import Predictions
 from finetune.runs import Run
+
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,30 @@ class Pair:
     groups: dict[str, dict[str, tuple[int, Difference]]]
     detectable: float
 
+    @property
+    def key(self) -> str:
+        """The metric that McNemar's test is about: the share of images that are wholly right."""
+        return "exact_match" if self.first.multilabel else "accuracy"
+
+    @property
+    def shown(self) -> bool:
+        """Whether the data show a difference: the interval leaves out 0, and the corrected p-value is below 5 %.
+
+        Where few images differ the interval alone leaves out 0 too easily, and it knows nothing of other candidates.
+        """
+        change = self.changes.metrics[self.key]
+        return self.corrected < LEVEL and (change.decided or math.isnan(change.low))
+
+    def decides(self, name: str) -> bool:
+        """Return whether the data show a difference in a metric."""
+        return self.shown if name == self.key else self.changes.metrics[name].decided
+
+    @property
+    def agreement(self) -> float:
+        """The share of images of which both say the same."""
+        same = self.first.predicted == self.second.predicted
+        return float((same if same.ndim == 1 else same.all(axis=1)).mean())
+
     def won(self) -> npt.NDArray[np.int64]:
         """Return the rows that the candidate alone has right, where it is surest first."""
         return self._ordered(correct(self.second) & ~correct(self.first))
@@ -81,6 +108,7 @@ class Contest:
         split: Whose images.
         seed: Of the resamples.
         resamples: Their number.
+        left_out: Images that not all of them have.
     """
 
     baseline: Contestant
@@ -88,6 +116,7 @@ class Contest:
     split: str
     seed: int
     resamples: int
+    left_out: int
 
 
 def find_contestant(reference: str, root: Path, split: str) -> Contestant:
@@ -138,6 +167,7 @@ def hold(contestants: Sequence[Contestant], split: str, *, common: bool, resampl
     if len(set(paths)) < len(paths):
         raise ConfigError("runs= names the same folder twice. Name each run once.")
     base, *others = contestants
+    known = {name for each in contestants for name in each.predictions.ids.tolist()}
     if common:
         base, others = shared(base, others)
     aligned = [align(base.predictions, each.predictions, (base.name, each.name), common=common) for each in others]
@@ -154,7 +184,8 @@ def hold(contestants: Sequence[Contestant], split: str, *, common: bool, resampl
             others, aligned, rights, tests, holm([test.p for test in tests]), strict=True
         )
     ]  # fmt: skip
-    return Contest(base, tuple(pairs), split, seed, resamples)
+    left_out = len(known) - pairs[0].first.num
+    return Contest(base, tuple(pairs), split, seed, resamples, left_out)
 
 
 def shared(base: Contestant, others: list[Contestant]) -> tuple[Contestant, list[Contestant]]:

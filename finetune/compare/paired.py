@@ -4,14 +4,14 @@ It decides what counts as the same images and how differences are resampled; the
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import DataError
-from finetune.evaluation.intervals import Resamples
+from finetune.evaluation.intervals import PROPORTIONS, Resamples
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scores import CLASS_SCORES, per_class, score
 
@@ -187,7 +187,28 @@ def compare_pair(
         }
         for k, label in enumerate(first.labels)
     }  # fmt: skip
-    return Changes(metrics, classes)
+    return Changes(widened(metrics, first, second, level), classes)
+
+
+def widened(
+    metrics: dict[str, Difference], first: Predictions, second: Predictions, level: float
+) -> dict[str, Difference]:
+    """Return the differences, with what resamples cannot see: that images not drawn here may differ.
+
+    Where two models that are not the same decide alike on all N images, each resample says exactly 0. The share of
+    images on which they differ then lies below its exact bound, and the difference of a proportion within it.
+
+    Source: Clopper and Pearson 1934, The use of confidence or fiducial limits (exact binomial bound).
+    """
+    if np.array_equal(first.probabilities, second.probabilities):
+        return metrics
+    bound = 1 - ((1 - level) / 2) ** (1 / first.num)
+    blind = {
+        name: replace(each, low=each.value - bound, high=each.value + bound)
+        for name, each in metrics.items()
+        if name in PROPORTIONS and each.high - each.low <= 1e-9
+    }
+    return {**metrics, **blind}
 
 
 def difference(first: float, second: float, drawn_first: Any, drawn_second: Any, *, level: float) -> Difference:

@@ -15,7 +15,7 @@ from PIL import Image
 from finetune.compare.contest import Contest, Pair
 from finetune.compare.gate import Verdict
 from finetune.compare.paired import LOWER_IS_BETTER, Difference
-from finetune.compare.told import KEY, significant, verdict
+from finetune.compare.told import omission, significant, verdict
 from finetune.data.decoding import FileStore
 from finetune.errors import DataError
 from finetune.page.blocks import Block, Cell, Column, Figure, Gallery, Picture, Section, Table, Text, Tone
@@ -47,9 +47,11 @@ def sections(contest: Contest, gate: Sequence[tuple[str, Verdict]]) -> list[Sect
 
 def verdicts(contest: Contest, gate: Sequence[tuple[str, Verdict]]) -> Iterator[Block]:
     """Yield what is to be known first."""
+    if (missing := omission(contest)) is not None:
+        yield Text(missing, "warning")
     for pair in contest.pairs:
-        change = pair.changes.metrics[KEY[pair.first.task]]
-        tone: Tone = "plain" if not change.decided else "good" if change.value > 0 else "bad"
+        better = pair.changes.metrics[pair.key].value > 0
+        tone: Tone = "plain" if not pair.shown else "good" if better else "bad"
         yield Text(verdict(pair, contest.baseline.name), tone)
     for name, each in gate:
         word = "passes" if each.passed else "fails"
@@ -60,7 +62,7 @@ def verdicts(contest: Contest, gate: Sequence[tuple[str, Verdict]]) -> Iterator[
 
 def forest(contest: Contest) -> Figure:
     """Return the differences of all candidates with their intervals."""
-    name = KEY[contest.pairs[0].first.task]
+    name = contest.pairs[0].key
     changes = [pair.changes.metrics[name] for pair in contest.pairs]
 
     def plot(axes: "Axes") -> None:
@@ -80,10 +82,10 @@ def forest(contest: Contest) -> Figure:
 
 def overview(contest: Contest) -> Table:
     """Return a row for each candidate."""
-    name = KEY[contest.pairs[0].first.task]
+    name = contest.pairs[0].key
     rows = tuple(
         (pair.name, change.second, change.value, change.low, change.high, pair.test.won, pair.test.lost,
-         significant(pair.test.p), significant(pair.corrected), pair.first.num)
+         significant(pair.test.p), significant(pair.corrected), pair.agreement, pair.first.num)
         for pair in contest.pairs for change in [pair.changes.metrics[name]]
     )  # fmt: skip
     columns = (
@@ -91,7 +93,7 @@ def overview(contest: Contest) -> Table:
         Column("won", hint="images that this run alone has right"),
         Column("lost", hint="images that the baseline alone has right"),
         Column("p", hint="McNemar's exact test"), Column("p, corrected", hint="by Holm, for the number of runs"),
-        Column("images"),
+        Column("agreement", 3, hint="share of images of which both say the same"), Column("images"),
     )  # fmt: skip
     value = contest.pairs[0].changes.metrics[name].first
     return Table("Runs", columns, rows, f"Baseline: {contest.baseline.name}, {name.replace('_', ' ')} {value:.4f}.")
@@ -99,7 +101,10 @@ def overview(contest: Contest) -> Table:
 
 def pair_blocks(pair: Pair) -> Iterator[Block]:
     """Yield all there is to say of a pair."""
-    metrics = tuple((name, *numbers(each), mark(each, name)) for name, each in pair.changes.metrics.items())
+    metrics = tuple(
+        (name, *numbers(each), mark(each, name) if pair.decides(name) else "")
+        for name, each in pair.changes.metrics.items()
+    )
     yield Table("Metrics", (Column("metric"), *DIFFERENCE, Column("")), metrics,
                 "Intervals of 95 %, from resamples of the images that are the same for both.")  # fmt: skip
     classes = tuple(
@@ -140,8 +145,9 @@ def decisive(pair: Pair, rows: npt.NDArray[np.int64], title: str) -> Iterator[Bl
                        "candidate": f"{after[row]} {sure[1][row]:.2f}"})
         for row in rows[:SHOWN].tolist()
     )  # fmt: skip
-    if any(picture.image is not None for picture in pictures):
-        yield Gallery(title, pictures)
+    gone = sum(picture.image is None for picture in pictures)
+    missing = f"{gone} of these {len(pictures)} image files are no longer where they were." if gone else ""
+    yield Gallery(title, pictures, missing) if gone < len(pictures) else Text(f"{title}. {missing}")
     cells = tuple((str(pair.first.ids[row]), labels[row], before[row], float(sure[0][row]), after[row],
                    float(sure[1][row])) for row in rows[:ROWS].tolist())  # fmt: skip
     columns = (Column("image"), Column("label"), Column("baseline"), Column("sure", 3), Column("candidate"),

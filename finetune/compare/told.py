@@ -7,26 +7,27 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
 from finetune.compare.contest import Contest, Pair
 from finetune.compare.gate import Verdict
 from finetune.compare.paired import LOWER_IS_BETTER, Difference
 
-KEY = {"multiclass": "accuracy", "multilabel": "exact_match"}
 SHOWN = ("accuracy", "exact_match", "f1_macro", "roc_auc", "average_precision", "calibration_error", "loss")
 
 
 def verdict(pair: Pair, baseline: str) -> str:
     """Return in a sentence or two whether a candidate is better."""
-    name = KEY[pair.first.task]
+    name = pair.key
     change = pair.changes.metrics[name]
     words = name.replace("_", " ")
     p = f"McNemar's exact p = {significant(pair.test.p)}, corrected {significant(pair.corrected)}"
     if math.isnan(change.low):
         return f"{pair.name} has {100 * change.value:+.1f} points of {words} against {baseline} ({p}; no interval)."
     span = f"95 % interval {100 * change.low:+.1f} to {100 * change.high:+.1f}; {p}"
-    if change.decided:
+    if pair.shown:
         side = "better" if change.value > 0 else "worse"
         return f"{pair.name} is {side} than {baseline} by {100 * abs(change.value):.1f} points of {words} ({span})."
     return (
@@ -45,7 +46,8 @@ def document(contest: Contest, verdicts: Sequence[tuple[str, Verdict]]) -> dict[
     """Return the content of compare.json."""
     return {
         "baseline": {"name": contest.baseline.name, "path": str(contest.baseline.path)},
-        "split": contest.split, "resamples": contest.resamples, "seed": contest.seed,
+        "split": contest.split, "images_left_out": contest.left_out,
+        "resamples": contest.resamples, "seed": contest.seed,
         "candidates": [candidate(pair, contest.baseline.name) for pair in contest.pairs],
         "gate": [{"candidate": name, "condition": str(each.condition), "passed": each.passed, "reason": each.reason}
                  for name, each in verdicts],
@@ -63,8 +65,31 @@ def candidate(pair: Pair, baseline: str) -> dict[str, Any]:
                       for column, groups in pair.groups.items()},
         "mcnemar": {**vars(pair.test), "p_holm": pair.corrected},
         "detectable_accuracy": pair.detectable,
-        "won": pair.second.ids[pair.won()].tolist(), "lost": pair.second.ids[pair.lost()].tolist(),
+        "shown": pair.shown, "agreement": pair.agreement,
+        "won": images(pair, pair.won()), "lost": images(pair, pair.lost()),
     }  # fmt: skip
+
+
+def images(pair: Pair, rows: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return what both say of some images, by name of the column."""
+    first, second = pair.first, pair.second
+    labels, before, after = first.label_names, first.predicted_names, second.predicted_names
+    return [
+        {"id": str(first.ids[row]), "path": str(first.paths[row]), "label": labels[row],
+         "baseline": before[row], "baseline_probability": float(first.probabilities[row].max()),
+         "candidate": after[row], "candidate_probability": float(second.probabilities[row].max())}
+        for row in rows.tolist()
+    ]  # fmt: skip
+
+
+def omission(contest: Contest) -> str | None:
+    """Return what is to be said of images that are left out; None without any."""
+    if not contest.left_out:
+        return None
+    return (
+        f"{contest.left_out:,} images are left out, since not all runs have them: this compares the "
+        f"{contest.pairs[0].first.num:,} in common."
+    )
 
 
 def screen_table(pair: Pair, baseline: str) -> Table:
@@ -76,7 +101,7 @@ def screen_table(pair: Pair, baseline: str) -> Table:
     for name in SHOWN:
         change = pair.changes.metrics.get(name)
         if change is not None:
-            table.add_row(name, *cells(change), style=None if not change.decided else colour(name, change))
+            table.add_row(name, *cells(change), style=colour(name, change) if pair.decides(name) else None)
     return table
 
 

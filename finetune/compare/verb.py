@@ -11,10 +11,10 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from finetune.compare.contest import Contest, Contestant, find_contestant, hold
+from finetune.compare.contest import Contest, find_contestant, hold
 from finetune.compare.gate import Condition, Verdict, check, read_gate
 from finetune.compare.sections import sections
-from finetune.compare.told import document, screen_table, verdict
+from finetune.compare.told import document, omission, screen_table, verdict
 from finetune.config import to_dict
 from finetune.errors import ConfigError, RunError
 from finetune.page.render import render
@@ -45,7 +45,7 @@ def compare(cfg: DictConfig) -> None:
     write_json(output / "compare.json", document(contest, verdicts))
     subtitle = f"{len(contest.pairs) + 1} runs, {contest.pairs[0].first.num:,} images of split {contest.split}"
     write_atomic(output / "compare.html", render("Comparison of runs", sections(contest, verdicts), subtitle=subtitle))
-    show(contest, contestants, output)
+    show(contest, verdicts, output)
     failed = [f"{name}: {each.reason}" for name, each in verdicts if not each.passed]
     if failed:
         raise RunError(f"compare.gate={options['gate']} is not passed. {' '.join(failed)}.")
@@ -58,8 +58,10 @@ def references(config: Mapping[str, Any]) -> list[str]:
         ConfigError: Neither or both were named.
     """
     named = config["runs"]
-    if (named is None) == (config["sweep"] is None):
-        raise ConfigError("Name what is compared: runs=[A,B,…], or sweep=FOLDER for the best trials of a sweep.")
+    if (named is None) == (config["compare"]["sweep"] is None):
+        raise ConfigError(
+            "Name what is compared: runs=[A,B,…], or compare.sweep=FOLDER for the best trials of a sweep."
+        )
     found = [str(each) for each in named] if named is not None else best_trials(config)
     if config["baseline"] is not None:
         base = str(config["baseline"])
@@ -73,16 +75,18 @@ def best_trials(config: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigError: The sweep has not ended, or fewer than two of its trials have a folder.
     """
-    folder: SweepFolder = find_folder(str(config["sweep"]), Path("sweeps"))
+    folder: SweepFolder = find_folder(str(config["compare"]["sweep"]), Path("sweeps"))
     objectives = folder.record.get("objectives")
     if not objectives or not folder.table_file.is_file():
-        raise ConfigError(f"sweep={folder.path} has no results yet. Let it go on: finetune sweep resume={folder.path}")
+        raise ConfigError(
+            f"compare.sweep={folder.path} has no results yet. Let it go on: finetune sweep resume={folder.path}"
+        )
     name, sign = objectives[0]["name"], -1 if objectives[0]["direction"] == "max" else 1
     with folder.table_file.open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["state"] == "complete" and row["folder"]]
     rows.sort(key=lambda row: sign * float(row[name]))
     if len(rows) < 2:
-        raise ConfigError(f"sweep={folder.path} has {len(rows)} trials with a run folder; two are needed.")
+        raise ConfigError(f"compare.sweep={folder.path} has {len(rows)} trials with a run folder; two are needed.")
     return [row["folder"] for row in rows[: config["top"]]]
 
 
@@ -93,14 +97,17 @@ def judge(contest: Contest, conditions: tuple[Condition, ...], rule: str) -> Ver
     ]
 
 
-def show(contest: Contest, contestants: list[Contestant], output: Path) -> None:
-    """Print the verdict and the metrics of each pair."""
+def show(contest: Contest, verdicts: Verdicts, output: Path) -> None:
+    """Print the verdict and the metrics of each pair, and how it stands with the gate."""
     console = Console()
-    left_out = max(each.predictions.num for each in contestants) - contest.pairs[0].first.num
-    if left_out:
-        console.print(f"{left_out:,} images are left out, since not all runs have them.", style="yellow")
+    if (missing := omission(contest)) is not None:
+        console.print(missing, style="yellow", soft_wrap=True)
     for pair in contest.pairs:
         console.print(screen_table(pair, contest.baseline.name))
         console.print(verdict(pair, contest.baseline.name), highlight=False, markup=False)
         console.print()
+    for name, each in verdicts:
+        word = "passes" if each.passed else "fails"
+        said = f"{name} {word} {each.condition}: {each.reason}."
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Written to {output / 'compare.html'} and compare.json", highlight=False, soft_wrap=True)

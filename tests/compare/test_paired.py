@@ -1,12 +1,18 @@
 """Differences of two runs over the same images: aligned by id, resampled together, refused where the images differ."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
+from sklearn.metrics import recall_score
 
-from finetune.compare.contest import mean_difference
+from finetune.compare.contest import Contest, Contestant, hold, mean_difference
+from finetune.compare.gate import check, read_gate
 from finetune.compare.paired import OtherImagesError, align, compare_pair, correct
+from finetune.compare.told import verdict
 from finetune.errors import DataError
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scores import score
@@ -55,6 +61,63 @@ def test_the_interval_of_accuracy_is_that_of_paired_differences() -> None:
     assert change.high - change.low < 2 * unpaired * 0.8, "what is hard for both cancels"
     again = mean_difference(correct(first).astype(float), correct(second).astype(float), 4000, 0)
     assert (again.low, again.high) == pytest.approx((change.low, change.high), abs=1e-6)
+
+
+def test_a_handful_of_wins_is_no_difference_shown_though_the_interval_leaves_out_0() -> None:
+    right = np.arange(200) % 10 > 0
+    for wins, shown in ((5, False), (9, True)):
+        better = right.copy()
+        better[np.flatnonzero(~right)[:wins]] = True
+        contest = contest_of(predictions(right), predictions(better))
+        (pair,) = contest.pairs
+        assert pair.changes.metrics["accuracy"].low > 0
+        assert pair.shown == shown
+        assert ("No difference" not in verdict(pair, "base")) == shown
+        assert pair.agreement == pytest.approx(1 - wins / 200)
+
+
+def test_a_difference_that_is_shown_alone_may_not_be_among_many() -> None:
+    right = np.arange(200) % 10 > 0
+    better = right.copy()
+    better[np.flatnonzero(~right)[:7]] = True
+    assert contest_of(predictions(right), predictions(better)).pairs[0].shown
+    many = contest_of(predictions(right), *[predictions(better)] * 5)
+    assert not any(pair.shown for pair in many.pairs)
+
+
+def test_models_that_decide_alike_on_few_images_are_not_proven_to_be_alike() -> None:
+    first = predictions(np.ones(10, bool))
+    other = replace(first, probabilities=first.probabilities * 0.9 + 0.1 / 3)
+    change = compare_pair(first, other, resamples=50).metrics["accuracy"]
+    reference = binomtest(0, 10).proportion_ci(0.95).high
+    assert (change.low, change.high) == pytest.approx((-reference, reference))
+    (condition,) = read_gate("accuracy>=-0.005", "proven")
+    assert not check(condition, {"accuracy": change}, "proven").passed
+
+
+def test_several_labels_are_compared_by_image_and_by_label() -> None:
+    generator = np.random.default_rng(0)
+    targets = (generator.random((120, 3)) < 0.4).astype(int)
+    ids = np.array([f"{row}.jpg" for row in range(120)], object)
+    groups = pd.DataFrame(index=range(120))
+
+    def noisy(share: float) -> Predictions:
+        flipped = targets ^ (generator.random(targets.shape) < share)
+        return Predictions(ids, ids, targets, 0.1 + 0.8 * flipped, LABELS, "multilabel", groups)
+
+    first, second = noisy(0.3), noisy(0.05)
+    (pair,) = contest_of(first, second).pairs
+    exact = [(each.predicted == targets).all(axis=1) for each in (first, second)]
+    assert pair.changes.metrics["exact_match"].value == pytest.approx(exact[1].mean() - exact[0].mean())
+    assert (pair.test.won, pair.test.lost) == ((exact[1] & ~exact[0]).sum(), (exact[0] & ~exact[1]).sum())
+    recall = [recall_score(targets, each.predicted, average=None) for each in (first, second)]
+    assert [row["recall"].value for row in pair.changes.classes.values()] == pytest.approx(recall[1] - recall[0])
+    assert "better than" in verdict(pair, "base") and "exact match" in verdict(pair, "base")
+
+
+def contest_of(*runs: Predictions) -> Contest:
+    named = [Contestant(f"run{number}", Path(f"run{number}"), each) for number, each in enumerate(runs)]
+    return hold(named, "test", common=False, resamples=200, seed=0)
 
 
 def test_every_metric_is_the_difference_of_its_values() -> None:

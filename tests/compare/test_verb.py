@@ -50,6 +50,10 @@ def test_a_better_run_is_said_to_be_better_by_how_much_and_where(tmp_path: Path)
     (pair,) = found["candidates"]
     assert pair["mcnemar"]["won"] == len(pair["won"]) > 10
     assert pair["mcnemar"]["lost"] == len(pair["lost"]) == 0
+    won = pair["won"][0]
+    assert won["candidate"] == won["label"] != won["baseline"]
+    assert won["path"] == str(images / won["id"])
+    assert pair["agreement"] == pytest.approx(1 - len(pair["won"]) / NUMBER)
     change = pair["metrics"]["accuracy"]
     assert change["difference"] == pytest.approx(len(pair["won"]) / NUMBER)
     assert 0 < change["low"] < change["difference"] < change["high"]
@@ -60,7 +64,9 @@ def test_a_better_run_is_said_to_be_better_by_how_much_and_where(tmp_path: Path)
     assert not re.search(r"(src|href)=.http|@import|url\(http", page)
     shutil.rmtree(images)
     assert finetune("compare", "runs=[old,new]", "bootstrap=50", folder=tmp_path).returncode == 0
-    assert "<img" not in (tmp_path / "compare" / "compare.html").read_text()
+    page = (tmp_path / "compare" / "compare.html").read_text()
+    assert "<img" not in page
+    assert "image files are no longer where they were" in page
 
 
 def test_the_gate_of_a_candidate_sets_the_exit_code_after_all_is_written(tmp_path: Path) -> None:
@@ -73,8 +79,26 @@ def test_the_gate_of_a_candidate_sets_the_exit_code_after_all_is_written(tmp_pat
     assert "compare.gate=accuracy>=-0.005 is not passed" in failed.stderr
     assert "worse than allowed" in failed.stderr
     assert json.loads((tmp_path / "compare" / "compare.json").read_text())["gate"][0]["passed"] is False
-    passed = finetune("compare", "runs=[old,same]", gate, "bootstrap=300", folder=tmp_path)
+    passed = finetune("compare", "runs=[old,same]", f"{gate},loss<=0.02", "bootstrap=300", folder=tmp_path)
     assert passed.returncode == 0, passed.stderr
+    assert "made/same passes accuracy>=-0.005" in passed.stdout
+    assert "made/same passes loss<=0.02" in passed.stdout
+
+
+def test_the_best_trials_of_a_sweep_are_compared_with_the_best(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweeps" / "mine" / "2026-01-01_00-00-00"
+    sweep.mkdir(parents=True)
+    trials = [make_run(tmp_path, name, 0.9) for name in ("a", "b", "c")]
+    values = (0.7, 0.9, 0.8)
+    rows = [f"{n},complete,{value},{run.path}" for n, (value, run) in enumerate(zip(values, trials, strict=True))]
+    (sweep / "sweep.csv").write_text("\n".join(["trial,state,val/accuracy,folder", *rows, "3,failed,,"]) + "\n")
+    record = {"objectives": [{"name": "val/accuracy", "direction": "max"}]}
+    (sweep / "sweep.json").write_text(json.dumps(record))
+    said = finetune("compare", "compare.sweep=last", "top=2", "bootstrap=50", folder=tmp_path)
+    assert said.returncode == 0, said.stderr
+    found = json.loads((tmp_path / "compare" / "compare.json").read_text())
+    assert found["baseline"]["name"] == "made/b"
+    assert [pair["name"] for pair in found["candidates"]] == ["made/c"]
 
 
 def test_runs_with_other_images_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
@@ -88,6 +112,8 @@ def test_runs_with_other_images_are_refused_and_nothing_is_written(tmp_path: Pat
     common = finetune("compare", "runs=[old,more]", "common=true", "bootstrap=50", folder=tmp_path)
     assert common.returncode == 0, common.stderr
     assert "5 images are left out" in common.stdout
+    assert "5 images are left out" in (tmp_path / "compare" / "compare.html").read_text()
+    assert json.loads((tmp_path / "compare" / "compare.json").read_text())["images_left_out"] == 5
 
 
 def test_several_runs_are_corrected_for_their_number_and_an_evaluation_takes_part(tmp_path: Path) -> None:
@@ -113,7 +139,7 @@ def test_several_runs_are_corrected_for_their_number_and_an_evaluation_takes_par
     [
         (("runs=[old]",), "two runs or more"),
         (("runs=[old,old]",), "the same folder twice"),
-        ((), "runs=[A,B,…], or sweep="),
+        ((), "runs=[A,B,…], or compare.sweep="),
         (("runs=[old,odl]",), "There is no run 'odl'"),
         (("runs=[old,new]", "compare.gate=accuracy"), "is no condition"),
         (("runs=[old,new]", "split=val"), "There are no predictions"),
