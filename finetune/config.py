@@ -130,6 +130,7 @@ LEAST = {
     "trainer.threads": 1,
     "logger.wandb.images": 0,
     "explain.images": 0,
+    "groups.min_images": 1,
     "logger.wandb.table": 0,
     "features.views": 1,
     "features.test_views": 1,
@@ -213,6 +214,7 @@ RESUMABLE = (
     "cache.",
     "tags",
     "bootstrap",
+    "groups.",
     "resume",
     "runs",
 )

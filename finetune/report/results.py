@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from finetune.data.table import ImageTable
+from finetune.evaluation.groups.document import groups_document
+from finetune.evaluation.groups.partition import group_settings
 from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.predictions import Predictions
 from finetune.explain.run import explain_run
@@ -37,6 +39,8 @@ def write_results(
         found.save(run.predictions_file(split))
     any_split, trainer = predictions["test"], config["trainer"]
     document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
+    settings = group_settings(config.get("groups"), list(map(str, any_split.groups.columns)))
+    document["groups"] = groups_document(predictions, settings, resamples=config["bootstrap"], seed=config["seed"])
     document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
     write_json(run.metrics_file, document)
     save_bundle(network, any_split.labels, any_split.task, run.model_dir)
