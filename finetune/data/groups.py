@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from finetune.data.table import ImageTable
+
 MISSING = "missing"
 JOINED = " x "
 
@@ -50,6 +52,13 @@ def balancing_weights(targets: npt.NDArray[Any], groups: npt.NDArray[Any] | None
             rarity = 1.0 / np.maximum(own.sum(0), 1)
             weights[numbers == number] = np.maximum((own * rarity).max(1), 1.0 / len(own))
     return np.asarray(weights / weights.mean(), dtype=np.float64)
+
+
+def training_balance(table: ImageTable, columns: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return the balancing weights of a table's training images (N,), over the groups of columns if there are any."""
+    rows = table.rows("train")
+    groups = joined_names(table.frame.iloc[rows], columns) if columns else None
+    return balancing_weights(table.targets()[rows], groups)
 
 
 def _name(value: Any) -> str:
