@@ -227,8 +227,8 @@ def build_image_weights(config: Config, loss: torch.nn.Module, table: ImageTable
     augment = config["augment"]
     if augment["enabled"] and (augment["mixup"] > 0 or augment["cutmix"] > 0):
         raise ConfigError(
-            "data.balance_groups with data.imbalance=class_weights weighs single images, and mixup and cutmix mix them. "
-            "Use data.imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0."
+            "data.balance_groups with data.imbalance=class_weights weighs single images, and mixup and cutmix mix "
+            "them. Use data.imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0."
         )
     weights = torch.ones(len(table))
     weights[torch.from_numpy(table.rows("train"))] = torch.from_numpy(training_balance(table, columns)).float()

@@ -42,7 +42,7 @@ def draw_image(path: Path, label: int, background: str, generator: np.random.Gen
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of bars whose background agrees with the class in 95 of 100 training images, and in half of the others."""
+    """A table of bars whose background agrees with the class in 95 % of training images, and in half of the others."""
     folder, generator, rows = tmp_path_factory.mktemp("bars"), np.random.default_rng(0), []
     for split, number, agreeing in (("train", 400, 0.95), ("val", 80, 0.5), ("test", 240, 0.5)):
         for k in range(number):

@@ -53,6 +53,7 @@ def verdict_of(column: str, part: Document) -> Text:
         few = f"{count(part['num_small'], 'group')} of {count(part['num_groups'], 'group')}"
         reason = f"{few} too small to judge" if part["num_small"] else "all images are of one group"
         return Text(f"{column}: nothing can be compared, {reason}.", "plain")
+    unequal = largest_odds(part["classes"])
     weakest = part["groups"][part["weakest"]]
     score = weakest[JUDGED_BY]
     certain = interval(score["low"], score["high"])
@@ -60,7 +61,22 @@ def verdict_of(column: str, part: Document) -> Text:
         f"{column}: the weakest group is {part['weakest']}, accuracy {written(score['value'])} on "
         f"{count(weakest['n'])}{f' (95 % interval {certain})' if certain else ''}. "
     )
-    return Text(words + _chance_words(part["chance"], judged), _tone(part["chance"]))
+    told = words + _chance_words(part["chance"], judged)
+    if unequal is None:
+        return Text(told, _tone(part["chance"]))
+    label, gap = unequal
+    told += (
+        f" By class, {label} is treated most unequally: its recall or its false positives differ by "
+        f"{written(gap['difference']['value'])} between {gap['lowest']} and {gap['highest']} (95 % interval "
+        f"{interval(gap['difference']['low'], gap['difference']['high']) or 'unknown'})."
+    )
+    return Text(told, "warning" if (gap["difference"]["low"] or 0) > 0 else _tone(part["chance"]))
+
+
+def largest_odds(classes: Document) -> tuple[str, Document] | None:
+    """Return the class with the largest gap in equalised odds, and the gap; None where none can be judged."""
+    gaps = {label: found["equalised_odds"] for label, found in classes.items() if "equalised_odds" in found}
+    return max(gaps.items(), key=lambda each: float(each[1]["difference"]["value"]), default=None)
 
 
 def _chance_words(chance: float | None, judged: int) -> str:
