@@ -42,6 +42,7 @@ VERBS = {
     "audit": "finetune.audit.verb:audit",
     "compare": "finetune.compare.verb:compare",
     "report": "finetune.report.verb:report",
+    "explain": "finetune.explain.verb:explain",
 }
 # keys whose values are conditions, which Hydra's grammar cannot read unless they are in quotes of their own
 CONDITIONS = ("filter", "compare.gate")

@@ -131,6 +131,7 @@ LEAST = {
     "logger.wandb.images": 0,
     "explain.images": 0,
     "groups.min_images": 1,
+    "neighbours": 0,
     "logger.wandb.table": 0,
     "features.views": 1,
     "features.test_views": 1,

@@ -96,10 +96,29 @@ class ReportVerbConfig:
     operating: OperatingConfig = field(default_factory=OperatingConfig)
 
 
+@dataclass
+class ExplainVerbConfig:
+    """Keys of the root of the verb explain."""
+
+    verb: str = "explain"
+    run: str = "last"
+    runs: str = "runs"
+    input: str | None = None
+    ids: Any = None
+    split: str = "test"
+    target: str | None = None
+    method: str = "auto"
+    neighbours: int = 5
+    device: str = "auto"
+    output: str = "explain"
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+
 # by the name of the root configuration
 REVIEW_ROOTS: dict[str, Any] = {
     "runs": RunsConfig,
     "audit": AuditVerbConfig,
     "compare": CompareVerbConfig,
     "report": ReportVerbConfig,
+    "explain": ExplainVerbConfig,
 }

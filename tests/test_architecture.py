@@ -50,6 +50,7 @@ VERBS = (
     "audit/verb.py",
     "compare/verb.py",
     "report/verb.py",
+    "explain/verb.py",
 )
 # what may be imported without waiting for torch
 LIGHT = (

@@ -3,6 +3,7 @@
 It decides which layer is looked at and how its values become a map; drawing it is left to `overlay`.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,11 @@ from finetune.errors import ConfigError, nearest
 from finetune.models.network import Network
 
 METHODS = ("auto", "gradcam", "rollout", "integrated_gradients")
-STEPS, BATCH, CELLS = 32, 16, 28
+# along the path of integrated gradients, and how far their sum may be off
+STEPS, TOLERANCE = (32, 128, 512), 0.1
+BATCH, CELLS = 16, 28
+
+log = logging.getLogger(__name__)
 
 
 def resolve_method(network: Network, method: str) -> str:
@@ -127,14 +132,27 @@ def integrated_gradients(network: Network, images: Tensor, targets: Tensor) -> T
 
 
 def pixel_shares(network: Network, images: Tensor, targets: Tensor) -> Tensor:
-    """Return the share (B, C, H, W) of each value in the logit; their sum is how far it is from that of the mean."""
+    """Return the share (B, C, H, W) of each value in the logit; their sum is how far it is from that of the mean.
+
+    Where the sum is off, the path is walked in more steps; what is still off then is said.
+    """
     from captum.attr import IntegratedGradients
 
-    baseline = torch.zeros_like(images)
-    found: Tensor = IntegratedGradients(network).attribute(
-        images, baseline, target=targets, n_steps=STEPS, internal_batch_size=BATCH
-    )
-    return found
+    method, baseline = IntegratedGradients(network), torch.zeros_like(images)
+    for steps in STEPS:
+        found, delta = method.attribute(
+            images, baseline, target=targets, n_steps=steps, internal_batch_size=BATCH, return_convergence_delta=True
+        )
+        with torch.no_grad():
+            change = network(images).gather(1, targets[:, None]) - network(baseline).gather(1, targets[:, None])
+        off = float((delta.abs() / change[:, 0].abs().clamp(min=1e-3)).median())
+        if off <= TOLERANCE:
+            break
+    else:
+        log.warning(
+            "Integrated gradients are off by %.0f %% after %d steps: do not trust these maps.", 100 * off, steps
+        )
+    return torch.as_tensor(found)
 
 
 def rollout(network: Network, images: Tensor, targets: Tensor) -> Tensor:

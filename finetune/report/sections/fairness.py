@@ -50,7 +50,7 @@ def verdict_of(column: str, part: Document) -> Text:
     """Say in words whether the groups of a column are served alike."""
     judged = part["num_groups"] - part["num_small"]
     if judged < 2:
-        few = f"{count(part['num_small'], 'group')} of {count(part['num_groups'], 'group')}"
+        few = f"{part['num_small']:,} of {count(part['num_groups'], 'group')}"
         reason = f"{few} too small to judge" if part["num_small"] else "all images are of one group"
         return Text(f"{column}: nothing can be compared, {reason}.", "plain")
     unequal = largest_odds(part["classes"])
@@ -99,7 +99,7 @@ def column_blocks(column: str, part: Document, whole: float, place: int) -> list
     groups: Document = part["groups"]
     order = sorted(groups, key=lambda name: (not groups[name]["judged"], groups[name][JUDGED_BY]["value"], name))
     blocks: list[Block] = []
-    if len(order) < part["num_groups"]:
+    if 0 < len(order) < part["num_groups"]:
         words = (
             f"{column} has {part['num_groups']:,} groups, {part['num_small']:,} of them too small to judge. Of the "
             f"others the {ENDS} with the lowest and the {ENDS} with the highest accuracy are shown; gaps are left out, "

@@ -1,0 +1,232 @@
+"""The verb explain: why a run says what it says of some images, as maps and by the training images most like them.
+
+It is a composition root, the only code of explanations that sees a config.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from rich.console import Console
+
+from finetune.cache.spaces import Cache
+from finetune.config import to_dict
+from finetune.data.datamodule import ImageData
+from finetune.data.decoding import FileStore
+from finetune.data.table import ImageStore, ImageTable
+from finetune.data.transforms import Augment, eval_transform
+from finetune.errors import ConfigError, DataError, nearest
+from finetune.evaluation.images import Vocabulary, own_images
+from finetune.evaluation.inference import forward
+from finetune.evaluation.machine import own_precision, use_device
+from finetune.evaluation.predictions import to_probabilities
+from finetune.evaluation.unlabelled import find_images
+from finetune.explain import neighbours as near
+from finetune.explain.maps import explain as explain_images
+from finetune.explain.maps import resolve_method
+from finetune.explain.overlay import encoded, overlay, seen_box
+from finetune.heads.inputs import inputs_of
+from finetune.models.bundle import Bundle, load_bundle
+from finetune.page.blocks import Block, Gallery, Picture, Section, Text
+from finetune.page.render import render
+from finetune.runs import Run, write_atomic
+from finetune.strategies.features import FeatureSettings, FeatureSource
+from finetune.strategies.machine import Machine
+from finetune.training.assembly import open_cache
+
+SIDE, MOST = 220, 200
+Config = dict[str, Any]
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An image that is to be explained: what it is called, where it is, and what reads it."""
+
+    name: str
+    path: str
+    store: ImageStore
+
+
+@dataclass(frozen=True)
+class Known:
+    """The training images that others are compared with, and their features (M, F)."""
+
+    table: ImageTable
+    features: Values
+
+
+def explain(cfg: DictConfig) -> None:
+    """Write an overlay for each image, and a page with predictions, maps and nearest training images.
+
+    Raises:
+        ConfigError: The run, the images or a setting is not there.
+        DataError: An image cannot be read.
+    """
+    config = to_dict(cfg)
+    run = Run.find(config["run"], Path(config["runs"]))
+    bundle = load_bundle(run.model_dir)
+    asked = find(config, run, bundle)
+    target = label_number(config["target"], bundle)
+    method = resolve_method(bundle.network, config["method"])
+    device = use_device(config["device"])
+    bundle.network.to(device)
+    known = training_images(run, bundle, device, open_cache(config["cache"])) if config["neighbours"] else None
+    images = [each.store.read(each.path, bundle.network.spec.channels) for each in asked]
+    sections = describe(asked, images, bundle, known, config, target, method, own_precision(run, None, device))
+    output = Path(config["output"]).expanduser()
+    for each, image, values in zip(asked, images, sections.maps, strict=True):
+        drawn = overlay(image.convert("RGB"), values, seen_box(bundle.network.spec, image.size))
+        write_atomic(output / file_name(each.name), encoded(drawn, quality=90))
+    page = render("Explanations", sections.sections, subtitle=f"{run.path.name}, {method.replace('_', ' ')}")
+    write_atomic(output / "explain.html", page)
+    Console().print(f"Explained {len(asked):,} images: {output / 'explain.html'}", highlight=False, soft_wrap=True)
+
+
+def find(config: Mapping[str, Any], run: Run, bundle: Bundle) -> list[Asked]:
+    """Return the images that were named: a file, a folder, or ids of the run's own.
+
+    Raises:
+        ConfigError: Neither or both were named, there are too many, or the run has no such image.
+    """
+    if (config["input"] is None) == (config["ids"] is None):
+        raise ConfigError("Name what is explained: input=FILE_OR_FOLDER, or ids=[…] of the run's own images.")
+    if config["input"] is not None:
+        paths = find_images(Path(config["input"]).expanduser())
+        found = [Asked(path, path, FileStore()) for path in paths]
+    else:
+        found = own(run, [str(each) for each in config["ids"]], config["split"], bundle)
+    if len(found) > MOST:
+        raise ConfigError(f"{len(found):,} images are too many for a page. Name at most {MOST}.")
+    return found
+
+
+def own(run: Run, ids: Sequence[str], split: str, bundle: Bundle) -> list[Asked]:
+    """Return images of the run by their ids.
+
+    Raises:
+        ConfigError: There is no such image.
+    """
+    source = run.config["data"]["source"]
+    table = own_images(run, source, split, Vocabulary(bundle.labels, bundle.task)).table
+    places = dict(zip(table.frame["id"].tolist(), table.frame["path"].tolist(), strict=True))
+    unknown = [name for name in ids if name not in places]
+    if unknown:
+        raise ConfigError(
+            f"ids: '{unknown[0]}' is no image of the run's {split} split.{nearest(unknown[0], places)} Set split= for "
+            "another."
+        )
+    return [Asked(name, str(places[name]), table.store) for name in ids]
+
+
+def label_number(target: str | None, bundle: Bundle) -> int | None:
+    """Return the number of the class that is explained; None for the predicted one of each image.
+
+    Raises:
+        ConfigError: The run does not know it.
+    """
+    if target is None:
+        return None
+    if target not in bundle.labels:
+        raise ConfigError(f"target={target} is not a class of the run.{nearest(target, bundle.labels)}")
+    return bundle.labels.index(target)
+
+
+def training_images(run: Run, bundle: Bundle, device: torch.device, cache: Cache | None) -> Known | None:
+    """Return the run's training images and their features, from the cache where they are; None where they are gone."""
+    vocabulary = Vocabulary(bundle.labels, bundle.task)
+    try:
+        table = own_images(run, run.config["data"]["source"], "train", vocabulary).table
+    except DataError as error:
+        Console(stderr=True).print(f"Nearest training images are left out: {error}", highlight=False, markup=False)
+        return None
+    images = ImageData(table, bundle.network.spec, Augment(enabled=False), eval_batch_size=32, workers=0)
+    source = FeatureSource(bundle.network, images, FeatureSettings(cache=cache), Machine(device))
+    rows = np.arange(len(table), dtype=np.int64)
+    return Known(table, source.features(rows).take(rows).numpy())
+
+
+@dataclass(frozen=True)
+class Described:
+    """The sections of the page, and the map of each image."""
+
+    sections: list[Section]
+    maps: Values
+
+
+def describe(
+    asked: Sequence[Asked],
+    images: Sequence[Image.Image],
+    bundle: Bundle,
+    known: Known | None,
+    config: Mapping[str, Any],
+    target: int | None,
+    method: str,
+    precision: str,
+) -> Described:
+    """Return a section for each image: what is predicted, why, and what it is like."""
+    network = bundle.network
+    device = next(network.parameters()).device
+    transform = eval_transform(network.spec)
+    inputs = torch.stack([transform(image) for image in images])
+    seen: list[torch.Tensor] = []
+    with inputs_of(network.head, seen):
+        logits = forward(network, inputs, device=device, precision=precision)
+    probabilities = to_probabilities(logits.cpu().numpy() / bundle.temperature, bundle.task)
+    targets = probabilities.argmax(axis=1) if target is None else np.full(len(images), target)
+    maps = explain_images(network, inputs.to(device), torch.from_numpy(targets).to(device), method)
+    features = torch.cat(seen).float().cpu().numpy()
+    like = near.nearest(known.features, features, config["neighbours"]) if known is not None else None
+    sections = []
+    for number, (each, image) in enumerate(zip(asked, images, strict=True)):
+        box = seen_box(network.spec, image.size)
+        label = bundle.labels[int(targets[number])]
+        facts = most_probable(probabilities[number], bundle.labels)
+        over = encoded(overlay(image.convert("RGB"), maps[number], box), SIDE)
+        shown = Picture(each.name, encoded(image.convert("RGB"), SIDE), over, f"Evidence for {label}", facts)
+        blocks: list[Block] = [Gallery(f"Evidence for {label}", (shown,))]
+        if known is not None and like is not None:
+            blocks.append(neighbour_gallery(known, like, number))
+        sections.append(Section(f"image-{number}", Path(each.name).name, tuple(blocks)))
+    note = Section("note", "How to read this", (Text(reading(method)),))
+    return Described([note, *sections], maps)
+
+
+def most_probable(probabilities: Values, labels: Sequence[str], number: int = 3) -> dict[str, str]:
+    """Return the most probable classes and their probabilities."""
+    order = np.argsort(-probabilities, kind="stable")[:number]
+    return {labels[place]: f"{probabilities[place]:.3f}" for place in order.tolist()}
+
+
+def neighbour_gallery(known: Known, like: near.Neighbours, number: int) -> Gallery:
+    """Return the training images that are most like an image."""
+    frame, names = known.table.frame, known.table.names()
+    pictures = []
+    for row, similarity in zip(like.rows[number].tolist(), like.similarity[number].tolist(), strict=True):
+        image = known.table.store.read(str(frame["path"].iloc[row]), 3)
+        facts = {"label": ", ".join(names[row]), "similarity": f"{similarity:.3f}"}
+        pictures.append(Picture(str(frame["id"].iloc[row]), encoded(image, SIDE), facts=facts))
+    return Gallery("Most alike in training", tuple(pictures), "By the cosine of the features that the head is given.")
+
+
+def reading(method: str) -> str:
+    """Return how maps of a method are read."""
+    said = {
+        "gradcam": "Bright places of the last spatial features raise the score of the class (Grad-CAM).",
+        "rollout": "Bright places are where attention comes from over all blocks; the class plays no part (rollout).",
+        "integrated_gradients": "Bright cells hold the pixels that move the score of the class, up or down "
+        "(integrated gradients).",
+    }[method]
+    return f"{said} A map says where a network looks, not whether it is right to."
+
+
+def file_name(name: str) -> str:
+    """Return the file of an image's overlay: its name, with folders joined."""
+    stem = str(Path(name).with_suffix("")).strip("/").replace("/", "__")
+    return f"{stem[-120:]}.jpg"
