@@ -131,6 +131,7 @@ LEAST = {
     "trainer.threads": 1,
     "logger.wandb.images": 0,
     "explain.images": 0,
+    "groups.min_images": 1,
     "neighbours": 0,
     "logger.wandb.table": 0,
     "features.views": 1,
@@ -215,6 +216,7 @@ RESUMABLE = (
     "cache.",
     "tags",
     "bootstrap",
+    "groups.",
     "resume",
     "runs",
 )
@@ -262,8 +264,8 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 # keys that code reads by name; any other key of these groups must be referred to, or nothing reads it
 READ = {
     "data": (
-        "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "image_size",
-        "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
+        "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "balance_groups",
+        "image_size",        "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
     ),
     "data.splits": ("val", "test", "seed", "group"),
     "strategy": ("name", "adapter", "phases"),

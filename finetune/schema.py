@@ -143,6 +143,15 @@ class ExplainConfig:
 
 
 @dataclass
+class GroupsConfig:
+    """Keys of groups: which group columns are looked at."""
+
+    columns: list[str] | None = None
+    min_images: int = 30
+    intersections: list[Any] = field(default_factory=list)
+
+
+@dataclass
 class TrainConfig(PartsConfig):
     """Keys of the root of the verb train."""
 
@@ -156,6 +165,7 @@ class TrainConfig(PartsConfig):
     calibration: str = "temperature"
     report: bool = True
     explain: ExplainConfig = field(default_factory=ExplainConfig)
+    groups: GroupsConfig = field(default_factory=GroupsConfig)
     logger: dict[str, Any] = field(default_factory=dict)
 
 
@@ -203,6 +213,7 @@ class EvaluateConfig:
     precision: str | None = None
     views: int | None = None
     seed: int | None = None
+    groups: GroupsConfig = field(default_factory=GroupsConfig)
     report: bool = True
 
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from finetune.cache.shards import key_of
 from finetune.data.device.making import FORMAT, DeviceTransform
 from finetune.data.device.plans import Source, check_device_pixels
+from finetune.data.groups import training_balance
 from finetune.data.pixels import PixelCache, StoredImages
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.data.table import ImageTable, cores, digest
@@ -143,6 +144,7 @@ class ImageData(pl.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         balanced: bool = False,
+        balance_groups: Sequence[str] = (),
         pixel_cache: PixelCache | None = None,
         device_pixels: bool = False,
     ) -> None:
@@ -157,6 +159,7 @@ class ImageData(pl.LightningDataModule):
             workers: Processes that read images; 0 reads in this one.
             seed: The run's seed.
             balanced: Whether each class is drawn equally often in training.
+            balance_groups: Group columns of which each class of each group is drawn equally often where balanced.
             pixel_cache: Keeps decoded images; None decodes them whenever they are read.
             device_pixels: Whether images are made when a batch is moved to a device.
 
@@ -175,6 +178,7 @@ class ImageData(pl.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.balanced = balanced
+        self.balance_groups = tuple(balance_groups)
         self.pixel_cache = pixel_cache
         self.device_pixels = device_pixels
         if device_pixels:
@@ -189,14 +193,7 @@ class ImageData(pl.LightningDataModule):
         """Return how often each training image is to be drawn (N,), or None for once an epoch."""
         if not self.balanced:
             return None
-        targets = self.table.targets()[self.table.rows("train")]
-        weights: npt.NDArray[np.float64]
-        if targets.ndim == 1:
-            weights = 1.0 / np.bincount(targets)[targets]
-        else:
-            rarity = 1.0 / np.maximum(targets.sum(0), 1)
-            weights = np.maximum((targets * rarity).max(1), 1.0 / len(targets))
-        return weights.astype(np.float64)
+        return training_balance(self.table, self.balance_groups)
 
     def loader(self, split: str, *, augmented: bool, rank: int = 0, world_size: int = 1) -> "DataLoader[Batch]":
         """Return the batches of a split: shuffled and varied for training, else in order and each image once.

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from finetune.evaluation.groups.document import weakest_line
 from finetune.evaluation.monitoring.timeline import DRIFTS, Row
 from finetune.runs import Run
 
@@ -87,6 +88,13 @@ def verdict(drift: Mapping[str, Any]) -> str:
 def written_p(p: float) -> str:
     """Write a probability with three digits."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def show_weakest(columns: Document, console: Console) -> None:
+    """Say which group of images is served worst, where groups can be judged."""
+    line = weakest_line(columns)
+    if line:
+        console.print(f"weakest {line}", highlight=False, soft_wrap=True)
 
 
 def timeline_table(rows: Sequence[Row], width: int) -> Table:

@@ -21,6 +21,8 @@ from torch import Tensor
 from finetune.config import to_dict
 from finetune.data.datamodule import ImageData
 from finetune.errors import ConfigError, DataError, nearest
+from finetune.evaluation.groups.document import groups_document
+from finetune.evaluation.groups.partition import group_settings
 from finetune.evaluation.images import (
     ImagesGoneError,
     Selection,
@@ -37,7 +39,7 @@ from finetune.evaluation.monitoring.reference import sampled
 from finetune.evaluation.monitoring.timeline import timeline
 from finetune.evaluation.monitoring.watch import Watch
 from finetune.evaluation.predictions import Predictions, to_probabilities
-from finetune.evaluation.screen import difference_table, read_metrics, show_drift, timeline_table
+from finetune.evaluation.screen import difference_table, read_metrics, show_drift, show_weakest, timeline_table
 from finetune.evaluation.unlabelled import (
     ImageFiles,
     Read,
@@ -74,6 +76,8 @@ def evaluate(cfg: DictConfig) -> None:
     predictions, facts = predict_labelled(run, config)
     seed = config["seed"] if config["seed"] is not None else run.config["seed"]
     document = metrics_document({split: predictions}, resamples=config["bootstrap"], seed=seed)
+    settings = group_settings(config["groups"], list(map(str, predictions.groups.columns)))
+    document["groups"] = groups_document({split: predictions}, settings, resamples=config["bootstrap"], seed=seed)
     folder = new_folder(run.path / "evaluations")
     predictions.save(folder / "predictions" / f"{split}.parquet")
     write_json(folder / "metrics.json", document)
@@ -81,6 +85,7 @@ def evaluate(cfg: DictConfig) -> None:
     for note in facts["notes"]:
         console.print(note, highlight=False, soft_wrap=True)
     console.print(difference_table(read_metrics(run).get(split, {}), document[split], split, predictions.num))
+    show_weakest(document["groups"][split], console)
     show_drift(facts.get("drift"), console)
     if facts["images"] == "other":
         console.print(timeline_table(timeline(run), console.width))

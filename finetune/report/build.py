@@ -20,6 +20,7 @@ from finetune.report.sections.confusion import confusion_section
 from finetune.report.sections.data import data_section, reproduce_section
 from finetune.report.sections.evaluations import evaluations_section
 from finetune.report.sections.examples import examples_section
+from finetune.report.sections.fairness import fairness_section
 from finetune.report.sections.learning import learning_section
 from finetune.report.sections.ranking import gains_section, ranking_section
 from finetune.report.sections.reliability import reliability_section
@@ -31,6 +32,7 @@ BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     verdict_section,
     learning_section,
     classes_section,
+    fairness_section,
     confusion_section,
     errors_section,
     examples_section,
@@ -40,6 +42,7 @@ BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     calibration_section,
 )
 AFTER: tuple[Callable[[Material], Section | None], ...] = (
+    fairness_section,
     audit_section,
     data_section,
     evaluations_section,

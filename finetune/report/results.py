@@ -12,6 +12,8 @@ from rich.console import Console, RenderableType
 
 from finetune.data.table import ImageTable
 from finetune.evaluation.calibrated import Calibrated
+from finetune.evaluation.groups.document import groups_document
+from finetune.evaluation.groups.partition import group_settings
 from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.predictions import Predictions
 from finetune.explain.run import explain_run
@@ -38,6 +40,8 @@ def write_results(run: Run, config: dict[str, Any], network: Network, calibrated
     any_split, trainer = predictions["test"], config["trainer"]
     document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
     document["calibration"] = calibrated.document
+    settings = group_settings(config.get("groups"), list(map(str, any_split.groups.columns)))
+    document["groups"] = groups_document(predictions, settings, resamples=config["bootstrap"], seed=config["seed"])
     document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
     write_json(run.metrics_file, document)
     save_bundle(network, any_split.labels, any_split.task, run.model_dir, calibrated.fitted.scaling)

@@ -15,6 +15,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from finetune.evaluation.groups.document import weakest_line
+
 NAMES = {
     "accuracy": "accuracy",
     "exact_match": "exact match",
@@ -165,6 +167,9 @@ def end_summary(
     weakest = _weakest_line(document, split)
     if weakest:
         facts.add_row("weakest", Text(weakest))
+    group = weakest_line(document.get("groups", {}).get(split, {}))
+    if group:
+        facts.add_row("" if weakest else "weakest", Text(group))
     facts.add_row("time", duration(seconds))
     place = quoted(folder)
     lines = [

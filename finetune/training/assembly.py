@@ -20,6 +20,7 @@ from finetune.cache.spaces import Cache, default_dir, parse_size
 from finetune.config import build
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import verify
+from finetune.data.groups import training_balance
 from finetune.data.pixels import PixelCache
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
@@ -34,7 +35,7 @@ from finetune.strategies.features import DTYPES, FeatureSettings
 from finetune.strategies.phases import Strategy
 from finetune.tracking import Tracker, start_wandb
 from finetune.training.fit import OptimizerSettings, Recipe
-from finetune.training.losses import check_task, class_weights, is_convex
+from finetune.training.losses import check_image_weights, check_task, class_weights, is_convex
 from finetune.training.metrics import check_monitor
 from finetune.training.mixing import build_mixing
 from finetune.training.schedules import Schedule
@@ -134,6 +135,7 @@ def load_images(config: Config, table: ImageTable, network: Network, cache: Cach
         workers=data["workers"] if data["workers"] is not None else free_workers(config["trainer"]),
         seed=config["seed"],
         balanced=data["imbalance"] == "balanced_sampler",
+        balance_groups=balanced_columns(config, table),
         pixel_cache=PixelCache(cache, network.spec, augment) if data["pixel_cache"] and cache is not None else None,
         device_pixels=data["device_pixels"],
     )
@@ -176,6 +178,7 @@ def build_recipe(config: Config, table: ImageTable, cache: Cache | None = None) 
         monitor=config["monitor"],
         features=build_features(config, cache),
         head=build_plan(config, loss, table),
+        image_weights=build_image_weights(config, loss, table),
     )
 
 
@@ -203,12 +206,55 @@ def build_loss(config: Config, table: ImageTable) -> torch.nn.Module:
             f"data.imbalance={imbalance} is not one of {', '.join(IMBALANCE)}.{nearest(imbalance, IMBALANCE)}"
         )
     options: Config = {}
-    if imbalance == "class_weights":
+    if imbalance == "class_weights" and not balanced_columns(config, table):  # else images have weights
         targets = torch.from_numpy(table.targets()[table.rows("train")])
         options["class_weights"] = class_weights(targets, table.task, table.num_classes)
     loss: torch.nn.Module = build(config["loss"], **options)
     check_task(loss, table.task)
     return loss
+
+
+def build_image_weights(config: Config, loss: torch.nn.Module, table: ImageTable) -> torch.Tensor | None:
+    """Return what each row of the table (N,) counts in the training loss; None where all count the same.
+
+    Raises:
+        ConfigError: The loss takes no such weights, or images are mixed with each other.
+    """
+    columns = balanced_columns(config, table)
+    if not columns or config["data"]["imbalance"] != "class_weights":
+        return None
+    check_image_weights(loss)
+    augment = config["augment"]
+    if augment["enabled"] and (augment["mixup"] > 0 or augment["cutmix"] > 0):
+        raise ConfigError(
+            "data.balance_groups with data.imbalance=class_weights weighs single images, and mixup and cutmix mix "
+            "them. Use data.imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0."
+        )
+    weights = torch.ones(len(table))
+    weights[torch.from_numpy(table.rows("train"))] = torch.from_numpy(training_balance(table, columns)).float()
+    return weights
+
+
+def balanced_columns(config: Config, table: ImageTable) -> tuple[str, ...]:
+    """Return the group columns of which each class of each group is to count the same; none for classes alone.
+
+    Raises:
+        ConfigError: The table has no such column, or nothing says how to balance.
+    """
+    columns = tuple(config["data"].get("balance_groups") or ())  # a resumed run may be older than the setting
+    for column in columns:
+        if column not in table.groups:
+            known = f"There are: {', '.join(table.groups)}." if table.groups else "There are none."
+            raise ConfigError(
+                f"data.balance_groups names '{column}', which is no group column. {known} Name it in "
+                f"data.group_columns=[{column}] with data=csv.{nearest(column, table.groups)}"
+            )
+    if columns and config["data"]["imbalance"] == "none":
+        raise ConfigError(
+            "data.balance_groups says what is balanced, not how. Set data.imbalance=balanced_sampler, or "
+            "data.imbalance=class_weights."
+        )
+    return columns
 
 
 def build_callbacks(

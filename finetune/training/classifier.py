@@ -42,6 +42,7 @@ class Classifier(pl.LightningModule):
         epochs_before: int = 0,
         monitor: str = "val/accuracy",
         channels_last: bool = True,
+        image_weights: Tensor | None = None,
     ) -> None:
         """Hold what a step needs.
 
@@ -58,6 +59,7 @@ class Classifier(pl.LightningModule):
             epochs_before: Epochs of the phases before this one.
             monitor: The name of the metric that decides which checkpoint is best.
             channels_last: Whether images are laid out with channels last.
+            image_weights: What each row of the table (N,) counts in the training loss; None where all count the same.
         """
         super().__init__()
         self.network = network
@@ -73,6 +75,7 @@ class Classifier(pl.LightningModule):
         self.monitor = monitor
         self.sample = NO_ROWS  # whose features are handed out by predictions
         self.cut: Cut | None = None  # where kept activations go on; set by the phase's batches
+        self.image_weights = image_weights
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(self, batch: Batch) -> Tensor:
@@ -100,7 +103,14 @@ class Classifier(pl.LightningModule):
         """Return the loss of a training batch, mixed where the augmentation says so."""
         if self.mixing is not None and "image" in batch:
             batch = self.mixing(batch)
-        return {"loss": self.loss(self(batch), batch["target"])}
+        return {"loss": self.training_loss(batch)}
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Return the mean loss of a training batch, weighted by image where images have weights."""
+        if self.image_weights is None:
+            return self.loss(self(batch), batch["target"])  # type: ignore[no-any-return]
+        weights = self.image_weights[batch["row"].cpu()]
+        return self.loss(self(batch), batch["target"], weights)  # type: ignore[no-any-return]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the mean loss, logits and targets of the images that are not padding."""

@@ -64,6 +64,7 @@ class Recipe:
     head_batch_size: int = 256
     features: FeatureSettings = field(default_factory=FeatureSettings)
     head: HeadPlan = field(default_factory=HeadPlan)
+    image_weights: Tensor | None = None  # of each row of the table (N,), in the training loss
 
     def solves(self, phase: Phase) -> bool:
         """Return whether the head of a phase is solved in one epoch rather than trained."""
@@ -214,6 +215,7 @@ def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int,
         epochs_before=place.epochs,
         monitor=recipe.monitor,
         channels_last=recipe.trainer.channels_last,
+        image_weights=recipe.image_weights,
     )
     if isinstance(classifier, SolvedClassifier):
         classifier.plan = recipe.head

@@ -67,8 +67,8 @@ class HeadFit:
             if recipe.solves(phase):
                 assert recipe.head.solver is not None
                 solve_head(
-                    self.network.head, recipe.head.spec, examples(self.data, recipe.loss, recipe.head),
-                    recipe.head.solver,
+                    self.network.head, recipe.head.spec,
+                    examples(self.data, recipe.loss, recipe.head, recipe.image_weights), recipe.head.solver,
                 )  # fmt: skip
                 best.look(self.network.head, *self.validate(recipe))
             else:
@@ -93,9 +93,10 @@ class HeadFit:
             seed_head(recipe.seed, index, epoch)
             head.train()
             batches.set_epoch(epoch)
-            for features, target in self.batches(batches):
+            for features, target, rows in self.batches(batches):
                 optimizer.zero_grad()
-                loss = recipe.loss(head(features), target)
+                counted = () if recipe.image_weights is None else (recipe.image_weights[rows],)
+                loss = recipe.loss(head(features), target, *counted)
                 loss.backward()
                 if recipe.trainer.gradient_clip:
                     nn.utils.clip_grad_norm_(head.parameters(), recipe.trainer.gradient_clip)
@@ -104,14 +105,14 @@ class HeadFit:
                 check_finite("The training loss", float(loss.detach()))
             best.look(head, *self.validate(recipe))
 
-    def batches(self, batches: TrainBatches) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the features (B, F) and targets of the batches of an epoch; a draw's seed chooses the view."""
+    def batches(self, batches: TrainBatches) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield features (B, F), targets and the table's rows (B,) of an epoch's batches; a seed chooses the view."""
         order, views = torch.from_numpy(batches.order()), len(self.train_features)
         chosen = torch.from_numpy(batches.seeds() % views) if views > 1 else torch.zeros_like(order)
         start = 0
         for size in batches.sizes():
             rows, which = order[start : start + size], chosen[start : start + size]
-            yield self.train_features[which, rows], self.train_targets[rows]
+            yield self.train_features[which, rows], self.train_targets[rows], torch.from_numpy(self.rows)[rows]
             start += size
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ against imbalance is asked for elsewhere and only computed here.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,14 +68,17 @@ class CrossEntropy(_WeightedLoss):
         super().__init__(class_weights)
         self.label_smoothing = _checked_smoothing(label_smoothing)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, image_weights: Tensor | None = None) -> Tensor:
         """Return the mean loss of logits (B, K) against classes (B,) or class probabilities (B, K).
 
-        With weights, hard targets are averaged by weight and probabilities by image, as torch does.
+        With class weights, hard targets are averaged by weight and probabilities by image, as torch does; with weights
+        of images (B,), see `weighted_mean`.
         """
         logits = logits.float()
-        weights = self.weights_for(logits)
-        return functional.cross_entropy(logits, target, weight=weights, label_smoothing=self.label_smoothing)
+        options: Any = {"weight": self.weights_for(logits), "label_smoothing": self.label_smoothing}
+        if image_weights is None:
+            return functional.cross_entropy(logits, target, **options)
+        return weighted_mean(functional.cross_entropy(logits, target, reduction="none", **options), image_weights)
 
 
 class Focal(_WeightedLoss):
@@ -102,10 +105,10 @@ class Focal(_WeightedLoss):
             raise ConfigError(f"loss.gamma={gamma} must not be negative: 0 is cross-entropy, 2 is usual.")
         self.gamma = gamma
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, image_weights: Tensor | None = None) -> Tensor:
         """Return the mean loss of logits (B, K) against classes (B,) or class probabilities (B, K).
 
-        With weights, hard targets are averaged by weight and probabilities by image, as cross-entropy is.
+        Weights of classes and of images (B,) are used as in cross-entropy.
         """
         log_probabilities = functional.log_softmax(logits.float(), dim=1)
         # away from 0, where the power has no finite slope for a gamma below 1
@@ -114,11 +117,13 @@ class Focal(_WeightedLoss):
         weights = self.weights_for(logits)
         if target.ndim == 2:
             soft = target.float() if weights is None else target.float() * weights
-            return (soft * losses).sum(dim=1).mean()
+            return weighted_mean((soft * losses).sum(dim=1), image_weights)
         own = losses.gather(1, target[:, None]).squeeze(1)
         if weights is None:
-            return own.mean()
+            return weighted_mean(own, image_weights)
         own_weights = weights[target]
+        if image_weights is not None:
+            return weighted_mean(own * own_weights, image_weights)
         return (own * own_weights).sum() / own_weights.sum()
 
 
@@ -140,12 +145,40 @@ class BinaryCrossEntropy(_WeightedLoss):
         super().__init__(class_weights)
         self.label_smoothing = _checked_smoothing(label_smoothing)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss of logits (B, K) against multi-hot or mixed targets (B, K) in [0, 1]."""
+    def forward(self, logits: Tensor, target: Tensor, image_weights: Tensor | None = None) -> Tensor:
+        """Return the mean loss of logits (B, K) against multi-hot or mixed targets (B, K) in [0, 1].
+
+        Images may have weights (B,), see `weighted_mean`.
+        """
         logits = logits.float()
         target = target.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
         weights = self.weights_for(logits)
-        return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weights)
+        if image_weights is None:
+            return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weights)
+        losses = functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weights, reduction="none")
+        return weighted_mean(losses.mean(dim=1), image_weights)
+
+
+def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of losses (B,) times weights (B,), whose mean over all training images is 1.
+
+    It is not divided by the weights of the batch: over devices with as many images each, the mean of their means is
+    that of all images together.
+    """
+    return losses.mean() if weights is None else (losses * weights.to(losses)).mean()
+
+
+def check_image_weights(loss: nn.Module) -> None:
+    """Check that a loss takes weights of images.
+
+    Raises:
+        ConfigError: It is not one of ours.
+    """
+    if not isinstance(loss, _WeightedLoss):
+        raise ConfigError(
+            f"{type(loss).__name__} takes no weights of images, which data.balance_groups with "
+            "data.imbalance=class_weights needs. Use data.imbalance=balanced_sampler, or one of our losses."
+        )
 
 
 def check_task(loss: nn.Module, task: Task) -> None:

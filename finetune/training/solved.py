@@ -76,7 +76,7 @@ class SolvedClassifier(Classifier):
     def solve(self, data: FeatureData) -> Solved:
         """Return how the head was solved."""
         assert self.plan.solver is not None
-        found = examples(data, self.loss, self.plan)
+        found = examples(data, self.loss, self.plan, self.image_weights)
         head = self.network.head.cpu()
         report = solve_head(head, self.plan.spec, found, self.plan.solver)
         head.to(self.device)
@@ -85,7 +85,7 @@ class SolvedClassifier(Classifier):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         with torch.no_grad():
-            return {"loss": self.loss(self(batch), batch["target"])}
+            return {"loss": self.training_loss(batch)}
 
 
 class HeadSetup(Callback):
@@ -114,17 +114,19 @@ class HeadSetup(Callback):
                 self.run.update(baselines={"val": {"nearest_neighbours": score}})
 
 
-def examples(data: FeatureData, loss: Any, plan: HeadPlan) -> Examples:
+def examples(data: FeatureData, loss: Any, plan: HeadPlan, image_weights: Tensor | None = None) -> Examples:
     """Return the training features of a phase, in all their views, as a solver takes them."""
-    return examples_of(data.features("train"), data.images, loss, plan)
+    return examples_of(data.features("train"), data.images, loss, plan, image_weights)
 
 
-def examples_of(features: Features, images: ImageData, loss: Any, plan: HeadPlan) -> Examples:
+def examples_of(
+    features: Features, images: ImageData, loss: Any, plan: HeadPlan, image_weights: Tensor | None = None
+) -> Examples:
     """Return features of training images, in all their views, as a solver takes them, weighted as the images are."""
     count, views = len(features.rows), features.views
     check_memory(count * views * 4 * features.take(features.rows[:1]).shape[1])
     values = torch.cat([view_of(features, view) for view in range(views)])
-    weights = images.training_weights()
+    weights = sample_weights(features.rows, images, image_weights)
     groups = groups_of(images.table, features.rows, plan.group)
     if groups is None and views > 1:  # the views of an image stay together
         groups = np.arange(count)
@@ -133,11 +135,19 @@ def examples_of(features: Features, images: ImageData, loss: Any, plan: HeadPlan
         targets=torch.cat([torch.from_numpy(images.table.targets()[features.rows])] * views),
         task=images.table.task,
         num_classes=images.table.num_classes,
-        sample_weights=None if weights is None else torch.from_numpy(weights / weights.mean()).float().repeat(views),
+        sample_weights=None if weights is None else weights.repeat(views),
         class_weights=getattr(loss, "class_weights", None),
         smoothing=float(getattr(loss, "label_smoothing", 0.0)),
         groups=None if groups is None else np.tile(groups, views),
     )
+
+
+def sample_weights(rows: np.ndarray, images: ImageData, image_weights: Tensor | None) -> Tensor | None:
+    """Return what each training image (N,) counts: as often as it would be drawn, or as its loss would; None for 1."""
+    if image_weights is not None:
+        return image_weights[torch.from_numpy(rows)]
+    drawn = images.training_weights()
+    return None if drawn is None else torch.from_numpy(drawn / drawn.mean()).float()
 
 
 def view_of(features: Features, view: int) -> Tensor:

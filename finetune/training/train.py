@@ -26,6 +26,7 @@ from finetune.config import resumed_config, to_dict
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.evaluation.calibrated import Outputs, calibrate
+from finetune.evaluation.groups.partition import group_settings
 from finetune.evaluation.monitoring.reference import SPLIT, sampled, save_reference
 from finetune.history import History
 from finetune.memory import keep_freed_memory
@@ -63,6 +64,7 @@ def train(cfg: DictConfig) -> None:
     pl.seed_everything(config["seed"], verbose=False)
     cache = open_cache(config["cache"])
     table = load_table(config["data"], run.table_file, known_files(cache))
+    group_settings(config.get("groups"), table.groups)  # a column that is not there is said before hours of training
     strategy = build_strategy(config["strategy"])
     check_method(config.get("calibration", "none"))
     network = load_network(config, strategy, table)

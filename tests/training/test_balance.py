@@ -1,0 +1,163 @@
+"""A planted spurious group: balancing over group and class raises the accuracy of the group that is served worst."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+
+from finetune.config import conf_dir, register, to_dict
+from finetune.data.table import ImageTable
+from finetune.errors import ConfigError
+from finetune.evaluation.groups.document import groups_document
+from finetune.evaluation.groups.partition import GroupSettings
+from finetune.evaluation.predictions import Predictions
+from finetune.runs import Run
+from finetune.strategies.phases import build_strategy
+from finetune.training.assembly import build_recipe, load_images, load_network, load_table
+from finetune.training.checkpoints import Checkpoints
+from finetune.training.fit import Place, build_classifier, fit, predict_split
+from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, check_image_weights
+from finetune.training.metrics import MetricsCallback
+
+HEADS = {"trained": ("head=linear",), "solved": ("head=logistic", "head.l2=0.03")}
+BALANCED = "data.balance_groups=[background]"
+
+
+def draw_image(path: Path, label: int, background: str, generator: np.random.Generator) -> None:
+    """Draw a faint bar, upright or lying, on a green or a blue background."""
+    pixels = generator.normal(90, 14, (32, 32, 3))
+    pixels[:, :, 1 if background == "green" else 2] += 70
+    place = int(generator.integers(8, 22))
+    bar = (slice(None), slice(place, place + 4)) if label else (slice(place, place + 4), slice(None))
+    pixels[bar] += 25
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of bars whose background agrees with the class in 95 % of training images, and in half of the others."""
+    folder, generator, rows = tmp_path_factory.mktemp("bars"), np.random.default_rng(0), []
+    for split, number, agreeing in (("train", 400, 0.95), ("val", 80, 0.5), ("test", 240, 0.5)):
+        for k in range(number):
+            label, agrees = k % 2, (k // 2) % 20 < 20 * agreeing
+            background = "green" if (label == 0) == agrees else "blue"
+            draw_image(folder / f"{split}{k}.png", label, background, generator)
+            row = {"path": f"{split}{k}.png", "label": ["lying", "upright"][label], "split": split}
+            rows.append(row | {"background": background})
+    pd.DataFrame(rows).to_csv(folder / "bars.csv", index=False)
+    return folder
+
+
+def config_of(photos: Path, *overrides: str) -> dict[str, Any]:
+    register()
+    usual = (
+        "data=csv", f"data.path={photos}/bars.csv", "data.group_columns=[background]", "strategy=frozen", "model=timm",
+        "model.name=test_resnet", "model.weights=none", "augment=none", "trainer=cpu", "strategy.epochs=40",
+        "optimizer.lr=0.01", "logger=none", "head.standardize=true",
+        f"cache.dir={photos}/cache", "data.image_size=32",
+    )  # fmt: skip
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return to_dict(compose("train", [*usual, *overrides]))
+
+
+def parts_of(config: dict[str, Any]) -> tuple[ImageTable, Any, Any]:
+    from finetune.training.assembly import open_cache
+
+    torch.manual_seed(0)
+    table, strategy = load_table(config["data"]), build_strategy(config["strategy"])
+    network, cache = load_network(config, strategy, table), open_cache(config["cache"])
+    return table, network, (strategy, build_recipe(config, table, cache), load_images(config, table, network, cache))
+
+
+def worst_accuracy(folder: Path, config: dict[str, Any]) -> float:
+    """Train as configured, and return the accuracy of the worst class and background on test images."""
+    table, network, (strategy, recipe, images) = parts_of(config)
+    run = Run(folder)
+    run.path.mkdir(parents=True)
+    checkpoints = Checkpoints(run, "val/accuracy", "max")
+    metrics = MetricsCallback(table.task, 2, None, 1)
+    fit(network, strategy, images, recipe, place=Place(), metrics=metrics, checkpoints=checkpoints, callbacks=list,
+        loggers=[])  # fmt: skip
+    classifier = build_classifier(network, strategy.phases[-1], recipe, 0, Place())
+    outputs = predict_split(classifier, images, "test", recipe, run.path, cached=True)
+    found = Predictions.from_logits(table, outputs["row"].numpy(), outputs["logits"].numpy())
+    found.groups["truth"] = found.label_names
+    settings = GroupSettings(("background",), 30, (("background", "truth"),))
+    cells = groups_document({"test": found}, settings, resamples=0)["test"]["background x truth"]
+    return float(cells["groups"][cells["weakest"]]["accuracy"]["value"])
+
+
+@pytest.fixture(scope="module")
+def before(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """The worst accuracy without balance, by what finds the head."""
+    folder = tmp_path_factory.mktemp("before")
+    return {head: worst_accuracy(folder / head, config_of(photos, *HEADS[head])) for head in HEADS}
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("policy", ["class_weights", "balanced_sampler"])
+def test_balance_raises_the_worst_groups_accuracy(
+    photos: Path, tmp_path: Path, before: dict[str, float], head: str, policy: str
+) -> None:
+    config = config_of(photos, *HEADS[head], f"data.imbalance={policy}", BALANCED)
+    after = worst_accuracy(tmp_path / "run", config)
+    print(head, policy, before[head], after)
+    assert after > before[head] + 0.1
+
+
+def test_the_images_weights_are_those_of_their_class_and_group(photos: Path) -> None:
+    config = config_of(photos, "data.imbalance=class_weights", BALANCED)
+    table, _, (_, recipe, images) = parts_of(config)
+    frame = table.frame.assign(weight=recipe.image_weights.numpy())
+    sums = frame[frame["split"] == "train"].groupby(["label", "background"])["weight"].sum()
+    assert sums.tolist() == pytest.approx([100] * 4, rel=1e-5)
+    assert recipe.loss.class_weights is None and images.training_weights() is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.balance_groups=[colour]", "data.imbalance=class_weights"], "no group column. There are: background"),
+        ([BALANCED], "says what is balanced, not how"),
+        (
+            [BALANCED, "data.imbalance=class_weights", "augment=strong", "augment.mixup=0.2"],
+            "mixup and cutmix mix them",
+        ),
+    ],
+)
+def test_what_cannot_be_balanced_is_an_error(photos: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parts_of(config_of(photos, *overrides))
+
+
+def test_a_loss_that_takes_no_weights_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="CrossEntropyLoss takes no weights of images"):
+        check_image_weights(nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_weighted_loss_is_the_mean_of_weight_times_torchs_own(smoothing: float) -> None:
+    logits, weights = torch.randn(6, 3), torch.tensor([0.5, 2.0, 1.0, 0.1, 3.0, 1.0])
+    target, labels = torch.tensor([0, 1, 2, 2, 1, 0]), torch.rand(6, 3).round()
+    own = functional.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
+    torch.testing.assert_close(CrossEntropy(smoothing)(logits, target, weights), (own * weights).mean())
+    own = functional.cross_entropy(logits, target, reduction="none")
+    torch.testing.assert_close(Focal(0.0)(logits, target, weights), (own * weights).mean())
+    own = functional.binary_cross_entropy_with_logits(
+        logits, labels * (1 - smoothing) + smoothing / 2, reduction="none"
+    ).mean(1)
+    torch.testing.assert_close(BinaryCrossEntropy(smoothing)(logits, labels, weights), (own * weights).mean())
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), Focal(), CrossEntropy(class_weights=[1.0, 2.0, 3.0])])
+def test_the_mean_over_devices_is_the_loss_of_all_images(loss: nn.Module) -> None:
+    logits, target, weights = torch.randn(8, 3), torch.arange(8) % 3, torch.rand(8) * 2
+    halves = [loss(logits[part], target[part], weights[part]) for part in (slice(0, 8, 2), slice(1, 8, 2))]
+    torch.testing.assert_close((halves[0] + halves[1]) / 2, loss(logits, target, weights))
