@@ -129,11 +129,8 @@ LEAST = {
     "trainer.log_every": 1,
     "trainer.limit_batches": 1,
     "trainer.threads": 1,
-    "logger.wandb.images": 0,
-    "explain.images": 0,
+    **dict.fromkeys(("logger.wandb.images", "logger.wandb.table", "explain.images", "neighbours"), 0),
     "groups.min_images": 1,
-    "neighbours": 0,
-    "logger.wandb.table": 0,
     "features.views": 1,
     "features.test_views": 1,
     "pool.devices_per_job": 0,
@@ -265,7 +262,7 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 READ = {
     "data": (
         "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "balance_groups",
-        "image_size",        "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
+        "image_size", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
     ),
     "data.splits": ("val", "test", "seed", "group"),
     "strategy": ("name", "adapter", "phases"),

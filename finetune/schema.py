@@ -228,6 +228,8 @@ class PredictConfig:
     output: str | None = None
     top_k: int = 5
     unreadable: str = "error"
+    coverage: float | None = None
+    target_accuracy: float | None = None
     drift: bool = False
     batch_size: int = 64
     workers: int | None = None

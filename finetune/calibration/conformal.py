@@ -33,7 +33,9 @@ class Conformal:
 
     def sets(self, probabilities: Array) -> npt.NDArray[np.bool_]:
         """Return which labels (N, K) are in the set of each image."""
-        return np.asarray(scores(probabilities, self.score) <= self.bar + 1e-12)
+        found = scores(probabilities, self.score) <= self.bar + 1e-12
+        found[np.arange(len(found)), np.argmax(probabilities, axis=1)] = True  # no set is empty, which only adds to it
+        return np.asarray(found)
 
 
 def fit_conformal(
@@ -56,9 +58,9 @@ def fit_conformal(
     if not 0 < coverage < 1:
         raise ConfigError(f"coverage={coverage} must lie above 0 and below 1, such as 0.9.")
     number = len(targets)
-    place = math.ceil((number + 1) * coverage)
+    place = math.ceil((number + 1) * coverage - 1e-9)  # 0.9 of 10 is 9, whatever its digits
     if place > number:
-        least = math.ceil(coverage / (1 - coverage))
+        least = math.ceil(coverage / (1 - coverage) - 1e-9)
         raise ConfigError(
             f"coverage={coverage} needs {least:,} validation images or more, and there are {number:,}. Ask for "
             f"{math.floor(100 * number / (number + 1)) / 100:g} or less."

@@ -27,9 +27,11 @@ from finetune.data.table import digest
 from finetune.data.transforms import Augment, InputSpec, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.predictions import PROBABILITY, SEPARATOR, THRESHOLD, Task, check_finite, to_probabilities
+from finetune.evaluation.promises import Promises
 from finetune.runs import replacing
 
 ROW_GROUP = 10_000
+NOTHING = Promises()
 Row = dict[str, Any]
 Read = tuple[list[str], Tensor | None, list[str | None]]
 
@@ -114,7 +116,8 @@ class TableFormat:
 
     Multi-class: path, predicted, probability (of the predicted label), then label_1, probability_1 … for the `top_k`
     most probable labels, or all where there are fewer. Multi-label: path, predicted (labels above the threshold,
-    joined by '|'), probability/<label> for each. With `errors`, a last column `error` says why a row has no prediction.
+    joined by '|'), probability/<label> for each. What is promised has columns after them. With `errors`, a last column
+    `error` says why a row has no prediction.
     """
 
     labels: tuple[str, ...]
@@ -122,6 +125,7 @@ class TableFormat:
     top_k: int = 5
     threshold: float = THRESHOLD
     errors: bool = False
+    promises: Promises = NOTHING
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -133,6 +137,7 @@ class TableFormat:
             columns["probability"] = pa.float32()
             for rank in range(1, min(self.top_k, len(self.labels)) + 1):
                 columns |= {f"label_{rank}": pa.string(), f"probability_{rank}": pa.float32()}
+        columns |= dict.fromkeys(self.promises.columns, pa.string())
         return columns | ({"error": pa.string()} if self.errors else {})
 
     def rows(self, paths: Sequence[str], logits: np.ndarray, errors: Sequence[str | None]) -> list[Row]:
@@ -150,15 +155,16 @@ class TableFormat:
         ]
 
     def _cells(self, probabilities: np.ndarray) -> Row:
+        promised = self.promises.cells(probabilities, self.labels, self.task)
         if self.task == "multilabel":
             above = [label for label, value in zip(self.labels, probabilities, strict=True) if value > self.threshold]
             named = {PROBABILITY + label: float(p) for label, p in zip(self.labels, probabilities, strict=True)}
-            return {"predicted": SEPARATOR.join(above), **named}
+            return {"predicted": SEPARATOR.join(above), **named, **promised}
         order = np.argsort(-probabilities, kind="stable")
         cells: Row = {"predicted": self.labels[order[0]], "probability": float(probabilities[order[0]])}
         for rank, number in enumerate(order[: self.top_k], start=1):
             cells |= {f"label_{rank}": self.labels[number], f"probability_{rank}": float(probabilities[number])}
-        return cells
+        return cells | promised
 
 
 class RowWriter(Protocol):

@@ -39,6 +39,7 @@ from finetune.evaluation.monitoring.reference import sampled
 from finetune.evaluation.monitoring.timeline import timeline
 from finetune.evaluation.monitoring.watch import Watch
 from finetune.evaluation.predictions import Predictions, to_probabilities
+from finetune.evaluation.promises import check_views, promise
 from finetune.evaluation.screen import difference_table, read_metrics, show_drift, show_weakest, timeline_table
 from finetune.evaluation.unlabelled import (
     ImageFiles,
@@ -164,7 +165,8 @@ def predict(cfg: DictConfig) -> None:
 
     Without output= the table is predictions.csv in the current folder, and an existing one is not touched. With
     unreadable=skip a file that cannot be read keeps its row, with the reason in the column `error`. With drift=true it
-    is said, and written beside the table, how far the images are from those of validation.
+    is said, and written beside the table, how far the images are from those of validation. With coverage=… and
+    target_accuracy=… it says of each image which labels it may have, and whether its answer needs a second look.
 
     Raises:
         ConfigError: The run, the input or a setting is not there, or the output exists.
@@ -177,13 +179,16 @@ def predict(cfg: DictConfig) -> None:
     paths = find_images(Path(config["input"]).expanduser())
     run = Run.find(config["run"], Path(config["runs"]))
     check_reference(run, wanted=config["drift"])
+    promises, promised = promise(run, config["coverage"], config["target_accuracy"])
+    views, augment = own_views(run, config["views"])
+    if promised:
+        check_views(views, own_views(run, None)[0])
     bundle = load_bundle(run.model_dir)
     device = use_device(config["device"])
     size = config["batch_size"]
     workers = min(config["workers"] if config["workers"] is not None else free_workers(device), len(paths))
     skip = config["unreadable"] == "skip"
-    table = TableFormat(bundle.labels, bundle.task, config["top_k"], threshold=bundle.threshold, errors=skip)
-    views, augment = own_views(run, config["views"])
+    table = TableFormat(bundle.labels, bundle.task, config["top_k"], bundle.threshold, skip, promises)
     files = ImageFiles(paths, bundle.network.spec, augment, views)
     batches = read_batches(files, batch_size=size, workers=workers)
     shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
@@ -196,6 +201,8 @@ def predict(cfg: DictConfig) -> None:
             unread += sum(row.get("error") is not None for row in part)
     remark = f" ({unread:,} of them could not be read: see the column error)" if unread else ""
     console.print(f"Wrote {len(paths):,} rows{remark} to {output}", highlight=False, soft_wrap=True)
+    for words in promised:
+        console.print(words, highlight=False, soft_wrap=True)
     if watch is not None and watch.passed:
         drift = drift_of_run(run, watch.sample, bundle.labels, bundle.task, seed=run.config["seed"])
         write_json(output.with_suffix(".drift.json"), drift)
