@@ -1,5 +1,6 @@
 """A planted spurious group: balancing over group and class raises the accuracy of the group that is served worst."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ from finetune.errors import ConfigError
 from finetune.evaluation.groups.document import groups_document
 from finetune.evaluation.groups.partition import GroupSettings
 from finetune.evaluation.predictions import Predictions
+from finetune.models.network import Network
 from finetune.runs import Run
+from finetune.strategies.feature_data import FeatureData
+from finetune.strategies.features import FeatureSource
+from finetune.strategies.machine import Machine
 from finetune.strategies.phases import build_strategy
-from finetune.training.assembly import build_recipe, load_images, load_network, load_table
-from finetune.training.checkpoints import Checkpoints
+from finetune.training.assembly import build_recipe, load_images, load_network, load_table, open_cache
+from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.fit import Place, build_classifier, fit, predict_split
+from finetune.training.head_fit import HeadFit
 from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, check_image_weights
 from finetune.training.metrics import MetricsCallback
 
@@ -68,16 +74,14 @@ def config_of(photos: Path, *overrides: str) -> dict[str, Any]:
 
 
 def parts_of(config: dict[str, Any]) -> tuple[ImageTable, Any, Any]:
-    from finetune.training.assembly import open_cache
-
     torch.manual_seed(0)
     table, strategy = load_table(config["data"]), build_strategy(config["strategy"])
     network, cache = load_network(config, strategy, table), open_cache(config["cache"])
     return table, network, (strategy, build_recipe(config, table, cache), load_images(config, table, network, cache))
 
 
-def worst_accuracy(folder: Path, config: dict[str, Any]) -> float:
-    """Train as configured, and return the accuracy of the worst class and background on test images."""
+def train(folder: Path, config: dict[str, Any]) -> tuple[ImageTable, Network, Any]:
+    """Train as configured, and return the table, the network with its best weights, and the other parts."""
     table, network, (strategy, recipe, images) = parts_of(config)
     run = Run(folder)
     run.path.mkdir(parents=True)
@@ -85,8 +89,15 @@ def worst_accuracy(folder: Path, config: dict[str, Any]) -> float:
     metrics = MetricsCallback(table.task, 2, None, 1)
     fit(network, strategy, images, recipe, place=Place(), metrics=metrics, checkpoints=checkpoints, callbacks=list,
         loggers=[])  # fmt: skip
+    network.load_state_dict(network_state(read_checkpoint(run.best_checkpoint), averaged=True))
+    return table, network, (strategy, recipe, images)
+
+
+def worst_accuracy(folder: Path, config: dict[str, Any]) -> float:
+    """Train as configured, and return the accuracy of the worst class and background on test images."""
+    table, network, (strategy, recipe, images) = train(folder, config)
     classifier = build_classifier(network, strategy.phases[-1], recipe, 0, Place())
-    outputs = predict_split(classifier, images, "test", recipe, run.path, cached=True)
+    outputs = predict_split(classifier, images, "test", recipe, folder, cached=True)
     found = Predictions.from_logits(table, outputs["row"].numpy(), outputs["logits"].numpy())
     found.groups["truth"] = found.label_names
     settings = GroupSettings(("background",), 30, (("background", "truth"),))
@@ -108,7 +119,6 @@ def test_balance_raises_the_worst_groups_accuracy(
 ) -> None:
     config = config_of(photos, *HEADS[head], f"data.imbalance={policy}", BALANCED)
     after = worst_accuracy(tmp_path / "run", config)
-    print(head, policy, before[head], after)
     assert after > before[head] + 0.1
 
 
@@ -161,3 +171,22 @@ def test_the_mean_over_devices_is_the_loss_of_all_images(loss: nn.Module) -> Non
     logits, target, weights = torch.randn(8, 3), torch.arange(8) % 3, torch.rand(8) * 2
     halves = [loss(logits[part], target[part], weights[part]) for part in (slice(0, 8, 2), slice(1, 8, 2))]
     torch.testing.assert_close((halves[0] + halves[1]) / 2, loss(logits, target, weights))
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_a_head_fitted_without_the_trainer_uses_the_same_weights(photos: Path, tmp_path: Path, head: str) -> None:
+    config = config_of(photos, *HEADS[head], "data.imbalance=class_weights", BALANCED)
+    heads = []
+    for balanced in (True, False):
+        _, network, (strategy, recipe, images) = parts_of(config)
+        recipe = recipe if balanced else replace(recipe, image_weights=None)
+        data = FeatureData(images, batch_size=recipe.head_batch_size, seed=0, settings=recipe.features)
+        source = FeatureSource(network, images, recipe.features, Machine(torch.device("cpu")))
+        data.found = {split: source.features(images.table.rows(split), 1) for split in ("train", "val")}
+        fitted = HeadFit(network, data)
+        fitted.fit(strategy, recipe, mode="max")
+        heads.append(fitted.network.head.state_dict())
+    trained = train(tmp_path / "run", config)[1].head.state_dict()
+    for name, value in trained.items():
+        torch.testing.assert_close(heads[0][name], value, rtol=1e-3, atol=1e-4)
+    assert any(not torch.allclose(heads[1][name], value, rtol=1e-2) for name, value in trained.items())
