@@ -89,8 +89,8 @@ def promise(run: Run, coverage: float | None, target_accuracy: float | None) -> 
     if threshold is not None:
         told.append(
             f"The column decision accepts confidences from {threshold.value:.4f} on: {threshold.coverage:.1%} of the "
-            f"validation images, {threshold.accuracy:.4f} of them right, and of new ones at least {threshold.bound:.4f} "
-            "with 95 % confidence."
+            f"validation images, {threshold.accuracy:.4f} of them right, and of new ones at least "
+            f"{threshold.bound:.4f} with 95 % confidence."
         )
     return Promises(sets, threshold), told
 

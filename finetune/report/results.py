@@ -118,7 +118,8 @@ def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> li
 def show_end(run: Run, document: dict[str, Any], tracker: Tracker | None, seconds: float) -> None:
     """Print the scores and what can be done with the run."""
     notes = [tracker.how_to_view] if tracker else []
-    show(end_summary(document, seconds=seconds, folder=run.path, notes=notes))
+    report = run.report_file if run.report_file.is_file() else None
+    show(end_summary(document, seconds=seconds, folder=run.path, notes=notes, report=report))
 
 
 def show(summary: RenderableType) -> None:

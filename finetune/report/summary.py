@@ -152,7 +152,13 @@ def _phase_table(phases: Sequence[PhaseSummary]) -> Table:
 
 
 def end_summary(
-    document: Mapping[str, Any], *, seconds: float, folder: Path, split: str = "test", notes: Sequence[str] = ()
+    document: Mapping[str, Any],
+    *,
+    seconds: float,
+    folder: Path,
+    split: str = "test",
+    notes: Sequence[str] = (),
+    report: Path | None = None,
 ) -> RenderableType:
     """Return how good the classifier became, and what can be done with it next.
 
@@ -160,6 +166,7 @@ def end_summary(
         document: The content of metrics.json.
         seconds: How long the run took.
         folder: The run folder.
+        report: The page of the run; None where there is none.
         split: The split whose scores come first, with their intervals.
         notes: Further lines, such as how to look at the run in W&B.
     """
@@ -174,6 +181,7 @@ def end_summary(
     place = quoted(folder)
     lines = [
         f"run       {place}",
+        *([f"report    {quoted(report)}"] if report is not None else []),
         *(f"          {note}" for note in notes),
         f"next      finetune evaluate run={place}",
         f"          finetune predict run={place} input=FOLDER",
