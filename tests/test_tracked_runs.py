@@ -23,6 +23,7 @@ from finetune.training.train import recorded
 TINY = [
     "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "strategy=full", "trainer=cpu",
     "trainer.threads=1", "trainer.log_every=1", "trainer.limit_batches=4", "data.batch_size=8", "bootstrap=20",
+    "report=false", "explain.images=0",
 ]  # fmt: skip
 
 

@@ -174,6 +174,7 @@ def train_ours(root: Path, mode: str, epochs: int, seed: int) -> Result:
         sys.argv = [
             "finetune", "data=folder", f"data.root={root}", f"strategy={mode}", f"strategy.epochs={epochs}",
             f"seed={seed}", f"runs={folder}/runs", f"cache.dir={folder}/cache", "logger=none", "bootstrap=0",
+            "report=false", "explain.images=0",
             f"optimizer.lr={RATES['full']}", f"optimizer.weight_decay={DECAY}", "loss.label_smoothing=0.1",
             f"data.batch_size={BATCH}", f"+callbacks.clock={{_target_: clock.Clock, file: {clock}}}",
         ]  # fmt: skip

@@ -18,7 +18,8 @@ from finetune.search.study.samplers import Objective
 
 register()
 TINY = ["model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer=cpu", "trainer.threads=1",
-        "logger=none", "bootstrap=0", "strategy=frozen", "strategy.epochs=4", "calibration=none"]  # fmt: skip
+        "logger=none", "bootstrap=0", "strategy=frozen", "strategy.epochs=4", "calibration=none", "report=false",
+        "explain.images=0"]  # fmt: skip
 
 
 def plan(*words: str) -> Plan:

@@ -22,6 +22,7 @@ SUPPORT = Path(__file__).parents[2] / "support"
 TINY = [
     "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer=cpu", "trainer.threads=1",
     "bootstrap=20",
+    "report=false", "explain.images=0",
 ]  # fmt: skip
 
 

@@ -17,8 +17,8 @@ from finetune.search.study.storage import open_storage
 from finetune.search.study.study import create_study
 
 TINY = ["model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer=cpu", "trainer.threads=1",
-        "bootstrap=0", "strategy=lp_ft", "strategy.head_epochs=2", "strategy.epochs=3", "trainer.limit_batches=2",
-        ]  # fmt: skip
+        "bootstrap=0", "report=false", "explain.images=0", "strategy=lp_ft",
+        "strategy.head_epochs=2", "strategy.epochs=3", "trainer.limit_batches=2"]  # fmt: skip
 
 
 def told_to_be_a_trial(folder: Path, *, pruned: bool) -> dict[str, str]:
