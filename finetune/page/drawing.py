@@ -20,6 +20,7 @@ DASHES = ("-", "--", "-.", ":")  # what colour says is said by the line too
 INK, FAINT, PAPER = "#010203", "#010204", "#010205"
 THEME = {INK: "var(--ink, #222)", FAINT: "var(--faint, #bbb)", PAPER: "var(--paper, #fff)"}
 INCH = 72
+LARGEST = 1.3  # times the size that was asked for
 SPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
@@ -60,10 +61,12 @@ def draw_panels(plot: Callable[["Figure"], None], *, width: int = 840, height: i
 
 
 def themed(svg: str) -> str:
-    """Return matplotlib's SVG as an element without a fixed size, whose colours are those of the page."""
+    """Return matplotlib's SVG as an element that shrinks to the room there is, in the colours of the page."""
     element = svg[svg.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>\s*", "", element, flags=re.DOTALL)
-    element = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg \1 {SPACES}>", element, count=1)
+    largest = round(LARGEST * float(re.findall(r"viewBox=\"0 0 ([0-9.]+)", element)[0]))
+    shape = rf'<svg \1 style="max-width: {largest}px" {SPACES}>'
+    element = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", shape, element, count=1)
     known = set(re.findall(r"#([\w.-]+)", element))
     element = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in known else "", element)
     for colour, theme in THEME.items():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 DASH = "–"
+SHORT, LONG = 16, 40  # characters of a cell
 
 
 class Shown(NamedTuple):
@@ -31,6 +32,11 @@ class Shown(NamedTuple):
     text: str
     number: float | None = None
     bar: float | None = None
+
+    @property
+    def room(self) -> str:
+        """Which words stay on one line, and which need room for several."""
+        return "short" if len(self.text) <= SHORT else "long" if len(self.text) > LONG else "medium"
 
 
 def render(title: str, sections: Sequence[Section], *, subtitle: str = "", nav: bool = True) -> str:
