@@ -52,7 +52,7 @@ from finetune.evaluation.unlabelled import (
 )
 from finetune.heads.inputs import inputs_of
 from finetune.models.bundle import Bundle, load_bundle
-from finetune.report.build import write_evaluation
+from finetune.report.build import attempt, write_evaluation
 from finetune.runs import Run, write_json
 
 Document = dict[str, Any]
@@ -91,7 +91,7 @@ def evaluate(cfg: DictConfig) -> None:
     if facts["images"] == "other":
         console.print(timeline_table(timeline(run), console.width))
     if config["report"]:
-        write_evaluation(run, folder, split, predictions, document)
+        attempt(lambda: write_evaluation(run, folder, split, predictions, document), "The report")
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 

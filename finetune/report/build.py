@@ -1,8 +1,9 @@
 """The page of a run, from the files of its folder: which sections it has, in which order.
 
-It decides nothing else; a section that has nothing to tell is left out.
+It decides that, and that no run is lost to its page; a section that has nothing to tell is left out.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,10 @@ from finetune.report.sections.thresholds import threshold_section
 from finetune.report.sections.verdict import verdict_section
 from finetune.runs import Run, write_atomic
 
+log = logging.getLogger(__name__)
+# goes to the run's train.log alone, since the screen shows the same in another form
+record = logging.getLogger("finetune.record")
+
 BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     verdict_section,
     learning_section,
@@ -42,7 +47,6 @@ BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     calibration_section,
 )
 AFTER: tuple[Callable[[Material], Section | None], ...] = (
-    fairness_section,
     audit_section,
     data_section,
     evaluations_section,
@@ -81,6 +85,16 @@ def write_evaluation(run: Run, folder: Path, split: str, predictions: Prediction
     )
     write_report(run)
     return folder / "report.html"
+
+
+def attempt(make: Callable[[], object], what: str) -> None:
+    """Make something that the run is whole without; the traceback of a failure goes to the log."""
+    try:
+        make()
+    except Exception as error:  # noqa: BLE001 - hours of training are not lost to a picture of them
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("%s could not be made (%s: %s).", what, type(error).__name__, first)
+        record.info("%s could not be made", what, exc_info=error)
 
 
 def subtitle(run: Run) -> str:

@@ -40,7 +40,11 @@ class Material:
 
 
 def gather(run: Run, baseline: Run | None = None) -> Material:
-    """Read what there is of a run, and the test predictions of another."""
+    """Read what there is of a run, and the test predictions of another.
+
+    Raises:
+        RunError: A file is damaged, or the other run has no test predictions.
+    """
     splits = {split: Predictions.load(run.predictions_file(split)) for split in SCORED
               if run.predictions_file(split).is_file()}  # fmt: skip
     return Material(
@@ -65,10 +69,19 @@ def read_spec(run: Run) -> InputSpec | None:
 
 
 def metrics_of(run: Run) -> dict[str, Any]:
-    """Return metrics.json; nothing where the run did not get there."""
+    """Return metrics.json; nothing where the run did not get there.
+
+    Raises:
+        RunError: The file is damaged.
+    """
     if not run.metrics_file.is_file():
         return {}
-    return dict(json.loads(run.metrics_file.read_text(encoding="utf-8")))
+    try:
+        return dict(json.loads(run.metrics_file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{run.metrics_file} is damaged ({type(error).__name__}). Remove it for a report without its scores."
+        ) from error
 
 
 def test_of(run: Run) -> Predictions:

@@ -5,7 +5,6 @@ It decides the order and which part may fail without the run; what each part hol
 
 import io
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -20,7 +19,7 @@ from finetune.explain.run import explain_run
 from finetune.models.bundle import save_bundle
 from finetune.models.cost import cost
 from finetune.models.network import Network
-from finetune.report.build import write_report
+from finetune.report.build import attempt, write_report
 from finetune.report.summary import end_summary, print_summary
 from finetune.report.wandb_plots import charts_of, gallery
 from finetune.runs import Run, write_json
@@ -63,16 +62,6 @@ def write_extras(
     attempt(maps, "Maps of what the network looks at")
     if config.get("report"):
         attempt(lambda: write_report(run), "The report")
-
-
-def attempt(make: Callable[[], object], what: str) -> None:
-    """Make something that the run is whole without; the traceback of a failure goes to the log."""
-    try:
-        make()
-    except Exception as error:  # noqa: BLE001 - hours of training are not lost to a picture of them
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        log.warning("%s could not be made (%s: %s).", what, type(error).__name__, first)
-        record.info("%s could not be made", what, exc_info=error)
 
 
 def publish(

@@ -10,6 +10,7 @@ from finetune.page.blocks import Column as Heading
 from finetune.page.blocks import Figure, Section, Table
 from finetune.page.drawing import COLOURS, DASHES, FAINT, draw
 from finetune.report.material import Material
+from finetune.report.sections.told import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,8 @@ def learning_section(material: Material) -> Section | None:
     names = [name for name in ("train/loss", "val/loss", score) if any(name in row for row in rows)]
     columns = (Heading("epoch"), Heading("phase"), *(Heading(name, 4) for name in names))
     cells = tuple((int(row["epoch"]), str(row.get("phase", "")), *(row.get(name) for name in names)) for row in rows)
-    sentence = f"{len(rows)} epochs in {len(phases_of(rows))} phases; {best_of(rows, monitor, material)}"
+    length = f"{count(len(rows), 'epoch')} in {count(len(phases_of(rows)), 'phase')}"
+    sentence = f"{length}; {best_of(rows, monitor, material)}"
     return Section("learning", "Learning", (*blocks, Table("Epochs", columns, cells, key=False)), sentence)
 
 

@@ -30,7 +30,8 @@ def verdict_section(material: Material) -> Section | None:
     name = KEY[predictions.task]
     score = material.document.get(split, {}).get(name, {})
     blocks: list[Block] = [Facts(tuple(facts(material, split, predictions, name, score)))]
-    blocks += [Text(text, tone) for text, tone in doubts(material, split, predictions, score)]
+    against = [Text(text, tone) for text, tone in doubts(material, split, predictions, score)]
+    blocks += against or [Text(reliable(material, split, predictions, score), "good")]
     rows = tuple(baselines(material, split, predictions, name))
     if rows:
         columns = (Column("baseline"), Column(name.replace("_", " "), 4), Column("images"), Column("note"))
@@ -80,11 +81,16 @@ def doubts(
             f"With {count(predictions.num)} a single one changes the score by {100 / predictions.num:.1f} points.",
             "warning",
         )
-    if score.get("low") is not None and score["high"] - score["low"] > WIDE:
+    if score.get("low") is None:
+        yield "The score has no interval (bootstrap=0), so nobody can say how much of it is chance.", "warning"
+    elif score["high"] - score["low"] > WIDE:
         yield (
             f"The interval is {100 * (score['high'] - score['low']):.0f} points wide: more test images would help.",
             "warning",
         )
+    share = majority(material, predictions)
+    if share is not None and score.get("low") is not None and score["low"] <= share:
+        yield f"It is not clearly better than always naming the commonest class, which is right in {share:.3f}.", "bad"
     leaks = (material.record.get("audit") or {}).get("counts", {}).get("leakage", 0)
     if leaks:
         yield f"An audit found {count(leaks)} of val and test in an earlier split too: the score flatters.", "bad"
@@ -92,11 +98,25 @@ def doubts(
     weak = [row for row in rows if row.get("recall") is not None and row["recall"] < WEAK]
     if weak:
         worst = min(weak, key=lambda row: float(row["recall"]))
-        more = f", and {len(weak) - 1} more classes are below half" if len(weak) > 1 else ""
+        more = f"; {count(len(weak) - 1, 'more class', 'more classes')} below half" if len(weak) > 1 else ""
         yield (
             f"Of {worst['label']}, {100 * worst['recall']:.0f} % of {count(worst['support'])} are recognised{more}.",
             "warning",
         )
+
+
+def reliable(material: Material, split: str, predictions: Predictions, score: dict[str, Any]) -> str:
+    """Return why the score can be relied on, where nothing speaks against it."""
+    width = 100 * (score["high"] - score["low"])
+    rows = [row for row in material.document.get("per_class", {}).get(split, []) if row.get("recall") is not None]
+    worst = min(rows, key=lambda row: float(row["recall"])) if rows else None
+    weakest = "" if worst is None else (
+        f", and of the weakest class, {worst['label']}, {100 * worst['recall']:.0f} % are recognised"
+    )  # fmt: skip
+    return (
+        f"Nothing here speaks against relying on it for images like these: {count(predictions.num)}, an interval "
+        f"{width:.1f} points wide{weakest}."
+    )
 
 
 def baselines(
