@@ -17,7 +17,7 @@ from finetune.audit.duplicates import Duplicates
 from finetune.audit.labels import LabelIssues
 from finetune.audit.oddities import FAR_FEATURES
 from finetune.audit.pictures import Facts
-from finetune.data.decoding import ArrayStore
+from finetune.data.decoding import FileStore
 from finetune.data.table import SPLITS, ImageTable
 from finetune.evaluation.predictions import SEPARATOR
 from finetune.runs import write_atomic, write_json
@@ -137,7 +137,7 @@ def table_rows(findings: Findings) -> list[dict[str, Any]]:
 
 def place_of(table: ImageTable, path: str) -> str:
     """Return where an image is, as a table in another folder names it."""
-    return path if isinstance(table.store, ArrayStore) else str(Path(path).absolute())
+    return str(Path(path).absolute()) if isinstance(table.store, FileStore) else path
 
 
 def rounded(value: float | None) -> float | None:

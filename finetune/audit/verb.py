@@ -24,7 +24,7 @@ from finetune.audit.sections import TITLES, sections
 from finetune.audit.store import remember
 from finetune.cache.spaces import Cache
 from finetune.config import build, to_dict
-from finetune.data.decoding import ArrayStore, check_all
+from finetune.data.decoding import FileStore, check_all
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
 from finetune.memory import keep_freed_memory
@@ -150,8 +150,8 @@ def summary_table(counts: dict[str, int]) -> Table:
 def next_commands(findings: Findings, folder: Path) -> str:
     """Return what to type next: the table is taken back after editing, and duplicates can be kept together."""
     table = findings.table
-    if isinstance(table.store, ArrayStore):
-        return "These images are in a package and not in files: audit.csv is to be read, not to be trained on."
+    if not isinstance(table.store, FileStore):
+        return "These images are not in files of their own: audit.csv is to be read, not to be trained on."
     typed = [word for word in HydraConfig.get().overrides.task if not word.startswith(("data", "audit."))]
     several = ["data.label_separator='|'"] if table.task == "multilabel" else []
     command = ["finetune", "data=csv", f"data.path={folder / 'audit.csv'}", *several, *typed]
