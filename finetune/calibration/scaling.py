@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.errors import ConfigError, nearest
 
@@ -42,11 +42,14 @@ class Scaling:
         """What logits are divided by; None where it is not one number."""
         return 1 / self.scale[0] if len(self.scale) == 1 else None
 
-    def apply(self, logits: Array) -> Array:
-        """Return logits (..., K), scaled."""
+    def apply(self, logits: Array, *, multilabel: bool) -> Array:
+        """Return logits (N, K), scaled; several views (V, N, K) are joined before, so that one scale moves no answer.
+
+        Without a method they are returned as they are, views and all.
+        """
         if self.method == "none":
             return logits
-        return np.asarray(logits * np.asarray(self.scale, logits.dtype) + np.asarray(self.shift, logits.dtype))
+        return np.asarray(joined(logits, multilabel=multilabel) * np.asarray(self.scale) + np.asarray(self.shift))
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ def check_method(method: str) -> Method:
 def fit_scaling(logits: Array, targets: Array, method: Method, *, multilabel: bool, seed: int = 0) -> Fitted:
     """Return a scaling of logits, or none where images that were held out are not better with it.
 
-    The loss of all views' mean probability is minimised together with a normal prior on scales and shifts, which keeps
-    few or perfectly separated images from making a network infinitely sure.
+    The loss is minimised together with a normal prior on scales and shifts, which keeps few images from making a
+    network very sure. Where all of them are right, being surer is better on each of them, held out or not, and nothing
+    shows how sure it may be: such a scaling is not used.
 
     Args:
         logits: (N, K), or (V, N, K) for images in several views.
@@ -95,8 +99,8 @@ def fit_scaling(logits: Array, targets: Array, method: Method, *, multilabel: bo
 
     Source: Guo et al. 2017, On calibration of modern neural networks, section 4.2.
     """
-    views = logits if logits.ndim == 3 else logits[None]
-    number = views.shape[1]
+    values = joined(logits, multilabel=multilabel)
+    number = len(values)
     if method == "none" or number < FOLDS:
         note = "" if method == "none" else f"{number} validation images are too few to calibrate on."
         return Fitted(Scaling(), method, float("nan"), float("nan"), note)
@@ -104,21 +108,46 @@ def fit_scaling(logits: Array, targets: Array, method: Method, *, multilabel: bo
     losses = np.zeros((2, number))
     for fold in range(FOLDS):
         rest, held = folds != fold, folds == fold
-        found = minimised(views[:, rest], targets[rest], method, multilabel=multilabel)
+        found = minimised(values[rest], targets[rest], method, multilabel=multilabel)
         for place, scaling in enumerate((Scaling(), found)):
-            losses[place, held] = losses_of(scaling.apply(views[:, held]), targets[held], multilabel=multilabel)
+            scaled = scaling.apply(values[held], multilabel=multilabel)
+            losses[place, held] = losses_of(scaled, targets[held], multilabel=multilabel)
     before, after = (float(part.mean()) for part in losses)
     if not after < before:
         note = "Probabilities are left as they are: scaled ones did not fit held-out validation images better."
         return Fitted(Scaling(), method, before, after, note)
-    return Fitted(minimised(views, targets, method, multilabel=multilabel), method, before, after, "")
+    found = minimised(values, targets, method, multilabel=multilabel)
+    if max(found.scale) > 1 and all_right(values, targets):
+        note = "Probabilities are left as they are: all validation images are right, so none shows how sure to be."
+        return Fitted(Scaling(), method, before, after, note)
+    return Fitted(found, method, before, after, "")
 
 
-def minimised(views: Array, targets: Array, method: Method, *, multilabel: bool) -> Scaling:
-    """Return the scaling with the least loss on images (V, N, K)."""
-    labels = views.shape[2]
+def joined(logits: Array, *, multilabel: bool) -> Array:
+    """Return float64 logits (N, K) whose probabilities are the mean of those of all views (V, N, K).
+
+    Those of one label per image have mean 0 over the labels: what all have in common means nothing, and scales of
+    single labels would turn it into something.
+    """
+    values = torch.from_numpy(logits.astype(np.float64))
+    if multilabel and values.ndim == 3:
+        held, not_held = (torch.logsumexp(nn.functional.logsigmoid(part), dim=0) for part in (values, -values))
+        values = held - not_held
+    elif values.ndim == 3:
+        values = torch.logsumexp(values.log_softmax(dim=-1), dim=0)
+    return np.asarray((values if multilabel else values - values.mean(dim=-1, keepdim=True)).numpy())
+
+
+def all_right(logits: Array, targets: Array) -> bool:
+    """Return whether no answer of logits (N, K) is wrong."""
+    return bool(((logits > 0) == (targets == 1)).all() if targets.ndim == 2 else (logits.argmax(1) == targets).all())
+
+
+def minimised(logits: Array, targets: Array, method: Method, *, multilabel: bool) -> Scaling:
+    """Return the scaling with the least loss on images (N, K)."""
+    labels = logits.shape[1]
     size = 1 if method == "temperature" else labels
-    values, truth = torch.from_numpy(views.astype(np.float64)), torch.from_numpy(targets.astype(np.int64))
+    values, truth = torch.from_numpy(logits), torch.from_numpy(targets.astype(np.int64))
 
     def objective(parameters: Tensor) -> Tensor:
         scale, shift = parameters[:size].exp(), parameters[size:] if method == "vector" else 0.0
@@ -145,17 +174,14 @@ def minimum(objective: Callable[[Tensor], Tensor], size: int) -> Array:
 
 
 def loss_of(values: Tensor, targets: Tensor, *, multilabel: bool) -> Tensor:
-    """Return the loss (N,) of the mean probability of views (V, N, K): of the label, or the mean over all labels."""
+    """Return the loss (N,) of logits (N, K): of the label, or the mean over all labels."""
     if multilabel:
-        probabilities = values.sigmoid().mean(dim=0).clamp(1e-12, 1 - 1e-12)
-        each = -torch.where(targets > 0, probabilities.log(), (1 - probabilities).log())
+        each = nn.functional.binary_cross_entropy_with_logits(values, targets.to(values.dtype), reduction="none")
         return each.mean(dim=1)
-    logs = torch.logsumexp(values.log_softmax(dim=-1), dim=0) - np.log(len(values))
-    found: Tensor = -logs.gather(1, targets[:, None])[:, 0]
-    return found
+    return nn.functional.cross_entropy(values, targets, reduction="none")
 
 
-def losses_of(views: Array, targets: Array, *, multilabel: bool) -> Array:
+def losses_of(logits: Array, targets: Array, *, multilabel: bool) -> Array:
     """Return `loss_of` arrays."""
-    values, truth = torch.from_numpy(views.astype(np.float64)), torch.from_numpy(targets.astype(np.int64))
+    values, truth = torch.from_numpy(logits.astype(np.float64)), torch.from_numpy(targets.astype(np.int64))
     return np.asarray(loss_of(values, truth, multilabel=multilabel).numpy())

@@ -16,7 +16,6 @@ from finetune.data.table import ImageTable
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scores import score
 
-CHANGED = ("loss", "calibration_error")
 FITTED_ON = "val"
 Outputs = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
@@ -46,12 +45,13 @@ def calibrate(table: ImageTable, outputs: Outputs, method: Method, seed: int) ->
         seed: Deals validation images out to folds, on which a scaling has to be worth it.
     """
     rows, logits = outputs[FITTED_ON]
-    fitted = fit_scaling(logits, table.targets()[rows], method, multilabel=table.task == "multilabel", seed=seed)
+    multilabel = table.task == "multilabel"
+    fitted = fit_scaling(logits, table.targets()[rows], method, multilabel=multilabel, seed=seed)
     plain = {split: Predictions.from_logits(table, *found) for split, found in outputs.items()}
     if fitted.scaling.method == "none":
         return Calibrated(plain, fitted, described(fitted, plain, plain))
     scaled = {
-        split: Predictions.from_logits(table, places, fitted.scaling.apply(found))
+        split: Predictions.from_logits(table, places, fitted.scaling.apply(found, multilabel=multilabel))
         for split, (places, found) in outputs.items()
     }
     return Calibrated(scaled, fitted, described(fitted, plain, scaled))
@@ -63,7 +63,7 @@ def described(fitted: Fitted, plain: Mapping[str, Predictions], scaled: Mapping[
     changes = {}
     for split, before in plain.items():
         one, two = score(before), score(scaled[split])
-        changes[split] = {name: {"before": finite(one[name]), "after": finite(two[name])} for name in CHANGED}
+        changes[split] = {name: {"before": finite(one[name]), "after": finite(two[name])} for name in one}
     return {
         "method": scaling.method, "asked": fitted.tried, "temperature": scaling.temperature,
         "scale": list(scaling.scale), "shift": list(scaling.shift), "fitted_on": FITTED_ON,

@@ -118,7 +118,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     sample = sampled(selection.table.rows(split))
     outputs = [run_over(images.view_loader(split, 0), sample=sample)]
     outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
-    logits = bundle.scaling.apply(np.stack([part.logits for part in outputs]))
+    logits = bundle.calibrate(np.stack([part.logits for part in outputs]))
     predictions = Predictions.from_logits(selection.table, outputs[0].rows, logits)
     return predictions, {
         "images": "same" if selection.same else "other",
@@ -233,8 +233,8 @@ def predict_rows(
                 parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
             logits = torch.stack(parts).cpu().numpy()
             if watch is not None:
-                watch.add(seen[0].float().cpu().numpy(), to_probabilities(bundle.scaling.apply(logits), bundle.task))
-        yield table.rows(paths, bundle.scaling.apply(logits), errors)
+                watch.add(seen[0].float().cpu().numpy(), to_probabilities(bundle.calibrate(logits), bundle.task))
+        yield table.rows(paths, bundle.calibrate(logits), errors)
 
 
 def check_settings(config: Mapping[str, Any]) -> None:

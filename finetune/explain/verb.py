@@ -178,7 +178,7 @@ def describe(
     seen: list[torch.Tensor] = []
     with inputs_of(network.head, seen):
         logits = forward(network, inputs, device=device, precision=precision)
-    probabilities = to_probabilities(bundle.scaling.apply(logits.cpu().numpy()), bundle.task)
+    probabilities = to_probabilities(bundle.calibrate(logits.cpu().numpy()), bundle.task)
     targets = probabilities.argmax(axis=1) if target is None else np.full(len(images), target)
     maps = explain_images(network, inputs.to(device), torch.from_numpy(targets).to(device), method)
     features = torch.cat(seen).float().cpu().numpy()

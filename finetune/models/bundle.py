@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import safetensors.torch
 from safetensors import SafetensorError
 
@@ -44,6 +45,10 @@ class Bundle:
     threshold: float = 0.5
     scaling: Scaling = Scaling()
 
+    def calibrate(self, logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return logits (N, K) or (V, N, K), in several views, scaled so that probabilities can be made of them."""
+        return self.scaling.apply(logits, multilabel=self.task == "multilabel")
+
 
 def save_bundle(
     network: Network, labels: tuple[str, ...], task: Task, folder: Path, scaling: Scaling = UNSCALED
@@ -61,7 +66,8 @@ def save_bundle(
         safetensors.torch.save_file(state, temporary)
     write_json(folder / "model.json", {
         "version": VERSION, "name": network.name, "labels": labels, "task": task, "options": options,
-        "input": dataclasses.asdict(network.spec), "threshold": 0.5, "calibration": vars(scaling),
+        "input": dataclasses.asdict(network.spec), "threshold": 0.5,
+        "temperature": scaling.temperature, "calibration": vars(scaling),
     })  # fmt: skip
 
 

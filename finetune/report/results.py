@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
+from finetune.calibration.record import checkpoint_scores
 from finetune.data.table import ImageTable
 from finetune.evaluation.calibrated import Calibrated
 from finetune.evaluation.groups.document import groups_document
@@ -80,7 +81,9 @@ def publish(
             f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")
         }
         tracker.log_summary(
-            {**scores, **bounds} if split == "test" else {f"best/{name}": v for name, v in scores.items()}
+            {**scores, **bounds}
+            if split == "test"
+            else {f"best/val/{name}": value for name, value in checkpoint_scores(document, split).items()}
         )
     tracker.log_summary({f"model/{name}": document["model"][name] for name in ("parameters", "latency_ms")})
     rows = config["logger"]["wandb"].get("table", 0)  # none in a resumed run that was begun without the setting

@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 
 # goes to the sweep's log alone, since the screen shows the same in another form
 record = logging.getLogger("finetune.record")
-# of trials, where nothing else was typed; their scores are those of the checkpoint as it is
-QUICK = {"calibration": "none", "report": "false", "explain.images": "0"}
+# of trials, where nothing else was typed
+QUICK = {"report": "false", "explain.images": "0"}
 FAILED = 1  # the exit code where every trial has failed, or a failure has ended the sweep
 
 

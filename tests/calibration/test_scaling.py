@@ -5,8 +5,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
-from finetune.calibration.scaling import Scaling, check_method, fit_scaling, losses_of
+from finetune.calibration.scaling import METHODS, Scaling, check_method, fit_scaling, losses_of
 from finetune.errors import ConfigError
+from finetune.evaluation.predictions import to_probabilities
 
 
 def drawn(number: int, temperature: float, labels: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,30 +26,61 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
     assert found.scaling.temperature == pytest.approx(temperature, rel=0.06)
     assert found.after < found.before
     reference = minimize_scalar(
-        lambda t: losses_of((logits / t)[None], targets, multilabel=False).mean(), bounds=(0.1, 9), method="bounded"
+        lambda t: losses_of(logits / t, targets, multilabel=False).mean(), bounds=(0.1, 9), method="bounded"
     )
     assert found.scaling.temperature == pytest.approx(reference.x, rel=0.01)
 
 
 def test_temperature_changes_no_decision_and_is_never_worse_where_it_was_fitted() -> None:
     logits, targets = drawn(300, 2.5)
-    scaled = fit_scaling(logits, targets, "temperature", multilabel=False).scaling.apply(logits)
+    scaled = fit_scaling(logits, targets, "temperature", multilabel=False).scaling.apply(logits, multilabel=False)
     assert (scaled.argmax(1) == logits.argmax(1)).all()
-    before, after = (losses_of(each[None], targets, multilabel=False).mean() for each in (logits, scaled))
+    before, after = (losses_of(each, targets, multilabel=False).mean() for each in (logits, scaled))
     assert after <= before
 
 
 def test_losses_are_those_of_scikit_learn() -> None:
     logits, targets = drawn(50, 1.0)
     chances = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
-    assert losses_of(logits[None], targets, multilabel=False).mean() == pytest.approx(log_loss(targets, chances))
+    assert losses_of(logits, targets, multilabel=False).mean() == pytest.approx(log_loss(targets, chances))
 
 
 def test_perfect_images_do_not_make_a_network_infinitely_sure() -> None:
     targets = np.arange(37) % 3
     logits = 2.0 * np.eye(3, dtype=np.float32)[targets]
-    found = fit_scaling(logits, targets, "temperature", multilabel=False).scaling
-    assert 0.15 < 1 / found.scale[0] <= 1
+    for method in METHODS[1:]:
+        found = fit_scaling(logits, targets, method, multilabel=False)
+        assert found.scaling == Scaling()
+        assert "all validation images are right" in found.note
+    several = fit_scaling(4 * np.eye(3)[targets] - 2, np.eye(3)[targets], "temperature", multilabel=True)
+    assert several.scaling == Scaling()
+    targets[0] = 1  # a single error says something
+    found = fit_scaling(logits, targets, "temperature", multilabel=False)
+    assert found.note == ""
+    assert 0.3 < 1 / found.scaling.scale[0] < 1
+
+
+def test_one_scale_moves_no_answer_in_several_views() -> None:
+    logits = np.random.default_rng(0).normal(scale=2, size=(4, 2000, 5)).astype(np.float32)
+    for task, multilabel in (("multiclass", False), ("multilabel", True)):
+        plain = to_probabilities(logits, task)
+        answers = (plain > 0.5) if multilabel else plain.argmax(1)
+        for scale in (0.4, 3.0):
+            scaled = to_probabilities(Scaling("temperature", (scale,)).apply(logits, multilabel=multilabel), task)
+            assert (((scaled > 0.5) if multilabel else scaled.argmax(1)) == answers).all()
+        same = Scaling("temperature", (1.0,)).apply(logits, multilabel=multilabel)
+        np.testing.assert_allclose(to_probabilities(same, task), plain, atol=1e-6)
+
+
+def test_what_all_logits_of_an_image_have_in_common_means_nothing() -> None:
+    logits, targets = drawn(400, 3.0)
+    common = np.random.default_rng(5).normal(scale=20, size=(400, 1))
+    plain, moved = (fit_scaling(logits + add, targets, "vector", multilabel=False).scaling for add in (0, common))
+    assert plain.scale == pytest.approx(moved.scale, abs=1e-2)
+    np.testing.assert_allclose(
+        to_probabilities(plain.apply(logits, multilabel=False), "multiclass"),
+        to_probabilities(plain.apply(logits + common, multilabel=False), "multiclass"), atol=1e-4,
+    )  # fmt: skip
 
 
 def test_good_probabilities_are_left_alone_and_so_are_few_images() -> None:

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from finetune.calibration.scaling import Scaling
 from finetune.config import conf_dir, register
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import FileStore, verify
@@ -463,6 +464,28 @@ def test_evaluate_scores_in_the_views_that_predict_sees(run, tmp_path):
     assert np.abs(predictions.probabilities - Predictions.load(run.predictions_file("test")).probabilities).max() > 1e-4
     for path, probabilities in zip(predictions.paths, predictions.probabilities, strict=True):
         predict(predict_config(run, path, output=str(tmp_path / "out.csv"), views=4))
+        row = pd.read_csv(tmp_path / "out.csv").iloc[0]
+        assert row["probability"] == pytest.approx(probabilities.max(), abs=1e-5)
+
+
+@pytest.mark.parametrize("scaling", [Scaling("temperature", (0.4,)), Scaling("vector", (2, 0.5, 1), (0.3, -0.3, 0))])
+@pytest.mark.parametrize("views", [1, 3])
+def test_evaluate_and_predict_calibrate_as_the_model_says(run, tmp_path, scaling, views):
+    bundle = load_bundle(run.model_dir)
+    evaluate(evaluate_config(run, views=views))
+    save_bundle(bundle.network, bundle.labels, bundle.task, run.model_dir, scaling)
+    evaluate(evaluate_config(run, views=views))
+    plain, scaled = (
+        Predictions.load(folder / "predictions" / "test.parquet")
+        for folder in sorted((run.path / "evaluations").iterdir())
+    )
+    logits = np.log(plain.probabilities.astype(float))
+    logits -= logits.mean(axis=1, keepdims=True)
+    expected = to_probabilities(logits * np.array(scaling.scale) + np.array(scaling.shift), "multiclass")
+    np.testing.assert_allclose(scaled.probabilities, expected, atol=1e-5)
+    assert np.abs(scaled.probabilities - plain.probabilities).max() > 0.01
+    for path, probabilities in zip(scaled.paths[:3], scaled.probabilities, strict=False):
+        predict(predict_config(run, path, output=str(tmp_path / "out.csv"), views=views))
         row = pd.read_csv(tmp_path / "out.csv").iloc[0]
         assert row["probability"] == pytest.approx(probabilities.max(), abs=1e-5)
 

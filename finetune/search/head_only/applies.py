@@ -41,8 +41,6 @@ def of_search(plan: Plan) -> Iterator[str]:
     for objective in plan.settings.objectives:
         if not objective.name.startswith("val/"):
             yield f"{objective.name} is measured by runs"
-    if any(word.startswith("calibration=") and word != "calibration=none" for word in plan.fixed):
-        yield "calibration is done by runs"
     if plan.settings.budget:
         yield "a budget is kept by runs"
 

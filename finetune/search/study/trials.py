@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.calibration.record import checkpoint_scores
 from finetune.runs import FINISHED, INTERRUPTED, PRUNED, RUNNING, Run
 from finetune.search.pools.jobs import DONE, FAILED, Job, Outcome, last_words
 from finetune.search.spaces.space import Space
@@ -144,7 +145,7 @@ def value_of(document: Mapping[str, Any], costs: Mapping[str, float], name: str)
     if name in COSTS:
         return costs.get(name)
     split, _, metric = name.partition("/")
-    value = document.get(split, {}).get(metric, {}).get("value")
+    value = checkpoint_scores(document, split).get(metric)
     return None if value is None else float(value)
 
 

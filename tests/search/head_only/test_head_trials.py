@@ -15,10 +15,11 @@ from finetune.search.plan import Plan, make_plan
 from finetune.search.request import read_request
 from finetune.search.spaces.configs import TrialConfigs
 from finetune.search.study.samplers import Objective
+from finetune.search.study.trials import read_result
 
 register()
 TINY = ["model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer=cpu", "trainer.threads=1",
-        "logger=none", "bootstrap=0", "strategy=frozen", "strategy.epochs=4", "calibration=none", "report=false",
+        "logger=none", "bootstrap=0", "strategy=frozen", "strategy.epochs=4", "report=false",
         "explain.images=0"]  # fmt: skip
 
 
@@ -40,11 +41,14 @@ def test_a_trial_in_this_process_scores_what_its_run_scores(tmp_path: Path, word
     found = finetune(*TINY, *words, f"cache.dir={tmp_path / 'cache'}", folder=tmp_path)
     assert found.returncode == 0, found.stderr
     (run,) = Run.all(tmp_path / "runs")
-    document = json.loads(run.metrics_file.read_text())["val"]
-    names = ("val/accuracy", "val/loss")
-    result = HeadTrials(run.config, [Objective(name, "max") for name in names]).run(run.config)
-    expected = [document[name.removeprefix("val/")]["value"] for name in names]
-    assert list(result.values) == pytest.approx(expected, abs=1e-5)
+    document = json.loads(run.metrics_file.read_text())
+    changes = document["calibration"]["val"]["loss"]
+    assert changes["after"] == document["val"]["loss"]["value"] <= changes["before"]
+    objectives = [Objective(name, "max") for name in ("val/accuracy", "val/loss", "val/roc_auc")]
+    as_run = read_result(run, objectives)
+    assert as_run is not None
+    assert as_run.values[1] == changes["before"]
+    assert list(HeadTrials(run.config, objectives).run(run.config).values) == pytest.approx(as_run.values, abs=1e-5)
 
 
 def test_quick_configurations_are_those_that_hydra_composes() -> None:
@@ -70,7 +74,7 @@ def test_quick_configurations_are_those_that_hydra_composes() -> None:
         (["space=head_lr", "strategy=frozen", "strategy.features=none,cached"], "moves more"),
         (["space=head_lr", "strategy=frozen", "callbacks=ema"], "callbacks.ema"),
         (["space=head_lr", "strategy=frozen", "trainer.devices=2"], "trainer.devices=2"),
-        (["space=head_lr", "strategy=frozen", "calibration=vector"], "calibration"),
+        (["space=head_lr", "strategy=frozen", "calibration=vector"], None),
         (["space=head_lr", "strategy=frozen", "sweep.budget.parameters=1e9"], "budget"),
     ],
 )
