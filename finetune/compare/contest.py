@@ -6,15 +6,16 @@ It decides where predictions of a run lie and which comparisons are made; how th
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune.compare.paired import Changes, Difference, align, compare_pair, correct
+from finetune.compare.paired import Changes, Difference, align, compare_pair
 from finetune.compare.significance import McNemar, detectable, holm, mcnemar
 from finetune.errors import ConfigError, DataError
+from finetune.evaluation.groups.partition import GroupSettings, partitions
 from finetune.evaluation.intervals import draw_weights
 from finetune.evaluation.predictions import Predictions
 from finetune.runs import Run
@@ -87,11 +88,11 @@ class Pair:
 
     def won(self) -> npt.NDArray[np.int64]:
         """Return the rows that the candidate alone has right, where it is surest first."""
-        return self._ordered(correct(self.second) & ~correct(self.first))
+        return self._ordered(self.second.right & ~self.first.right)
 
     def lost(self) -> npt.NDArray[np.int64]:
         """Return the rows that the baseline alone has right, where the candidate is surest first."""
-        return self._ordered(correct(self.first) & ~correct(self.second))
+        return self._ordered(self.first.right & ~self.second.right)
 
     def _ordered(self, marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         rows = np.flatnonzero(marked)
@@ -129,8 +130,7 @@ def find_contestant(reference: str, root: Path, split: str) -> Contestant:
     folder = Path(reference).expanduser()
     if (folder / "evaluation.json").is_file():
         run = folder.parent.parent
-        found = Contestant(f"{short(run)}@{folder.name}", folder, Predictions.load(predictions_in(folder, split)))
-        return found
+        return Contestant(f"{short(run)}@{folder.name}", folder, Predictions.load(predictions_in(folder, split)))
     run_folder = Run.find(reference, root)
     return Contestant(short(run_folder.path), run_folder.path, Predictions.load(run_folder.predictions_file(split)))
 
@@ -171,7 +171,7 @@ def hold(contestants: Sequence[Contestant], split: str, *, common: bool, resampl
     if common:
         base, others = shared(base, others)
     aligned = [align(base.predictions, each.predictions, (base.name, each.name), common=common) for each in others]
-    rights = [(correct(first), correct(second)) for first, second in aligned]
+    rights = [(first.right, second.right) for first, second in aligned]
     tests = [mcnemar(*right) for right in rights]
     pairs = [
         Pair(
@@ -204,29 +204,22 @@ def shared(base: Contestant, others: list[Contestant]) -> tuple[Contestant, list
 
 def only(contestant: Contestant, ids: set[str]) -> Contestant:
     """Return a contestant over some images."""
-    found = contestant.predictions
-    rows = [row for row, name in enumerate(found.ids.tolist()) if name in ids]
-    kept = Predictions(
-        ids=found.ids[rows], paths=found.paths[rows], targets=found.targets[rows],
-        probabilities=found.probabilities[rows], labels=found.labels, task=found.task, groups=found.groups.iloc[rows],
-    )  # fmt: skip
-    return Contestant(contestant.name, contestant.path, kept)
+    rows = [row for row, name in enumerate(contestant.predictions.ids.tolist()) if name in ids]
+    return replace(contestant, predictions=contestant.predictions.take(rows))
 
 
 def by_group(
     first: Predictions, second: Predictions, resamples: int, seed: int
 ) -> dict[str, dict[str, tuple[int, Difference]]]:
     """Return for each group of each column its number of images and the difference in the share that is right."""
-    right = correct(first).astype(np.float64), correct(second).astype(np.float64)
-    found: dict[str, dict[str, tuple[int, Difference]]] = {}
-    for column in first.groups.columns:
-        values = first.groups[column].astype(object).where(first.groups[column].notna(), "missing").astype(str)
-        found[str(column)] = {}
-        for group in sorted(set(values)):
-            rows = np.flatnonzero((values == group).to_numpy())
-            pair = right[0][rows], right[1][rows]
-            found[str(column)][group] = (len(rows), mean_difference(*pair, resamples, seed))
-    return found
+    right = first.right.astype(np.float64), second.right.astype(np.float64)
+    return {
+        partition.column: {
+            group: (len(rows), mean_difference(right[0][rows], right[1][rows], resamples, seed))
+            for group, rows in partition.groups.items()
+        }
+        for partition in partitions(first, GroupSettings())
+    }
 
 
 def mean_difference(

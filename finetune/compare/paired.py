@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from finetune.errors import DataError
 from finetune.evaluation.intervals import PROPORTIONS, Resamples
@@ -107,7 +106,7 @@ def align(first: Predictions, second: Predictions, names: tuple[str, str], *, co
     if (gone or added) and not (common and mine):
         raise OtherImagesError(different(names, gone, added, len(mine)))
     theirs = [place[name] for name in first.ids[mine].tolist()]
-    pair = take(first, mine, first.labels), take(second, theirs, first.labels)
+    pair = first.take(mine), relabelled(second.take(theirs), first.labels)
     changed = np.flatnonzero((pair[0].targets != pair[1].targets).reshape(len(mine), -1).any(axis=1))
     if len(changed):
         row = int(changed[0])
@@ -130,26 +129,11 @@ def different(names: tuple[str, str], gone: list[str], added: list[str], both: i
     )
 
 
-def take(predictions: Predictions, rows: list[int], labels: tuple[str, ...]) -> Predictions:
-    """Return some images of predictions, over labels in another order."""
-    column = {label: number for number, label in enumerate(predictions.labels)}
-    order = [column[label] for label in labels]
-    targets = predictions.targets[rows]
-    if not predictions.multilabel:
-        back = np.empty(len(order), np.int64)
-        back[order] = np.arange(len(order))
-        targets = back[targets]
-    else:
-        targets = targets[:, order]
-    return Predictions(
-        ids=predictions.ids[rows],
-        paths=predictions.paths[rows],
-        targets=targets,
-        probabilities=predictions.probabilities[rows][:, order],
-        labels=labels,
-        task=predictions.task,
-        groups=predictions.groups.iloc[rows],
-    )
+def relabelled(predictions: Predictions, labels: tuple[str, ...]) -> Predictions:
+    """Return predictions over the same labels in another order."""
+    order = [predictions.labels.index(label) for label in labels]
+    targets = predictions.targets[:, order] if predictions.multilabel else np.argsort(order)[predictions.targets]
+    return replace(predictions, targets=targets, probabilities=predictions.probabilities[:, order], labels=labels)
 
 
 def compare_pair(
@@ -223,9 +207,3 @@ def difference(first: float, second: float, drawn_first: Any, drawn_second: Any,
     low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail]))
     value = second - first
     return Difference(first, second, min(low, value), max(high, value))
-
-
-def correct(predictions: Predictions) -> npt.NDArray[np.bool_]:
-    """Return whether each image (N,) is predicted rightly; with several labels, whether all of them are."""
-    right = predictions.predicted == predictions.targets
-    return np.asarray(right if right.ndim == 1 else right.all(axis=1))

@@ -5,7 +5,7 @@ It decides the columns of `predictions/*.parquet` and what counts as predicted; 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,6 +125,28 @@ class Predictions:
         return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
+    def right(self) -> np.ndarray:
+        """(N,) bool: whether what is predicted of an image is right; with several labels, whether all of them are."""
+        same = self.predicted == self.targets
+        return np.asarray(same.all(axis=1) if self.multilabel else same)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(N,) float64 how sure each answer is, as `confidence_of` says."""
+        return confidence_of(self.probabilities, self.task)
+
+    def take(self, rows: np.ndarray | list[int]) -> "Predictions":
+        """Return some of the images, in the order of the rows."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            paths=self.paths[rows],
+            targets=self.targets[rows],
+            probabilities=self.probabilities[rows],
+            groups=self.groups.iloc[rows],
+        )
+
+    @property
     def label_names(self) -> list[str]:
         """The true label of each image by name; several are joined by '|'."""
         return name_labels(self.targets, self.labels)
@@ -193,6 +215,14 @@ def to_probabilities(logits: np.ndarray, task: Task) -> np.ndarray:
         if values.ndim > 2:
             probabilities = probabilities.mean(axis=0)
     return np.asarray(probabilities, np.float32)
+
+
+def confidence_of(probabilities: np.ndarray, task: Task) -> np.ndarray:
+    """Return how sure answers of probabilities (N, K) are (N,): the highest; of several labels the unsurest."""
+    values = probabilities.astype(np.float64)
+    if task == "multilabel":
+        return np.asarray(np.maximum(values, 1 - values).min(axis=1))
+    return np.asarray(values.max(axis=1))
 
 
 def check_finite(probabilities: np.ndarray) -> None:

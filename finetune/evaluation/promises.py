@@ -13,7 +13,7 @@ import numpy.typing as npt
 from finetune.calibration.conformal import Conformal, fit_conformal
 from finetune.calibration.selective import Threshold, threshold_for
 from finetune.errors import ConfigError
-from finetune.evaluation.predictions import SEPARATOR, Predictions, Task
+from finetune.evaluation.predictions import SEPARATOR, Predictions, Task, confidence_of
 from finetune.runs import Run
 
 SPLIT = "val"
@@ -46,23 +46,9 @@ class Promises:
             chosen = self.conformal.sets(probabilities[None].astype(np.float64))[0]
             found["set"] = SEPARATOR.join(labels[number] for number in np.flatnonzero(chosen).tolist())
         if self.threshold is not None:
-            sure = confidence(probabilities[None], task)[0] >= self.threshold.value
+            sure = confidence_of(probabilities[None], task)[0] >= self.threshold.value
             found["decision"] = ACCEPTED if sure else REFER
         return found
-
-
-def confidence(probabilities: Probabilities, task: Task) -> npt.NDArray[np.float64]:
-    """Return how sure the answer of each image is (N,): the highest probability; for multi-label its unsurest label."""
-    values = probabilities.astype(np.float64)
-    if task == "multilabel":
-        return np.asarray(np.maximum(values, 1 - values).min(axis=1))
-    return np.asarray(values.max(axis=1))
-
-
-def rightness(predictions: Predictions) -> npt.NDArray[np.bool_]:
-    """Return whether each answer (N,) is right; for multi-label, whether all its labels are."""
-    right = predictions.predicted == predictions.targets
-    return np.asarray(right.all(axis=1) if predictions.multilabel else right)
 
 
 def promise(run: Run, coverage: float | None, target_accuracy: float | None) -> tuple[Promises, list[str]]:
@@ -114,7 +100,7 @@ def promised_accuracy(known: Predictions, accuracy: float) -> Threshold:
     Raises:
         ConfigError: No confidence does on so few images.
     """
-    found = threshold_for(confidence(known.probabilities, known.task), rightness(known), accuracy)
+    found = threshold_for(known.confidence, known.right, accuracy)
     if not found.coverage:
         raise ConfigError(
             f"target_accuracy={accuracy:g} cannot be promised by {known.num:,} validation images: no confidence leaves "

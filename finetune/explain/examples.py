@@ -23,23 +23,13 @@ def choose_examples(predictions: Predictions, number: int, seed: int = 0) -> dic
         number: Of each kind.
         seed: Of the random ones.
     """
-    right = predictions.predicted == predictions.targets
-    right = right if right.ndim == 1 else right.all(axis=1)
-    sure = surest(predictions)
+    right, sure = predictions.right, predictions.confidence
     best = in_turn(predictions, np.flatnonzero(right), sure)[:number]
     wrong = np.flatnonzero(~right)
     worst = wrong[np.argsort(-sure[wrong], kind="stable")][:number]
     rest = np.setdiff1d(np.arange(predictions.num), [*best, *worst])
     chosen = np.random.default_rng(seed).permutation(rest)[:number]
     return {"best": best, "worst": worst, "random": np.sort(chosen)}
-
-
-def surest(predictions: Predictions) -> npt.NDArray[np.float64]:
-    """Return how sure the network is of each image (N,): of its class, or of the decision that is least sure."""
-    probabilities = predictions.probabilities.astype(np.float64)
-    if predictions.multilabel:
-        return np.asarray(np.maximum(probabilities, 1 - probabilities).min(axis=1))
-    return np.asarray(probabilities.max(axis=1))
 
 
 def in_turn(predictions: Predictions, rows: Rows, sure: npt.NDArray[np.float64]) -> Rows:

@@ -7,6 +7,7 @@ import io
 import logging
 from typing import Any
 
+import numpy as np
 from rich.console import Console, RenderableType
 
 from finetune.calibration.record import checkpoint_scores
@@ -96,7 +97,7 @@ def publish(
 def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> list[tuple[Any, str]]:
     """Return the images that were predicted wrongly with the highest probability, with captions."""
     labels, guesses = predictions.label_names, predictions.predicted_names
-    wrong = [row for row in range(predictions.num) if labels[row] != guesses[row]]
+    wrong = np.flatnonzero(~predictions.right).tolist()
     wrong.sort(key=lambda row: -float(predictions.probabilities[row].max()))
     return [
         (

@@ -17,7 +17,7 @@ from finetune.evaluation.curves.confusion import confusion, label_counts
 from finetune.evaluation.curves.curve import thin
 from finetune.evaluation.curves.ranked import rank_classes, rank_decisions, told_apart
 from finetune.evaluation.predictions import Predictions
-from finetune.evaluation.scores import image_losses, judged_decisions
+from finetune.evaluation.scores import image_losses
 from finetune.report.figures.lines import Drawn, named_lines
 
 POINTS = 100  # of a line
@@ -97,14 +97,17 @@ def predictions_table(predictions: Predictions, rows: int) -> wandb.Table:
     The probability is that of the predicted class, or of the least sure decision for multi-label.
     """
     losses = image_losses(predictions)
-    probability, right = judged_decisions(predictions)
-    wrong = (predictions.predicted != predictions.targets) if predictions.multilabel else ~right
-    wrong_images = wrong.any(axis=1)
-    sure = np.maximum(probability, 1 - probability).min(axis=1) if predictions.multilabel else probability[:, 0]
-    order = np.lexsort((-losses, ~wrong_images))[:rows].tolist()
+    order = np.lexsort((-losses, predictions.right))[:rows].tolist()
     # as text, since a column of a table has one type
     groups = predictions.groups.astype(object).where(predictions.groups.notna(), "").astype(str).to_numpy().tolist()
-    named = zip(predictions.ids, predictions.label_names, predictions.predicted_names, sure, losses, strict=True)
+    named = zip(
+        predictions.ids,
+        predictions.label_names,
+        predictions.predicted_names,
+        predictions.confidence,
+        losses,
+        strict=True,
+    )
     facts = [[str(name), label, guess, float(p), float(loss)] for name, label, guess, p, loss in named]
     data: list[Iterable[Any]] = [facts[k] + (groups[k] if groups else []) for k in order]
     columns: list[str | int] = [

@@ -11,7 +11,7 @@ from sklearn.metrics import recall_score
 
 from finetune.compare.contest import Contest, Contestant, hold, mean_difference
 from finetune.compare.gate import check, read_gate
-from finetune.compare.paired import OtherImagesError, align, compare_pair, correct
+from finetune.compare.paired import OtherImagesError, align, compare_pair
 from finetune.compare.told import verdict
 from finetune.errors import DataError
 from finetune.evaluation.predictions import Predictions
@@ -51,15 +51,15 @@ def test_a_run_against_itself_differs_in_nothing() -> None:
 def test_the_interval_of_accuracy_is_that_of_paired_differences() -> None:
     first, second = random_pair()
     change = compare_pair(first, second, resamples=4000).metrics["accuracy"]
-    paired = correct(second).astype(float) - correct(first)
+    paired = second.right.astype(float) - first.right
     half = norm.ppf(0.975) * paired.std(ddof=1) / np.sqrt(len(paired))
     assert change.value == pytest.approx(paired.mean(), abs=1e-6)
     assert change.low == pytest.approx(paired.mean() - half, abs=0.006)
     assert change.high == pytest.approx(paired.mean() + half, abs=0.006)
-    alone = [float(correct(each).std(ddof=1)) for each in (first, second)]
+    alone = [float(each.right.std(ddof=1)) for each in (first, second)]
     unpaired = norm.ppf(0.975) * np.hypot(*alone) / np.sqrt(len(paired))
     assert change.high - change.low < 2 * unpaired * 0.8, "what is hard for both cancels"
-    again = mean_difference(correct(first).astype(float), correct(second).astype(float), 4000, 0)
+    again = mean_difference(first.right.astype(float), second.right.astype(float), 4000, 0)
     assert (again.low, again.high) == pytest.approx((change.low, change.high), abs=1e-6)
 
 

@@ -10,8 +10,8 @@ from command import finetune
 from PIL import Image
 
 from finetune.errors import ConfigError
-from finetune.evaluation.predictions import Predictions
-from finetune.evaluation.promises import Promises, check_views, confidence, promise
+from finetune.evaluation.predictions import Predictions, confidence_of
+from finetune.evaluation.promises import Promises, check_views, promise
 from finetune.runs import Run
 
 LABELS = ("a", "b", "c")
@@ -68,7 +68,7 @@ def test_promises_need_validation_predictions_in_the_same_views(tmp_path: Path) 
 
 
 def test_the_confidence_of_several_labels_is_that_of_the_unsurest() -> None:
-    assert confidence(np.array([[0.9, 0.45, 0.05]], np.float32), "multilabel") == pytest.approx([0.55])
+    assert confidence_of(np.array([[0.9, 0.45, 0.05]], np.float32), "multilabel") == pytest.approx([0.55])
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import numpy as np
 
 from finetune.evaluation.groups.chance import chance_of_spread, rightness
 from finetune.evaluation.groups.gaps import Gap, Measured, find_gap
-from finetune.evaluation.groups.partition import GroupSettings, Partition, part_of, partitions
+from finetune.evaluation.groups.partition import GroupSettings, Partition, partitions
 from finetune.evaluation.groups.rates import class_gaps
 from finetune.evaluation.intervals import bootstrap
 from finetune.evaluation.predictions import Predictions
@@ -49,7 +49,7 @@ def describe(predictions: Predictions, partition: Partition, least: int, resampl
                     key=lambda name: (right[partition.groups[name]].mean(), name))  # fmt: skip
     whole = len(partition.groups) <= MOST
     shown = list(partition.groups) if whole else list(dict.fromkeys([*judged[:ENDS], *judged[-ENDS:]]))
-    parts = {name: part_of(predictions, partition.groups[name]) for name in shown}
+    parts = {name: predictions.take(partition.groups[name]) for name in shown}
     scores = {
         name: measure(part, resamples, group_seed(seed, place)) for place, (name, part) in enumerate(parts.items())
     }

@@ -100,12 +100,3 @@ def partitions(predictions: Predictions, settings: GroupSettings) -> list[Partit
 
 def _rows(names: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(names == name) for name in sorted(set(names.tolist()))}
-
-
-def part_of(predictions: Predictions, rows: np.ndarray) -> Predictions:
-    """Return some of the images."""
-    return Predictions(
-        ids=predictions.ids[rows], paths=predictions.paths[rows], targets=predictions.targets[rows],
-        probabilities=predictions.probabilities[rows], labels=predictions.labels, task=predictions.task,
-        groups=predictions.groups.iloc[rows],
-    )  # fmt: skip

@@ -60,7 +60,7 @@ def scaling_blocks(document: dict[str, Any] | None) -> Iterator[Block]:
 
 def selective_blocks(val: Predictions, test: Predictions) -> Iterator[Block]:
     """Yield how accuracy grows where unsure images are left to a person."""
-    sure, right = decided(test)
+    sure, right = test.confidence, test.right
     found = risk_coverage(sure, right)
 
     def plot(axes: "Axes") -> None:
@@ -73,7 +73,7 @@ def selective_blocks(val: Predictions, test: Predictions) -> Iterator[Block]:
     yield Figure("Risk and coverage", draw(plot, name="risk-coverage"), said, "On the test split.")
     rows: list[tuple[Cell, ...]] = []
     for target in ACCURACIES:
-        threshold = threshold_for(*decided(val), target)
+        threshold = threshold_for(val.confidence, val.right, target)
         taken = sure >= threshold.value
         number = int(taken.sum())
         rows.append((target, threshold.value if threshold.coverage else None, threshold.coverage,
@@ -83,12 +83,6 @@ def selective_blocks(val: Predictions, test: Predictions) -> Iterator[Block]:
     yield Table("Leave unsure images to a person", columns, tuple(rows),
                 "The target holds on new images like these with 95 % confidence; a dash: validation cannot promise it. "
                 "finetune predict target_accuracy=0.98 marks which images to decide.")  # fmt: skip
-
-
-def decided(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Return how sure each prediction is (N,), and whether it is right (N,)."""
-    right = predictions.predicted == predictions.targets
-    return predictions.probabilities.max(axis=1).astype(np.float64), np.asarray(right)
 
 
 def conformal_blocks(val: Predictions, test: Predictions) -> Iterator[Block]:

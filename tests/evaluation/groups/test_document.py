@@ -12,7 +12,7 @@ from finetune.data.groups import group_names
 from finetune.errors import ConfigError
 from finetune.evaluation.groups.chance import chance_of_spread
 from finetune.evaluation.groups.document import groups_document, weakest_group, weakest_line
-from finetune.evaluation.groups.partition import GroupSettings, group_settings, part_of, partitions
+from finetune.evaluation.groups.partition import GroupSettings, group_settings, partitions
 from finetune.evaluation.intervals import bootstrap
 from finetune.evaluation.scores import score
 
@@ -42,7 +42,7 @@ def test_a_groups_scores_are_those_of_its_images_alone():
     predictions = grouped(scored(160, 3), site=np.tile(["A", "B"], 80))
     found = described(predictions)
     for name, start in (("A", 0), ("B", 1)):
-        own = part_of(predictions, np.arange(start, 160, 2))
+        own = predictions.take(np.arange(start, 160, 2))
         assert found["groups"][name]["n"] == 80
         for key, value in score(own).items():
             assert found["groups"][name][key]["value"] == pytest.approx(value)
