@@ -50,6 +50,15 @@ def write_json(path: Path, content: Any) -> None:
     write_atomic(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a file, or None where it cannot be read or is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _finite(content: Any) -> Any:
     if isinstance(content, numbers.Real) and not isinstance(content, numbers.Integral):
         return float(content) if math.isfinite(content) else None
@@ -179,10 +188,21 @@ class Run:
     @property
     def record(self) -> dict[str, Any]:
         """The content of run.json."""
-        try:
-            return dict(json.loads(self.record_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+        return read_json(self.record_file) or {}
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json; nothing where the run did not get there.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        if not self.metrics_file.is_file():
             return {}
+        found = read_json(self.metrics_file)
+        if found is None:
+            raise RunError(f"{self.metrics_file} is damaged. Remove it for a report without its scores.")
+        return found
 
     @property
     def config(self) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 It decides under which name an audit is found again; that it is told, and where, is training's.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from finetune.runs import write_json
+from finetune.runs import read_json, write_json
 
 
 def audit_file(cache: Path, fingerprint: str) -> Path:
@@ -22,10 +21,7 @@ def remember(cache: Path, fingerprint: str, summary: dict[str, Any]) -> None:
 
 def recall(cache: Path, fingerprint: str) -> dict[str, Any] | None:
     """Return the summary of the last audit of the very same images and splits; None where there was none."""
-    try:
-        return dict(json.loads(audit_file(cache, fingerprint).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
+    return read_json(audit_file(cache, fingerprint))
 
 
 def told(summary: dict[str, Any]) -> str:

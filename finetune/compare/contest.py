@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.compare.paired import Changes, Difference, align, compare_pair
-from finetune.compare.significance import McNemar, detectable, holm, mcnemar
+from finetune.compare.significance import McNemar, detectable, mcnemar
 from finetune.errors import ConfigError, DataError
+from finetune.evaluation.correction import holm
 from finetune.evaluation.groups.partition import GroupSettings, partitions
 from finetune.evaluation.intervals import draw_weights
 from finetune.evaluation.predictions import Predictions

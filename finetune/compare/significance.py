@@ -4,7 +4,6 @@ It decides the tests and the correction; the counts come from paired predictions
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,20 +41,6 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNe
     lost, won = int((first & ~second).sum()), int((second & ~first).sum())
     p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
     return McNemar(lost, won, int((first & second).sum()), int((~first & ~second).sum()), p)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, in their order.
-
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
-    """
-    order = sorted(range(len(values)), key=lambda place: values[place])
-    corrected = [0.0] * len(values)
-    highest = 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
-        corrected[place] = highest
-    return corrected
 
 
 def detectable(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], power: float = 0.8) -> float:

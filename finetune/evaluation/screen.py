@@ -3,7 +3,6 @@
 It decides the words and columns, which fit 80 columns; the numbers are those of the evaluation's files.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,6 @@ from rich.text import Text
 
 from finetune.evaluation.groups.document import weakest_line
 from finetune.evaluation.monitoring.timeline import DRIFTS, Row
-from finetune.runs import Run
 
 Document = dict[str, Any]
 
@@ -22,13 +20,6 @@ DASH = "–"
 COMPARED = {"inputs": "images (features)", "classes": "predicted classes", "confidence": "confidence"}
 SHORT = {"inputs": "inputs", "classes": "classes", "confidence": "confid."}
 WIDE = 110  # columns of a screen that has room for each p
-
-
-def read_metrics(run: Run) -> Document:
-    """Return the metrics that the run stored; none if it did not get there."""
-    if not run.metrics_file.is_file():
-        return {}
-    return dict(json.loads(run.metrics_file.read_text()))
 
 
 def difference_table(old: Document, new: Document, split: str, num: int) -> Table:

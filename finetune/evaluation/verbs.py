@@ -40,7 +40,7 @@ from finetune.evaluation.monitoring.timeline import timeline
 from finetune.evaluation.monitoring.watch import Watch
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.promises import check_views, promise
-from finetune.evaluation.screen import difference_table, read_metrics, show_drift, show_weakest, timeline_table
+from finetune.evaluation.screen import difference_table, show_drift, show_weakest, timeline_table
 from finetune.evaluation.unlabelled import (
     ImageFiles,
     Read,
@@ -85,7 +85,7 @@ def evaluate(cfg: DictConfig) -> None:
     write_json(folder / "evaluation.json", {"created": now().isoformat(), "split": split, "seed": seed, **facts})
     for note in facts["notes"]:
         console.print(note, highlight=False, soft_wrap=True)
-    console.print(difference_table(read_metrics(run).get(split, {}), document[split], split, predictions.num))
+    console.print(difference_table(run.metrics.get(split, {}), document[split], split, predictions.num))
     show_weakest(document["groups"][split], console)
     show_drift(facts.get("drift"), console)
     if facts["images"] == "other":

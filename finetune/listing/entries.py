@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune.errors import ConfigError, RunError
 from finetune.history import FIRST, History
-from finetune.runs import FINISHED, RUNNING, Run
+from finetune.runs import FINISHED, RUNNING, Run, read_json
 
 Value = str | int | float | bool | None
 Source = Callable[[], Mapping[str, Value]]
@@ -109,15 +109,6 @@ def entry_of(folder: Path, root: Path) -> Entry:
 def is_there(run: Run) -> bool:
     """Return whether a run has metrics, which only one that has ended well has."""
     return run.metrics_file.exists()
-
-
-def read_json(file: Path) -> dict[str, Any] | None:
-    """Return the content of a file, or None where it cannot be read."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def read_config(run: Run) -> dict[str, Any] | None:

@@ -51,7 +51,7 @@ def gather(run: Run, baseline: Run | None = None) -> Material:
         run=run,
         record=run.record,
         config=run.config,
-        document=metrics_of(run),
+        document=run.metrics,
         splits=splits,
         history=History(run.history_file).read(),
         baseline=None if baseline is None else (baseline.path.name, test_of(baseline)),
@@ -66,22 +66,6 @@ def read_spec(run: Run) -> InputSpec | None:
         return InputSpec(**spec)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def metrics_of(run: Run) -> dict[str, Any]:
-    """Return metrics.json; nothing where the run did not get there.
-
-    Raises:
-        RunError: The file is damaged.
-    """
-    if not run.metrics_file.is_file():
-        return {}
-    try:
-        return dict(json.loads(run.metrics_file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{run.metrics_file} is damaged ({type(error).__name__}). Remove it for a report without its scores."
-        ) from error
 
 
 def test_of(run: Run) -> Predictions:

@@ -9,8 +9,9 @@ from statsmodels.stats.multitest import multipletests
 
 from finetune.compare.gate import check, read_gate
 from finetune.compare.paired import Difference
-from finetune.compare.significance import detectable, holm, mcnemar
+from finetune.compare.significance import detectable, mcnemar
 from finetune.errors import ConfigError
+from finetune.evaluation.correction import holm
 
 
 def rights(both: int, lost: int, won: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import ConfigError
+from finetune.evaluation.correction import holm
 from finetune.evaluation.monitoring.reference import SPLIT, kept, load_reference
 from finetune.evaluation.monitoring.shift import Shift, class_shift, confidence_shift, feature_shift, label_shift
 from finetune.evaluation.predictions import THRESHOLD, Predictions, Task
@@ -132,14 +133,6 @@ def changed_shares(reference: Sample, new: Sample, labels: tuple[str, ...], mult
 
 
 def beyond_chance(shifts: Mapping[str, Shift], alpha: float = ALPHA) -> list[str]:
-    """Return the names of the shifts that chance alone would give in one of a hundred evaluations at most.
-
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure, section 3.
-    """
-    ordered = sorted(shifts.items(), key=lambda item: item[1].p)
-    found: list[str] = []
-    for place, (name, shift) in enumerate(ordered):
-        if shift.p > alpha / (len(ordered) - place):
-            break
-        found.append(name)
-    return [name for name in shifts if name in found]
+    """Return the names of the shifts that chance alone would give in one of a hundred evaluations at most."""
+    corrected = holm([shift.p for shift in shifts.values()])
+    return [name for name, p in zip(shifts, corrected, strict=True) if p <= alpha]

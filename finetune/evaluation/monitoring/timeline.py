@@ -3,13 +3,12 @@
 It decides which evaluations there are and what is told of each, as flat values by name; nothing heavy is imported.
 """
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from finetune.runs import Run
+from finetune.runs import Run, read_json
 
 Row = dict[str, str | int | float | None]
 Document = dict[str, Any]
@@ -28,7 +27,7 @@ def timeline(run: Run) -> list[Row]:
     """
     rows = [at_training(run, "test")]
     for folder in sorted((run.path / "evaluations").glob("*/")):
-        facts, metrics = read(folder / "evaluation.json"), read(folder / "metrics.json")
+        facts, metrics = read_json(folder / "evaluation.json"), read_json(folder / "metrics.json")
         if facts is not None and metrics is not None and isinstance(metrics.get(facts.get("split", "")), dict):
             rows.append(row_of(facts, metrics, folder.name))
     known = [row for row in rows if row is not None]
@@ -37,7 +36,7 @@ def timeline(run: Run) -> list[Row]:
 
 def at_training(run: Run, split: str) -> Row | None:
     """Return what the run scored at its end, or None where it did not get there."""
-    metrics = read(run.metrics_file)
+    metrics = read_json(run.metrics_file)
     if metrics is None or not isinstance(metrics.get(split), dict):
         return None
     facts = {"created": run.record.get("created"), "split": split, "images": "same"}
@@ -84,12 +83,3 @@ def local(created: Any) -> str | None:
         return datetime.fromisoformat(str(created)).astimezone().strftime("%Y-%m-%d %H:%M")
     except ValueError:
         return None
-
-
-def read(file: Path) -> Document | None:
-    """Return the content of a file, or None where it cannot be read."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
