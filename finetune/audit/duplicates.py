@@ -126,13 +126,18 @@ def judge(pairs: Pairs, splits: Sequence[str | None], labels: Sequence[tuple[str
 
 def groups_of(pairs: Pairs, number: int) -> Rows:
     """Return the number of each image's group (N,), from 1 in the order of their first images; 0 for none."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_matrix((np.ones(len(pairs)), (pairs.first, pairs.second)), shape=(number, number))
-    parts = connected_components(graph, directed=False)[1]
+    parts = connected(pairs.first, pairs.second, number)
     sizes = np.bincount(parts, minlength=1)
     numbers: dict[int, int] = {}
     return np.array(
         [numbers.setdefault(part, len(numbers) + 1) if sizes[part] > 1 else 0 for part in parts.tolist()], np.int64
     )
+
+
+def connected(first: Rows, second: Rows, number: int) -> Rows:
+    """Return a number for the part of each of `number` rows (N,), of which linked ones are in one."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(number, number))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)

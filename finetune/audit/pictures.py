@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from finetune.data.pictures import UNREADABLE
 from finetune.data.table import ImageStore, cores
 from finetune.errors import DataError
+from finetune.page.thumbnails import encoded
 
 # of a JPEG, what is decoded for the hash, in pixels; the hash itself looks at 32 x 32
 DECODED = 128
@@ -77,13 +78,6 @@ def opened(store: ImageStore, path: str) -> Image.Image:
 def thumbnail(store: ImageStore, path: str) -> bytes | None:
     """Return an image as a small JPEG; None where it cannot be read."""
     try:
-        image = store.read(path, 3)
+        return encoded(store.read(path, 3), THUMBNAIL, QUALITY)
     except (DataError, OSError):
         return None
-    if max(image.size) < THUMBNAIL // 2:
-        scale = THUMBNAIL // max(image.size)
-        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return buffer.getvalue()

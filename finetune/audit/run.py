@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.audit.duplicates import Likeness, find_pairs, judge
+from finetune.audit.duplicates import Likeness, connected, find_pairs, judge
 from finetune.audit.findings import Findings
 from finetune.audit.labels import LabelIssues, find_label_issues
 from finetune.audit.oddities import odd_files, outlying
@@ -90,17 +90,12 @@ def label_issues(
 
 def units_of(table: ImageTable, duplicates: npt.NDArray[np.int64], group: str | None) -> npt.NDArray[np.int64]:
     """Return a number for what stays together (N,): images that show the same, or have the same value in a column."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    number = len(table)
     first: dict[tuple[str, object], int] = {}
     links = []
-    for row in range(number):
+    for row in range(len(table)):
         value = table.frame[group].iloc[row] if group is not None else None
         keys: list[tuple[str, object]] = [("duplicate", int(duplicates[row]))] if duplicates[row] else []
         keys += [("group", value)] if isinstance(value, str) else []
         links += [(row, first.setdefault(key, row)) for key in keys]
     ends = np.array(links, np.int64).reshape(-1, 2)
-    graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(number, number))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    return connected(ends[:, 0], ends[:, 1], len(table))

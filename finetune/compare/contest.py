@@ -19,6 +19,7 @@ from finetune.evaluation.correction import holm
 from finetune.evaluation.groups.partition import GroupSettings, partitions
 from finetune.evaluation.intervals import draw_weights
 from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.scores import WHOLE
 from finetune.runs import Run
 
 LEVEL = 0.05
@@ -66,7 +67,7 @@ class Pair:
     @property
     def key(self) -> str:
         """The metric that McNemar's test is about: the share of images that are wholly right."""
-        return "exact_match" if self.first.multilabel else "accuracy"
+        return WHOLE[self.first.task]
 
     @property
     def shown(self) -> bool:

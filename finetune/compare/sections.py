@@ -3,28 +3,25 @@
 It decides what is shown of each pair; the numbers are those of `contest`.
 """
 
-import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from finetune.audit.pictures import thumbnail
 from finetune.compare.contest import Contest, Pair
 from finetune.compare.gate import Verdict
 from finetune.compare.paired import LOWER_IS_BETTER, Difference
 from finetune.compare.told import omission, significant, verdict
 from finetune.data.decoding import FileStore
-from finetune.errors import DataError
 from finetune.page.blocks import Block, Cell, Column, Figure, Gallery, Picture, Section, Table, Text, Tone
 from finetune.page.drawing import COLOURS, INK, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN, ROWS, THUMBNAIL = 18, 300, 160
+SHOWN, ROWS = 18, 300
 DIFFERENCE = (
     Column("baseline", 4),
     Column("candidate", 4),
@@ -139,8 +136,10 @@ def decisive(pair: Pair, rows: npt.NDArray[np.int64], title: str) -> Iterator[Bl
         return
     labels, before, after = pair.first.label_names, pair.first.predicted_names, pair.second.predicted_names
     sure = pair.first.probabilities.max(axis=1), pair.second.probabilities.max(axis=1)
+    store = FileStore()
     pictures = tuple(
-        Picture(str(pair.first.ids[row]), thumbnail(str(pair.first.paths[row])), description=f"labelled {labels[row]}",
+        Picture(str(pair.first.ids[row]), thumbnail(store, str(pair.first.paths[row])),
+                description=f"labelled {labels[row]}",
                 facts={"label": labels[row], "baseline": f"{before[row]} {sure[0][row]:.2f}",
                        "candidate": f"{after[row]} {sure[1][row]:.2f}"})
         for row in rows[:SHOWN].tolist()
@@ -154,17 +153,3 @@ def decisive(pair: Pair, rows: npt.NDArray[np.int64], title: str) -> Iterator[Bl
                Column("sure ", 3))  # fmt: skip
     more = f"The first {ROWS} of {len(rows):,}; all are in compare.json." if len(rows) > ROWS else ""
     yield Table(f"{title}: {len(rows):,} images", columns, cells, more)
-
-
-def thumbnail(path: str) -> bytes | None:
-    """Return an image file as a small JPEG; None where it is gone."""
-    if not Path(path).is_file():
-        return None
-    try:
-        image = FileStore().read(path, 3)
-    except DataError:
-        return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=75)
-    return buffer.getvalue()

@@ -35,6 +35,8 @@ from finetune.evaluation.predictions import THRESHOLD, Predictions
 
 BINS = 15
 TOP = 5
+# by task, the score that counts images which are wholly right
+WHOLE = {"multiclass": "accuracy", "multilabel": "exact_match"}
 CLASS_SCORES = ("precision", "recall", "f1", "roc_auc", "average_precision")
 Row = dict[str, Any]
 _MULTICLASS = {"precision": multiclass_precision, "recall": multiclass_recall, "f1": multiclass_f1_score}

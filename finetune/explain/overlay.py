@@ -3,7 +3,6 @@
 It decides colours and geometry: the network saw a resized central part of the image, and the map covers that part.
 """
 
-import io
 from dataclasses import replace
 
 import numpy as np
@@ -72,16 +71,3 @@ def overlay(image: Image.Image, values: npt.NDArray[np.float32], box: Box) -> Im
     mixed = Image.fromarray((under * (1 - alpha) + colour * alpha).round().astype(np.uint8))
     result.paste(mixed, (left, top))
     return result
-
-
-def encoded(image: Image.Image, side: int | None = None, quality: int = 78) -> bytes:
-    """Return an image as a JPEG, no side longer than `side` pixels; small ones are enlarged without smoothing."""
-    if side is not None and max(image.size) < side // 2:
-        scale = side // max(image.size)
-        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    if side is not None:
-        image = image.copy()
-        image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
-    return buffer.getvalue()

@@ -30,11 +30,12 @@ from finetune.evaluation.unlabelled import find_images
 from finetune.explain import neighbours as near
 from finetune.explain.maps import explain as explain_images
 from finetune.explain.maps import resolve_method
-from finetune.explain.overlay import encoded, overlay, seen_box
+from finetune.explain.overlay import overlay, seen_box
 from finetune.heads.inputs import inputs_of
 from finetune.models.bundle import Bundle, load_bundle
 from finetune.page.blocks import Block, Gallery, Picture, Section, Text
 from finetune.page.render import render
+from finetune.page.thumbnails import encoded
 from finetune.runs import Run, write_atomic
 from finetune.strategies.features import FeatureSettings, FeatureSource
 from finetune.strategies.machine import Machine

@@ -10,7 +10,8 @@ from finetune.evaluation.intervals import class_rows
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scores import CLASS_SCORES
 from finetune.page.blocks import Block, Cell, Column, Section, Table, Text
-from finetune.report.figures.classes import Bar, recall_figure
+from finetune.report.figures.classes import recall_figure
+from finetune.report.figures.intervals import Point
 from finetune.report.material import Material
 from finetune.report.sections.told import NAMES, count, interval, known, listed, told_split, written
 
@@ -35,7 +36,7 @@ def classes_section(material: Material) -> Section | None:
     absent = [row["label"] for row in rows if not row["support"]]
     blocks: list[Block] = []
     if measured:
-        bars = [Bar(r["label"], r["support"], r["recall"], r["recall_low"], r["recall_high"]) for r in measured]
+        bars = [Point(r["label"], r["support"], r["recall"], r["recall_low"], r["recall_high"]) for r in measured]
         blocks.append(recall_figure(bars, sum(bar.value for bar in bars) / len(bars)))
     blocks.append(_table([*measured, *(row for row in rows if not row["support"])], NAMES[split]))
     if absent:

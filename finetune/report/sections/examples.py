@@ -16,9 +16,10 @@ from finetune.data.transforms import InputSpec
 from finetune.errors import FinetuneError
 from finetune.evaluation.predictions import Predictions
 from finetune.explain.examples import choose_examples
-from finetune.explain.overlay import encoded, overlay, seen_box
+from finetune.explain.overlay import overlay, seen_box
 from finetune.explain.store import load_maps
 from finetune.page.blocks import Block, Gallery, Picture, Section
+from finetune.page.thumbnails import encoded
 from finetune.report.material import Material, read_spec
 from finetune.report.sections.told import told_split
 

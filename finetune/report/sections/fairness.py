@@ -9,7 +9,8 @@ from finetune.evaluation.groups.chance import rightness
 from finetune.evaluation.groups.document import ENDS, FAIRNESS, JUDGED_BY, groups_document
 from finetune.evaluation.groups.partition import GroupSettings
 from finetune.page.blocks import Block, Cell, Column, Section, Table, Text
-from finetune.report.figures.groups import Point, group_figure
+from finetune.report.figures.groups import group_figure
+from finetune.report.figures.intervals import Point
 from finetune.report.material import Material
 from finetune.report.sections.told import NAMES, count, interval, known, told_split, written
 

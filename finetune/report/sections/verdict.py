@@ -11,11 +11,11 @@ import numpy as np
 from finetune.compare.paired import OtherImagesError, align, compare_pair
 from finetune.errors import DataError
 from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.scores import WHOLE
 from finetune.page.blocks import Block, Column, Fact, Facts, Section, Table, Text, Tone
 from finetune.report.material import Material
 from finetune.report.sections.told import NAMES, count, told_split, written
 
-KEY = {"multiclass": "accuracy", "multilabel": "exact_match"}
 FEW = 100  # images below which a score says little
 WIDE = 0.1  # width of an interval from which on it says little
 WEAK = 0.5  # recall below which a class is called weak
@@ -27,7 +27,7 @@ def verdict_section(material: Material) -> Section | None:
     if told is None:
         return Section("verdict", "Verdict", (Text(unfinished(material), "warning"),))
     split, predictions = told
-    name = KEY[predictions.task]
+    name = WHOLE[predictions.task]
     score = material.document.get(split, {}).get(name, {})
     blocks: list[Block] = [Facts(tuple(facts(material, split, predictions, name, score)))]
     against = [Text(text, tone) for text, tone in doubts(material, split, predictions, score)]

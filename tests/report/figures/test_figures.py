@@ -13,8 +13,9 @@ from finetune.evaluation.curves.gains import gains
 from finetune.evaluation.curves.operating import OperatingChoice, operating_point
 from finetune.evaluation.curves.ranked import rank_class, rank_classes, rank_decisions, told_apart
 from finetune.evaluation.curves.reliability import reliability
-from finetune.report.figures.classes import Bar, recall_figure
+from finetune.report.figures.classes import recall_figure
 from finetune.report.figures.confusion import colours, confusion_figure, named_classes
+from finetune.report.figures.intervals import Point
 from finetune.report.figures.lines import gains_figure, lift_figure, precision_recall_figure, roc_figure
 from finetune.report.figures.names import outstanding, short
 from finetune.report.figures.reliability import reliability_figure
@@ -146,7 +147,7 @@ def test_chosen_threshold_is_marked():
 
 
 def test_recall_figure_shows_the_weakest_classes_first():
-    bars = [Bar(f"class{k}", 10 + k, k / 40, None if k == 3 else k / 50, 1.0) for k in range(40)]
+    bars = [Point(f"class{k}", 10 + k, k / 40, None if k == 3 else k / 50, 1.0) for k in range(40)]
     figure = recall_figure(bars[::-1], 0.5)
     assert figure.title == "The 20 classes with the lowest recall"
     assert [text for text in words(figure) if text.startswith("class")] == [f"class{k} ({10 + k})" for k in range(20)]
