@@ -27,22 +27,20 @@ from finetune.config import build, to_dict
 from finetune.data.decoding import FileStore, check_all
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
-from finetune.memory import keep_freed_memory
 from finetune.page.render import render
 from finetune.runs import write_atomic
 from finetune.strategies.features import FeatureSettings, FeatureSource
-from finetune.strategies.machine import machine_of
 from finetune.strategies.phases import Strategy
 from finetune.training.assembly import (
     build_trainer_settings,
+    check_and_split,
     known_files,
     load_images,
     load_network,
-    load_table,
     open_cache,
 )
 from finetune.training.quiet import quieten
-from finetune.training.trainer import build_trainer, trains_on_cpu
+from finetune.training.trainer import start_machine
 
 Config = dict[str, Any]
 
@@ -91,9 +89,8 @@ def load(config: Config, cache: Cache | None) -> tuple[ImageTable, list[tuple[st
     Raises:
         DataError: No image can be read.
     """
-    data = {**config["data"], "unreadable": "skip"}
-    table = load_table(data, known=known_files(cache))
     given: ImageTable = build(config["data"]["source"])
+    table = check_and_split(given, {**config["data"], "unreadable": "skip"}, known_files(cache))
     own_splits = not given.frame["split"].isna().any()
     frame = given.frame
     gone = replace(given, frame=frame[frame["id"].isin(table.skipped)].reset_index(drop=True))
@@ -104,12 +101,9 @@ def load(config: Config, cache: Cache | None) -> tuple[ImageTable, list[tuple[st
 def features_of(config: Config, table: ImageTable, cache: Cache | None) -> Any:
     """Return the backbone's features (N, F) of all images, from the cache where they are there."""
     pl.seed_everything(config["seed"], verbose=False)  # as a run does before it makes weights without pretraining
-    settings = build_trainer_settings(config["trainer"])
-    if trains_on_cpu(settings):
-        keep_freed_memory()
+    machine = start_machine(build_trainer_settings(config["trainer"]))
     network = load_network(config, Strategy("audit", ()), table)
     images = load_images({**config, "augment": {"enabled": False}}, table, network, cache)
-    machine = machine_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))
     if machine.world_size > 1:
         raise ConfigError("finetune audit uses one device. Set trainer.devices=1.")
     rows = np.arange(len(table), dtype=np.int64)

@@ -4,6 +4,7 @@ It decides colours and geometry: the network saw a resized central part of the i
 """
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ OPACITY = 0.65
 COLOURS = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float64)
 
 
+@lru_cache(maxsize=256)
 def seen_box(spec: InputSpec, size: tuple[int, int]) -> Box:
     """Return the part of an image that the network sees: left, top, right and bottom as shares of its sides.
 

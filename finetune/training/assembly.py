@@ -92,9 +92,12 @@ def load_table(data: Config, stored: Path | None = None, known: KnownFiles | Non
     table: ImageTable = build(data["source"])
     if stored is not None and stored.exists():
         return table.with_splits_of(stored)
-    table = verify(table, data["unreadable"], known)
-    splits = data["splits"]
-    return make_splits(table, val=splits["val"], test=splits["test"], seed=splits["seed"], group=splits["group"])
+    return check_and_split(table, data, known)
+
+
+def check_and_split(table: ImageTable, data: Config, known: KnownFiles | None) -> ImageTable:
+    """Return a source's images without those that cannot be read, all of them in a split."""
+    return make_splits(verify(table, data["unreadable"], known), **data["splits"])
 
 
 def load_network(config: Config, strategy: Strategy, table: ImageTable) -> Network:

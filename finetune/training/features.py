@@ -5,7 +5,6 @@ It is a composition root, the only code of the cache that sees a config.
 
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,9 +16,7 @@ from finetune.cache.spaces import Cache, SpaceInfo, show_size
 from finetune.config import to_dict
 from finetune.data.table import SPLITS
 from finetune.errors import ConfigError, nearest
-from finetune.memory import keep_freed_memory
 from finetune.strategies.features import FeatureSource
-from finetune.strategies.machine import machine_of
 from finetune.strategies.phases import Strategy
 from finetune.training.assembly import (
     build_features,
@@ -31,7 +28,7 @@ from finetune.training.assembly import (
     open_cache,
 )
 from finetune.training.quiet import quieten
-from finetune.training.trainer import build_trainer, trains_on_cpu
+from finetune.training.trainer import start_machine
 
 ACTIONS = ("compute", "show", "clear")
 
@@ -68,16 +65,13 @@ def compute(config: dict[str, Any], cache: Cache, console: Console) -> None:
     """Compute and keep the features of each split, in all its views."""
     quieten()
     pl.seed_everything(config["seed"], verbose=False)  # as a run does before it makes weights without pretraining
-    settings = build_trainer_settings(config["trainer"])
-    if trains_on_cpu(settings):
-        keep_freed_memory()
+    machine = start_machine(build_trainer_settings(config["trainer"]))
     unknown = [split for split in config["splits"] if split not in SPLITS]
     if unknown:
         raise ConfigError(f"splits: '{unknown[0]}' is not one of {', '.join(SPLITS)}.{nearest(unknown[0], SPLITS)}")
     table = load_table(config["data"], known=known_files(cache))
     network = load_network(config, Strategy("features", ()), table)
     images = load_images(config, table, network, cache)
-    machine = machine_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))
     source = FeatureSource(network, images, build_features(config, cache), machine)
     started = time.monotonic()
     for split in config["splits"]:

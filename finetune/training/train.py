@@ -66,7 +66,7 @@ def train(cfg: DictConfig) -> None:
     table = load_table(config["data"], run.table_file, known_files(cache))
     group_settings(config.get("groups"), table.groups)  # a column that is not there is said before hours of training
     strategy = build_strategy(config["strategy"])
-    check_method(config.get("calibration", "none"))
+    method = check_method(config.get("calibration", "none"))  # a resumed run may be older than the setting
     network = load_network(config, strategy, table)
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
@@ -95,7 +95,6 @@ def train(cfg: DictConfig) -> None:
         )
         outputs = predict_best(run, network, strategy, images, recipe)
         if is_first_rank():
-            method = check_method(config.get("calibration", "none"))  # a resumed run may be older than the setting
             calibrated = calibrate(table, outputs, method, config["seed"])
             predictions = calibrated.predictions
             document = write_results(run, config, network, calibrated)

@@ -15,6 +15,8 @@ from pytorch_lightning.strategies import FSDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from finetune.errors import ConfigError
+from finetune.memory import keep_freed_memory
+from finetune.strategies.machine import Machine, machine_of
 
 
 @dataclass(frozen=True)
@@ -122,3 +124,10 @@ def _strategy(settings: TrainerSettings) -> str | Strategy:
             "trainer=fsdp needs GPUs, and none is here. Use trainer=ddp trainer.accelerator=cpu, or trainer=cpu."
         )
     return FSDPStrategy(use_orig_params=True, state_dict_type="full")
+
+
+def start_machine(settings: TrainerSettings) -> Machine:
+    """Return where features are computed without a training, with the process set up for it."""
+    if trains_on_cpu(settings):
+        keep_freed_memory()
+    return machine_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))

@@ -37,9 +37,12 @@ PRUNED = ["sweep=tpe", "sweep.sampler_options.n_startup_trials=5", "sweep.pruner
           "+sweep.pruner_options.n_startup_trials=4", "+sweep.pruner_options.n_warmup_steps=1"]  # fmt: skip
 
 
-def sweep(folder: Path, *words: str) -> Path:
-    """Run a sweep and return its folder."""
-    command = [sys.executable, "-m", "finetune", "sweep", *words, f"sweep.folder={folder}"]
+def sweep(folder: Path, *words: str, program: Sequence[str] = ()) -> Path:
+    """Run a sweep and return its folder; a program starts its trials in place of the usual one."""
+    code = "import sys; from finetune.config import register; from finetune.search.sweep import run_sweep; register(); "
+    code += f"sys.exit(run_sweep(['--config-name', 'sweep', *sys.argv[1:]], {tuple(program)!r}))"
+    start = ["-c", code] if program else ["-m", "finetune", "sweep"]
+    command = [sys.executable, *start, *words, f"sweep.folder={folder}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (record,) = folder.glob("*/*/sweep.json")
     return record.parent
@@ -78,7 +81,7 @@ def compare(seeds: int, number: int, epochs: int) -> None:
         with tempfile.TemporaryDirectory() as name, serving(Path(name)) as program:
             common = [*LIGHT, *SPACE, f"strategy.epochs={epochs}", f"sweep.seed={seed}", f"cache.dir={name}/cache"]
             plain, pruned = (
-                within(trials(forked_sweep(program, Path(name) / kind, [*common, *words])), budget)
+                within(trials(sweep(Path(name) / kind, *common, *words, program=program)), budget)
                 for kind, words in (
                     ("random", ["sweep=random", f"sweep.trials={number}"]),
                     ("tpe", [*PRUNED, f"sweep.trials={2 * number}"]),
@@ -92,16 +95,6 @@ def compare(seeds: int, number: int, epochs: int) -> None:
         )
     half = 0.0 if seeds < 2 else t.ppf(0.975, seeds - 1) * statistics.stdev(gains) / seeds**0.5
     print(f"TPE found {statistics.mean(gains):+.4f} more in the mean of {seeds} seeds (95 % interval ± {half:.4f})")
-
-
-def forked_sweep(program: tuple[str, ...], folder: Path, words: Sequence[str]) -> Path:
-    """Run a sweep whose trials are started by a program, and return its folder."""
-    code = "import sys; from finetune.config import register; from finetune.search.sweep import run_sweep; register(); "
-    code += f"sys.exit(run_sweep(['--config-name', 'sweep', *sys.argv[1:]], {program!r}))"
-    command = [sys.executable, "-c", code, *words, f"sweep.folder={folder}"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    (record,) = folder.glob("*/*/sweep.json")
-    return record.parent
 
 
 def heads(root: Path, number: int, runs: int) -> None:

@@ -16,7 +16,6 @@ from rich.console import Console
 from finetune.config import to_dict
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, FinetuneError, RunError, nearest
-from finetune.memory import keep_freed_memory
 from finetune.search.rank.candidates import (
     POLICIES,
     Candidate,
@@ -29,10 +28,10 @@ from finetune.search.rank.chart import draw
 from finetune.search.rank.compare import compare
 from finetune.search.rank.results import Entry, Skipped, cheaper, document, ranked, training_command, write
 from finetune.search.rank.screen import open_console, say, show
-from finetune.strategies.machine import Machine, machine_of
+from finetune.strategies.machine import Machine
 from finetune.training.assembly import build_trainer_settings, known_files, load_table, open_cache
 from finetune.training.quiet import quieten
-from finetune.training.trainer import build_trainer, trains_on_cpu
+from finetune.training.trainer import start_machine
 
 Config = dict[str, Any]
 
@@ -48,10 +47,7 @@ def rank(cfg: DictConfig) -> None:
     quieten()
     check_options(config["rank"])
     candidates, missing = find_candidates(config["rank"])
-    settings = build_trainer_settings(config["trainer"])
-    if trains_on_cpu(settings):
-        keep_freed_memory()
-    machine = machine_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))
+    machine = start_machine(build_trainer_settings(config["trainer"]))
     if machine.world_size > 1:
         raise ConfigError("finetune rank measures latencies, so it uses one device. Set trainer.devices=1.")
     console = open_console()
