@@ -264,7 +264,7 @@ READ = {
         "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "balance_groups",
         "image_size", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
     ),
-    "data.splits": ("val", "test", "seed", "group"),
+    "data.splits": ("val", "test", "seed", "group", "fold"),
     "strategy": ("name", "adapter", "phases"),
     "strategy.adapter": ("rank", "alpha", "targets"),
     "logger.wandb": ("project", "entity", "mode", "checkpoints", "images", "table"),

@@ -24,6 +24,7 @@ from finetune.provenance import git_state, process, process_start, versions
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # begins the name of a file that is being written
 PARTIAL = ".partial-"
+RECORD = "run.json"
 RUNNING, FINISHED, FAILED, INTERRUPTED, PRUNED = "running", "finished", "failed", "interrupted", "pruned"
 
 
@@ -94,7 +95,7 @@ class Run:
         """Address a run's folder without looking at it; `open` checks that it is one."""
         self.path = Path(path).absolute()
         self.config_file = self.path / "config.yaml"
-        self.record_file = self.path / "run.json"
+        self.record_file = self.path / RECORD
         self.history_file = self.path / "metrics.csv"
         self.metrics_file = self.path / "metrics.json"
         self.table_file = self.path / "table.parquet"
@@ -149,8 +150,8 @@ class Run:
 
     @classmethod
     def all(cls, root: Path) -> list["Run"]:
-        """Return the runs below a folder, oldest first."""
-        found = [cls(file.parent) for file in Path(root).glob("**/run.json") if (file.parent / "config.yaml").is_file()]
+        """Return the runs below a folder, oldest first; those inside another, such as its folds, are that one's."""
+        found = [cls(folder) for folder in run_folders(Path(root)) if (folder / "config.yaml").is_file()]
         return sorted(found, key=lambda run: (str(run.record.get("created", "")), str(run.path)))
 
     @classmethod
@@ -268,6 +269,15 @@ class Run:
             return f"The run {self.path} is still running ({place}). Stop it first, or wait for it."
         hint = f'If it is gone, set "status": "interrupted" in {self.record_file}'
         return f"The run {self.path} is recorded as running on another machine ({place}). {hint}"
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Yield the folders below a root that hold a run; what is inside a run is not looked at."""
+    for folder, folders, files in os.walk(root):
+        if RECORD in files:
+            folders.clear()
+            yield Path(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
 def _names(run: Run, root: Path) -> list[str]:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from finetune.data.table import SPLITS, ImageTable, objects
@@ -33,7 +33,16 @@ class Unit:
     stratum: str
 
 
-def make_splits(table: ImageTable, *, val: float, test: float, seed: int, group: str | None = None) -> ImageTable:
+def make_splits(
+    table: ImageTable,
+    *,
+    val: float,
+    test: float,
+    seed: int,
+    group: str | None = None,
+    needed: Sequence[str] = SPLITS,
+    quiet: bool = False,
+) -> ImageTable:
     """Return the table with every image in train, val or test.
 
     A given val or test split is kept as it is. A missing one is made from the images without a split; where these are
@@ -47,6 +56,8 @@ def make_splits(table: ImageTable, *, val: float, test: float, seed: int, group:
         test: Share for the test of the same images.
         seed: Seeds the division.
         group: Column whose values must not stand on two sides; None for none.
+        needed: Splits that must not be empty.
+        quiet: Whether nothing is said of classes that a split lacks.
 
     Raises:
         ConfigError: The shares, the seed or the group column make no sense.
@@ -64,7 +75,7 @@ def make_splits(table: ImageTable, *, val: float, test: float, seed: int, group:
     taken = divide(units, shares, seed, present=label_counts(table, free))
     result = [taken.get(row, split or "train") for row, split in enumerate(splits)]
     done = replace(table, frame=table.frame.assign(split=objects(result).set_axis(table.frame.index)))
-    check_splits(done)
+    check_splits(done, needed, quiet=quiet)
     return done
 
 
@@ -222,14 +233,14 @@ def check_class_sizes(table: ImageTable) -> None:
         )
 
 
-def check_splits(table: ImageTable) -> None:
-    """Check that no split is empty and every class can be learnt; warn of what cannot be measured.
+def check_splits(table: ImageTable, needed: Sequence[str] = SPLITS, *, quiet: bool = False) -> None:
+    """Check that no needed split is empty and every class can be learnt; warn of what cannot be measured.
 
     Raises:
         DataError: A split is empty, or a class has no training image.
     """
     sizes, counts = table.sizes(), table.counts()
-    empty = [split for split in SPLITS if not sizes[split]]
+    empty = [split for split in needed if not sizes[split]]
     if empty:
         what = "Give images of each class to train" if empty[0] == "train" else f"Raise data.splits.{empty[0]}"
         raise DataError(
@@ -242,9 +253,9 @@ def check_splits(table: ImageTable) -> None:
             f"{len(unlearnt)} of {len(table.labels)} classes have no training image (first: '{unlearnt[0]}'). Move "
             "some of its images to train, or remove the class."
         )
-    for split in ("val", "test"):
+    for split in () if quiet else ("val", "test"):
         absent = [label for label in table.labels if not counts[split][label]]
-        if absent:
+        if absent and sizes[split]:
             log.warning(
                 "%d of %d classes have no %s image (first: '%s'): their %s scores are not measured.",
                 len(absent),

@@ -3,7 +3,7 @@
 It decides the transforms of single images; mixing several images of a batch is left to training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,12 @@ class InputSpec:
     crop_pct: float
     crop_mode: str = "center"
     exact: bool = True
+
+    @classmethod
+    def stored(cls, content: Mapping[str, Any]) -> "InputSpec":
+        """Return one that was stored as JSON, which has no tuples."""
+        found: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+        return cls(**found)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ It decides which names there are and where each value comes from; which of them 
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -14,13 +13,12 @@ from typing import Any
 
 from finetune.errors import ConfigError, RunError
 from finetune.history import FIRST, History
-from finetune.runs import FINISHED, RUNNING, Run, read_json
+from finetune.runs import FINISHED, RUNNING, Run, read_json, run_folders
 
 Value = str | int | float | bool | None
 Source = Callable[[], Mapping[str, Value]]
 
 DAMAGED = "damaged"
-RECORD = "run.json"
 # ends the path of a run that Hydra has named
 STAMP = re.compile(r"/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d[^/]*$")
 NEEDED = {"id", "status", "created"}  # of a record
@@ -77,15 +75,6 @@ def find_entries(roots: Iterable[Path]) -> list[Entry]:
         below = ", ".join(str(root.absolute()) for root in roots)
         raise ConfigError(f"There is no run below {below}. Train one (finetune), or name another folder: runs=PATH.")
     return sorted(entries, key=lambda entry: str(entry.value("created") or ""), reverse=True)
-
-
-def run_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders below a root that hold a run; what is inside a run is not looked at."""
-    for folder, folders, files in os.walk(root):
-        if RECORD in files:
-            folders.clear()
-            yield Path(folder)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
 def entry_of(folder: Path, root: Path) -> Entry:

@@ -20,6 +20,7 @@ from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError
 from finetune.heads.modules import HeadSpec, fold_standardize, standardize_layer
 from finetune.models.adapters import merge
+from finetune.models.ensemble import build_joined
 from finetune.models.network import Network, build_network
 from finetune.runs import replacing, write_json
 
@@ -58,9 +59,11 @@ def save_bundle(
     The network itself is not changed.
     """
     merged = merge(network)
-    merged.head = fold_standardize(merged.head)
-    standardize = standardize_layer(merged.head) is not None
-    options = network.options | {"head": network.options["head"] | {"standardize": standardize}}
+    options = network.options
+    if "ensemble" not in options:  # the members of one are finished models already
+        merged.head = fold_standardize(merged.head)
+        standardize = standardize_layer(merged.head) is not None
+        options = options | {"head": options["head"] | {"standardize": standardize}}
     state = {name: value.detach().cpu().contiguous().clone() for name, value in merged.state_dict().items()}
     with replacing(folder / "weights.safetensors") as temporary:
         safetensors.torch.save_file(state, temporary)
@@ -82,17 +85,23 @@ def load_bundle(folder: Path) -> Bundle:
             raise ConfigError(f"{folder} holds no model ({name} is missing). Name a finished run: run=PATH.")
     try:
         meta = json.loads((folder / "model.json").read_text())
-        options = dict(meta["options"])
-        head = HeadSpec(**options.pop("head"))
-        network = build_network(meta["name"], num_classes=len(meta["labels"]), weights="none", head=head, **options)
-        spec: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["input"].items()}
-        network.spec = InputSpec(**spec)
+        network = build_stored(meta)
+        network.spec = InputSpec.stored(meta["input"])
         network.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(
             f"The model in {folder} is damaged: {str(error).splitlines()[0]}. Use another run, or train it again."
         ) from error
     return Bundle(network.eval(), tuple(meta["labels"]), meta["task"], meta["threshold"], read_scaling(meta))
+
+
+def build_stored(meta: Mapping[str, Any]) -> Network:
+    """Return the network that a stored description means, without its weights."""
+    options = dict(meta["options"])
+    if "ensemble" in options:
+        return build_joined(options["ensemble"])
+    head = HeadSpec(**options.pop("head"))
+    return build_network(meta["name"], num_classes=len(meta["labels"]), weights="none", head=head, **options)
 
 
 def read_scaling(meta: Mapping[str, Any]) -> Scaling:

@@ -62,8 +62,7 @@ def read_spec(run: Run) -> InputSpec | None:
     """Return what the run's network expects of an image; None where the model is gone."""
     try:
         meta = json.loads((run.model_dir / "model.json").read_text(encoding="utf-8"))
-        spec: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in meta["input"].items()}
-        return InputSpec(**spec)
+        return InputSpec.stored(meta["input"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

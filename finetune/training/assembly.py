@@ -20,9 +20,9 @@ from finetune.cache.spaces import Cache, default_dir, parse_size
 from finetune.config import build
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import verify
+from finetune.data.folds import split_table
 from finetune.data.groups import training_balance
 from finetune.data.pixels import PixelCache
-from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, nearest
@@ -97,7 +97,7 @@ def load_table(data: Config, stored: Path | None = None, known: KnownFiles | Non
 
 def check_and_split(table: ImageTable, data: Config, known: KnownFiles | None) -> ImageTable:
     """Return a source's images without those that cannot be read, all of them in a split."""
-    return make_splits(verify(table, data["unreadable"], known), **data["splits"])
+    return split_table(verify(table, data["unreadable"], known), **data["splits"])
 
 
 def load_network(config: Config, strategy: Strategy, table: ImageTable) -> Network:
