@@ -74,6 +74,7 @@ class ScheduleConfig:
     kind: str = MISSING
     warmup: float = 0.0
     final: float = 0.0
+    cycles: int = 1
 
 
 @dataclass

@@ -60,6 +60,37 @@ class CompareVerbConfig:
 
 
 @dataclass
+class EnsembleConfig:
+    """Keys of ensemble, of the verb ensemble."""
+
+    sweep: str | None = None
+    cv: str | None = None
+    snapshots: bool = False
+    rounds: int = 20
+    alpha: float | None = None
+
+
+@dataclass
+class EnsembleVerbConfig:
+    """Keys of the root of the verb ensemble."""
+
+    verb: str = "ensemble"
+    runs: list[str] | None = None
+    folder: str = "runs"
+    name: str | None = None
+    method: str = "mean"
+    top: int = 5
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    calibration: str = "temperature"
+    bootstrap: int = 1000
+    seed: int | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str = "auto"
+    report: bool = True
+
+
+@dataclass
 class RunsConfig:
     """Keys of the root of the verb runs."""
 
@@ -121,4 +152,5 @@ REVIEW_ROOTS: dict[str, Any] = {
     "compare": CompareVerbConfig,
     "report": ReportVerbConfig,
     "explain": ExplainVerbConfig,
+    "ensemble": EnsembleVerbConfig,
 }

@@ -36,6 +36,7 @@ ORDER = (
     "listing",
     "benchmark",
     "search",
+    "ensembles",
     "cli",
 )
 # verbs put all parts together, and nothing but the command line imports them
@@ -51,6 +52,8 @@ VERBS = (
     "compare/verb.py",
     "report/verb.py",
     "explain/verb.py",
+    "ensembles/crossval/verb.py",
+    "ensembles/joining/verb.py",
 )
 # what may be imported without waiting for torch
 LIGHT = (

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +24,8 @@ from finetune.models.network import Network, build_network
 
 Rule = Literal["mean", "logits", "vote", "stacking"]
 RULES = get_args(Rule)
+# scores beyond it say no more than that a member is sure
+LIMIT = 15.0
 
 
 def combine(scores: Tensor, rule: Rule, weights: Tensor, *, multilabel: bool) -> Tensor:
@@ -53,6 +57,14 @@ def combine(scores: Tensor, rule: Rule, weights: Tensor, *, multilabel: bool) ->
         return torch.logit((members * votes + 0.5) / (members + 1))
     cast = functional.one_hot(scores.argmax(-1), labels)
     return ((members * (share * cast).sum(0) + 1 / labels) / (members + 1)).log()
+
+
+def scores_of(probabilities: npt.NDArray[Any], *, multilabel: bool) -> Tensor:
+    """Return what members say (M, N, K) as `combine` takes it, from their probabilities (M, N, K)."""
+    values = torch.from_numpy(probabilities.astype(np.float64))
+    tiny = float(np.finfo(np.float32).tiny)
+    found = torch.logit(values, eps=1e-7) if multilabel else values.clamp(min=tiny).log()
+    return found.clamp(-LIMIT, LIMIT)
 
 
 class JoinedHead(nn.Module):
@@ -94,7 +106,7 @@ class JoinedHead(nn.Module):
                 logits = logits - logits.mean(dim=1, keepdim=True)
             scaled = logits * self.scale[member] + self.shift[member]
             found.append(scaled if self.multilabel else scaled.log_softmax(dim=1))
-        return torch.stack(found)
+        return torch.stack(found).clamp(-LIMIT, LIMIT)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, K) of the features of all backbones (B, F)."""
@@ -160,7 +172,7 @@ def join(members: Sequence[Member], rule: Rule, task: Task) -> Network:
         "rule": rule, "task": task, "labels": labels,
         "backbones": [describe(owner) for owner in owners],
         "members": [
-            {"backbone": place, "head": each.network.options["head"] | {"standardize": bool(standardize_layer(head))}}
+            {"backbone": place, "head": describe_head(each.network, head)}
             for place, head, each in zip(places, heads, members, strict=True)
         ],
     }  # fmt: skip
@@ -185,6 +197,14 @@ def distinct(networks: Sequence[Network]) -> tuple[list[Network], list[int]]:
             same = [known.index(identity)]
         places.append(same[0])
     return owners, places
+
+
+def describe_head(network: Network, head: nn.Sequential) -> dict[str, Any]:
+    """Return what a member's head is built from again; that of an ensemble is one of the whole."""
+    if "ensemble" in network.options:
+        return {"ensemble": network.options["ensemble"]}
+    found: dict[str, Any] = network.options["head"] | {"standardize": standardize_layer(head) is not None}
+    return found
 
 
 def describe(network: Network) -> dict[str, Any]:
@@ -224,11 +244,15 @@ def build_joined(structure: Mapping[str, Any]) -> Network:
     """Return the network of a stored structure, without its weights."""
     labels = int(structure["labels"])
     owners = [
-        build_network(each["name"], num_classes=labels, weights="none", **each["options"])
+        build_joined(each["options"]["ensemble"])
+        if "ensemble" in each["options"]
+        else build_network(each["name"], num_classes=labels, weights="none", **each["options"])
         for each in structure["backbones"]
     ]
     heads = [
-        build_head(HeadSpec(**each["head"]), owners[each["backbone"]].num_features, labels)
+        build_joined(each["head"]["ensemble"]).head
+        if "ensemble" in each["head"]
+        else build_head(HeadSpec(**each["head"]), owners[each["backbone"]].num_features, labels)
         for each in structure["members"]
     ]
     head = JoinedHead(heads, columns(structure), labels, structure["rule"], structure["task"])

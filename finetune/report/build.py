@@ -19,6 +19,7 @@ from finetune.report.sections.calibration import calibration_section
 from finetune.report.sections.classes import classes_section, errors_section
 from finetune.report.sections.confusion import confusion_section
 from finetune.report.sections.data import data_section, reproduce_section
+from finetune.report.sections.ensemble import crossval_section, ensemble_section
 from finetune.report.sections.evaluations import evaluations_section
 from finetune.report.sections.examples import examples_section
 from finetune.report.sections.fairness import fairness_section
@@ -35,6 +36,8 @@ record = logging.getLogger("finetune.record")
 
 BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     verdict_section,
+    crossval_section,
+    ensemble_section,
     learning_section,
     classes_section,
     fairness_section,

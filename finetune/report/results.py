@@ -5,6 +5,8 @@ It decides the order and which part may fail without the run; what each part hol
 
 import io
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,22 @@ log = logging.getLogger(__name__)
 record = logging.getLogger("finetune.record")
 
 
-def write_results(run: Run, config: dict[str, Any], network: Network, calibrated: Calibrated) -> dict[str, Any]:
-    """Write predictions, metrics with intervals, and the model that predict and export need."""
+def write_results(
+    run: Run,
+    config: dict[str, Any],
+    network: Network,
+    calibrated: Calibrated,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Write predictions, metrics with intervals, and the model that predict and export need.
+
+    Args:
+        run: The folder.
+        config: The run's whole configuration.
+        network: The finished network.
+        calibrated: What it says.
+        more: What else metrics.json is to hold.
+    """
     predictions = calibrated.predictions
     for split, found in predictions.items():
         found.save(run.predictions_file(split))
@@ -44,6 +60,7 @@ def write_results(run: Run, config: dict[str, Any], network: Network, calibrated
     settings = group_settings(config.get("groups"), list(map(str, any_split.groups.columns)))
     document["groups"] = groups_document(predictions, settings, resamples=config["bootstrap"], seed=config["seed"])
     document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
+    document |= more
     write_json(run.metrics_file, document)
     save_bundle(network, any_split.labels, any_split.task, run.model_dir, calibrated.fitted.scaling)
     return document
@@ -76,7 +93,7 @@ def publish(
     """Hand scores, curves and predictions to the tracker, and the worst errors as images where the user asked."""
     if tracker is None:
         return
-    for split in ("test", "val"):
+    for split in [name for name in ("test", "val") if name in document]:
         scores = {f"{split}/{name}": score["value"] for name, score in document[split].items()}
         bounds = {
             f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")

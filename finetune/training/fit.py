@@ -228,6 +228,7 @@ def schedule_of(phase: Phase, default: Schedule) -> Schedule:
         kind=phase.schedule or default.kind,  # type: ignore[arg-type]
         warmup=default.warmup if phase.warmup is None else phase.warmup,
         final=default.final,
+        cycles=default.cycles,
     )
 
 
