@@ -31,6 +31,13 @@ def unpad(sequences: Tensor) -> tuple[Tensor, Tensor]:
     return sequences[..., 1:], sequences[..., 0] > 0.5
 
 
+def columns_of(features: Tensor, start: int, end: int) -> Tensor:
+    """Return some of the features of images (B, F), or of padded sequences (B, T, 1 + F) with their mask."""
+    if features.ndim == 2:
+        return features[:, start:end]
+    return torch.cat([features[..., :1], features[..., 1 + start : 1 + end]], -1)
+
+
 def mean_of(sequences: Tensor) -> Tensor:
     """Return the mean features (B, F) of the frames of padded sequences (B, T, 1 + F)."""
     return masked_mean(*unpad(sequences))
