@@ -21,6 +21,9 @@ class HeadConfig:
     l2: Any = None
     l1: Any = None
     folds: int = 5
+    layers: int = 1
+    bidirectional: bool = True
+    kernel: int = 3
 
 
 @dataclass

@@ -19,6 +19,7 @@ from finetune.benchmark.advice import Report, advice
 from finetune.benchmark.measure import Subject, in_turn, median_ratio
 from finetune.cache.spaces import show_size
 from finetune.config import to_dict
+from finetune.data.sequences.store import require_single_images
 from finetune.errors import ConfigError, nearest
 from finetune.memory import keep_freed_memory
 from finetune.runs import write_json
@@ -44,6 +45,7 @@ def benchmark(cfg: DictConfig) -> None:
     pl.seed_everything(config["seed"], verbose=False)
     cache = open_cache(config["cache"])
     table = load_table(config["data"], known=known_files(cache))
+    require_single_images(table, "finetune benchmark", "Measure on the frames as images: data=folder, or data=csv.")
     strategy = build_strategy(config["strategy"])
     network = load_network(config, strategy, table)
     recipe = build_recipe(config, table, cache)

@@ -126,7 +126,8 @@ def collate(items: list[dict[str, Any]], *, join: Callable[[list[Any]], Any]) ->
     }
 
 
-def _one_thread(worker: int) -> None:
+def one_thread(worker: int) -> None:
+    """Leave the cores to the other workers."""
     torch.set_num_threads(1)
 
 
@@ -260,7 +261,7 @@ class ImageData(pl.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
+            worker_init_fn=one_thread,
             generator=torch.Generator(),
         )
 

@@ -19,7 +19,7 @@ from rich.progress import track
 from torch import Tensor
 
 from finetune.config import to_dict
-from finetune.data.datamodule import ImageData
+from finetune.data.sequences.batches import loaders_of
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.groups.document import groups_document
 from finetune.evaluation.groups.partition import group_settings
@@ -41,12 +41,11 @@ from finetune.evaluation.monitoring.watch import Watch
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.promises import check_views, promise
 from finetune.evaluation.screen import difference_table, show_drift, show_weakest, timeline_table
+from finetune.evaluation.sequences import files_of
 from finetune.evaluation.unlabelled import (
-    ImageFiles,
     Read,
     Row,
     TableFormat,
-    find_images,
     open_table,
     read_batches,
 )
@@ -113,7 +112,8 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     size = config["batch_size"] or run.config["data"]["eval_batch_size"]
     workers = config["workers"] if config["workers"] is not None else free_workers(device)
     views, augment = own_views(run, config["views"])
-    images = ImageData(selection.table, bundle.network.spec, augment, eval_batch_size=size, workers=workers)
+    loaders = loaders_of(selection.table)
+    images = loaders(selection.table, bundle.network.spec, augment, eval_batch_size=size, workers=workers)
     run_over = partial(predict_loader, bundle.network, device=device, precision=precision)
     sample = sampled(selection.table.rows(split))
     outputs = [run_over(images.view_loader(split, 0), sample=sample)]
@@ -176,7 +176,6 @@ def predict(cfg: DictConfig) -> None:
     console = Console()
     check_settings(config)
     output = choose_output(config["output"])
-    paths = find_images(Path(config["input"]).expanduser())
     run = Run.find(config["run"], Path(config["runs"]))
     check_reference(run, wanted=config["drift"])
     promises, promised = promise(run, config["coverage"], config["target_accuracy"])
@@ -185,22 +184,22 @@ def predict(cfg: DictConfig) -> None:
         check_views(views, own_views(run, None)[0])
     bundle = load_bundle(run.model_dir)
     device = use_device(config["device"])
-    size = config["batch_size"]
-    workers = min(config["workers"] if config["workers"] is not None else free_workers(device), len(paths))
+    files = files_of(Path(config["input"]).expanduser(), bundle.network, augment, views)
+    size = files.together(config["batch_size"])
+    workers = min(config["workers"] if config["workers"] is not None else free_workers(device), len(files))
     skip = config["unreadable"] == "skip"
     table = TableFormat(bundle.labels, bundle.task, config["top_k"], bundle.threshold, skip, promises)
-    files = ImageFiles(paths, bundle.network.spec, augment, views)
     batches = read_batches(files, batch_size=size, workers=workers)
     shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
-    watch = Watch(len(paths)) if config["drift"] else None
+    watch = Watch(len(files)) if config["drift"] else None
     rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device), watch)
     unread = 0
     with open_table(output, table.columns) as writer:
-        for part in track(rows, "Predicting", math.ceil(len(paths) / size), **shown):
+        for part in track(rows, "Predicting", math.ceil(len(files) / size), **shown):
             writer.append(part)
             unread += sum(row.get("error") is not None for row in part)
     remark = f" ({unread:,} of them could not be read: see the column error)" if unread else ""
-    console.print(f"Wrote {len(paths):,} rows{remark} to {output}", highlight=False, soft_wrap=True)
+    console.print(f"Wrote {len(files):,} rows{remark} to {output}", highlight=False, soft_wrap=True)
     for words in promised:
         console.print(words, highlight=False, soft_wrap=True)
     if watch is not None and watch.passed:
@@ -222,7 +221,7 @@ def predict_rows(
     Raises:
         DataError: A file cannot be read, and the table has no column for it.
     """
-    for paths, images, errors in batches:
+    for paths, images, errors, frames in batches:
         bad = [(path, error) for path, error in zip(paths, errors, strict=True) if error is not None]
         if bad and not table.errors:
             raise DataError(f"{bad[0][0]} cannot be read: {bad[0][1]}. Remove it, or set unreadable=skip.")
@@ -230,7 +229,8 @@ def predict_rows(
         if images is not None:
             seen: list[Tensor] = []
             with inputs_of(bundle.network.head, seen):
-                parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
+                said = partial(forward, bundle.network, frames=frames, device=device, precision=precision)
+                parts = [said(view) for view in images.unbind(1)]
             logits = torch.stack(parts).cpu().numpy()
             if watch is not None:
                 watch.add(seen[0].float().cpu().numpy(), to_probabilities(bundle.calibrate(logits), bundle.task))

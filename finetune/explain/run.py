@@ -20,7 +20,7 @@ from finetune.runs import Run
 def explain_run(
     run: Run, network: Network, store: ImageStore, predictions: Predictions, *, number: int, method: str, seed: int
 ) -> int:
-    """Keep maps of the best, worst and some random images of a run, and return how many.
+    """Keep maps of the best, worst and some random images of a run, and return how many; none of sequences.
 
     Args:
         run: Where they are kept.
@@ -34,7 +34,7 @@ def explain_run(
     Raises:
         ConfigError: The method is not known, or not one for this network.
     """
-    if number < 1:
+    if number < 1 or network.frames is not None:  # maps are of single images
         return 0
     chosen = resolve_method(network, method)
     rows = explained(choose_examples(predictions, number, seed))

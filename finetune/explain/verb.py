@@ -73,6 +73,11 @@ def explain(cfg: DictConfig) -> None:
     config = to_dict(cfg)
     run = Run.find(config["run"], Path(config["runs"]))
     bundle = load_bundle(run.model_dir)
+    if bundle.network.frames is not None:
+        raise ConfigError(
+            "finetune explain draws maps over single images, and this run reads sequences of frames. Use finetune "
+            "predict, or name a run on single images: run=PATH."
+        )
     asked = find(config, run, bundle)
     target = label_number(config["target"], bundle)
     method = resolve_method(bundle.network, config["method"])

@@ -19,6 +19,7 @@ from finetune.data.table import Task
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError
 from finetune.heads.modules import HeadSpec, build_head, fold_standardize, standardize_layer
+from finetune.heads.sequences import columns_of
 from finetune.models.identity import backbone_identity
 from finetune.models.network import Network, build_network
 
@@ -98,10 +99,13 @@ class JoinedHead(nn.Module):
         self.shift[member] = torch.tensor(scaling.shift, dtype=torch.float32)
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return what each member says (M, B, K) of features (B, F): logarithms of probabilities, or log-odds."""
+        """Return what each member says (M, B, K) of features (B, F): logarithms of probabilities, or log-odds.
+
+        Of sequences the features are those of their frames, padded (B, T, 1 + F).
+        """
         found = []
         for member, (head, (start, end)) in enumerate(zip(self.heads, self.parts, strict=True)):
-            logits = head(features[:, start:end]).float()
+            logits = head(columns_of(features, start, end)).float()
             if not self.multilabel:  # as calibration was fitted
                 logits = logits - logits.mean(dim=1, keepdim=True)
             scaled = logits * self.scale[member] + self.shift[member]
@@ -158,18 +162,20 @@ def join(members: Sequence[Member], rule: Rule, task: Task) -> Network:
     """Return one network of several; backbones with the same weights are there once.
 
     Raises:
-        ConfigError: There is no member, or their labels or channels differ in number.
+        ConfigError: There is no member, or their labels, channels or frames differ in number.
     """
     if not members:
         raise ConfigError("An ensemble needs at least one member.")
-    numbers = {(each.network.num_classes, each.network.spec.channels) for each in members}
+    numbers = {(each.network.num_classes, each.network.spec.channels, each.network.frames or 0) for each in members}
     if len(numbers) > 1:
-        raise ConfigError(f"Members must agree in labels and channels; they have {sorted(numbers)}.")
+        raise ConfigError(
+            f"Members must agree in labels and channels, and in frames of a sequence; they have {sorted(numbers)}."
+        )
     owners, places = distinct([each.network for each in members])
     heads = [fold_standardize(each.network.head) for each in members]
     labels = members[0].network.num_classes
     structure = {
-        "rule": rule, "task": task, "labels": labels,
+        "rule": rule, "task": task, "labels": labels, "frames": members[0].network.frames,
         "backbones": [describe(owner) for owner in owners],
         "members": [
             {"backbone": place, "head": describe_head(each.network, head)}
@@ -209,7 +215,7 @@ def describe_head(network: Network, head: nn.Sequential) -> dict[str, Any]:
 
 def describe(network: Network) -> dict[str, Any]:
     """Return what a backbone is built from again."""
-    options = {name: value for name, value in network.options.items() if name != "head"}
+    options = {name: value for name, value in network.options.items() if name not in ("head", "frames")}
     return {
         "name": network.name,
         "options": options,
@@ -236,7 +242,7 @@ def assemble(
     return Network(
         backbone, nn.Sequential(head), name="+".join(dict.fromkeys(names)), spec=spec,
         num_features=sum(int(each["num_features"]) for each in structure["backbones"]),
-        num_classes=int(structure["labels"]), options={"ensemble": structure},
+        num_classes=int(structure["labels"]), options={"ensemble": structure}, frames=structure.get("frames"),
     ).eval()  # fmt: skip
 
 

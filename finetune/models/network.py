@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError, nearest
-from finetune.heads.modules import HeadSpec, build_head
+from finetune.heads.modules import SEQUENCE_KINDS, HeadSpec, build_head
+from finetune.heads.sequences import pad
 from finetune.models.depth import truncate
 from finetune.models.weights import create_backbone
 
@@ -25,12 +26,13 @@ class Network(nn.Module):
 
     Attributes:
         backbone: Images (B, C, H, W), normalised, to pooled features (B, F).
-        head: Features (B, F) to logits (B, K).
+        head: Features (B, F), or padded sequences of frames' features (B, T, 1 + F), to logits (B, K).
         name: The backbone's name in timm.
         spec: What its weights expect of an image.
         num_features: F.
         num_classes: K.
         options: What `build_network` needs to build the same architecture again.
+        frames: Of a sequence at most; None for a network of single images.
         resting: Modules that stay in eval mode while the rest trains; set by `finetune.strategies.freezing`.
     """
 
@@ -44,6 +46,7 @@ class Network(nn.Module):
         num_features: int,
         num_classes: int,
         options: dict[str, Any],
+        frames: int | None = None,
     ) -> None:
         """Put the parts together."""
         super().__init__()
@@ -54,11 +57,13 @@ class Network(nn.Module):
         self.num_features = num_features
         self.num_classes = num_classes
         self.options = options
+        self.frames = frames
         self.resting: tuple[nn.Module, ...] = ()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, K) of images (B, C, H, W)."""
-        return self.head(self.backbone(images))  # type: ignore[no-any-return]
+    def forward(self, images: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Return logits (B, K) of images (B, C, H, W), or of sequences that have so many frames (B,) of the images."""
+        features: Tensor = self.backbone(images)
+        return self.head(features if frames is None else pad(features, frames))  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> "Network":
         """Set training mode; modules that a phase leaves at rest stay in eval mode."""
@@ -85,6 +90,7 @@ def build_network(
     crop_pct: float | None = None,
     grad_checkpointing: bool = False,
     depth: float | None = None,
+    frames: int | None = None,
 ) -> Network:
     """Return a network with a new head.
 
@@ -103,12 +109,14 @@ def build_network(
         crop_pct: Share of the image that the central crop keeps.
         grad_checkpointing: Whether activations are computed again in the backward pass to save memory.
         depth: Share of the backbone's blocks that is kept, above 0 and at most 1; None for all.
+        frames: Of a sequence at most; None for single images.
 
     Raises:
         ConfigError: There is no such model, or it cannot do what is asked.
     """
     check_name(name)
     head = head or HeadSpec()
+    check_head(head, frames)
     options = model_options(name, drop_rate, drop_path_rate, in_chans, image_size)
     try:
         backbone = create_backbone(name, weights, options)
@@ -125,11 +133,29 @@ def build_network(
     spec = input_spec(backbone, in_chans, image_size, overrides)
     num_features = count_features(backbone, spec, name)
     remembered = {"head": vars(head), "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    remembered |= {"in_chans": in_chans, "image_size": image_size, "depth": depth}
+    remembered |= {"in_chans": in_chans, "image_size": image_size, "depth": depth, "frames": frames}
     return Network(
         backbone, new_head(head, num_features, num_classes), name=name, spec=spec,
-        num_features=num_features, num_classes=num_classes, options=remembered,
+        num_features=num_features, num_classes=num_classes, options=remembered, frames=frames,
     )  # fmt: skip
+
+
+def check_head(head: HeadSpec, frames: int | None) -> None:
+    """Check that a head reads what it is given: single images, or sequences.
+
+    Raises:
+        ConfigError: It reads the other.
+    """
+    if frames is None and head.kind in SEQUENCE_KINDS:
+        raise ConfigError(
+            f"head.kind={head.kind} reads sequences of frames, and these are single images. Use data=sequences or "
+            "data=sequence_table, or head=linear."
+        )
+    if frames is not None and head.kind not in SEQUENCE_KINDS:
+        raise ConfigError(
+            f"head.kind={head.kind} reads single images, and these are sequences of frames. Use head=gru, lstm, tcn, "
+            "attention or mean_pool."
+        )
 
 
 def new_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequential:

@@ -16,6 +16,7 @@ from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.models.network import Network
 from finetune.strategies.features import Features, FeatureSettings, FeatureSource
 from finetune.strategies.machine import machine_of
+from finetune.strategies.sequence_features import feature_source
 
 EVAL_BATCH = 1024
 
@@ -33,7 +34,7 @@ class FeatureRows(Dataset[dict[str, Tensor]]):
         self.targets = torch.from_numpy(targets)
 
     def __getitems__(self, draws: list[Draw]) -> dict[str, Tensor]:
-        """Return a batch: features (B, F), target, row and valid."""
+        """Return a batch: features (B, F), or of sequences (B, T, 1 + F), target, row and valid."""
         rows = np.array([draw.row for draw in draws])
         views = np.array([draw.seed % self.features.views for draw in draws])
         return {
@@ -72,7 +73,7 @@ class FeatureData(pl.LightningDataModule):
         if self.source is None:
             network = self.trainer.lightning_module.network
             assert isinstance(network, Network)
-            self.source = FeatureSource(network, self.images, self.settings, machine_of(self.trainer))
+            self.source = feature_source(network, self.images, self.settings, machine_of(self.trainer))
         views = self.settings.views if split == "train" else 1
         self.found[split] = self.source.features(self.images.table.rows(split), views)
         return self.found[split]

@@ -80,6 +80,10 @@ class Features:
         """The number of views of each row."""
         return len(self.places)
 
+    def pooled(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Return one vector for each of some rows (B, F), in the first view."""
+        return self.take(rows)
+
     def take(self, rows: npt.NDArray[np.int64], views: npt.NDArray[np.int64] | None = None) -> Tensor:
         """Return the features (B, F), float32, of rows (B,), each in its view (B,) or all in the first."""
         index = self.position[rows]
@@ -156,6 +160,10 @@ class FeatureSource:
             self.fill(True, {key: draw for part in wanted[1:] for key, draw in part.items()}) if views > 1 else plain
         )
         return Features(rows, keys, [plain, *[varied] * (views - 1)])
+
+    def count(self, rows: npt.NDArray[np.int64]) -> int:
+        """Return how many images are passed through the backbone for some rows, where none is known."""
+        return len(rows)
 
     def kept(self, rows: npt.NDArray[np.int64], views: int) -> int:
         """Return how many features of some rows need not be computed."""

@@ -5,7 +5,6 @@ DictConfig, and what the parts do is theirs.
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,8 @@ from finetune.data.decoding import verify
 from finetune.data.folds import split_table
 from finetune.data.groups import training_balance
 from finetune.data.pixels import PixelCache
+from finetune.data.sequences.batches import loaders_of
+from finetune.data.sequences.store import sequence_limit
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, nearest
@@ -39,8 +40,9 @@ from finetune.training.losses import check_image_weights, check_task, class_weig
 from finetune.training.metrics import check_monitor
 from finetune.training.mixing import build_mixing
 from finetune.training.schedules import Schedule
+from finetune.training.sequences import check_sequences
 from finetune.training.solved import HeadPlan
-from finetune.training.trainer import TrainerSettings
+from finetune.training.trainer import TrainerSettings, free_workers, without_gpu
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +113,9 @@ def load_network(config: Config, strategy: Strategy, table: ImageTable) -> Netwo
     model = config["model"]
     head = head_settings(config["head"], seed=config["seed"])[0] if "head" in config else HeadSpec()
     options = {name: value for name, value in model.items() if name != "name"}
-    network = build_network(model["name"], num_classes=table.num_classes, head=head, **options)
+    check_sequences(config, strategy, table)
+    frames = sequence_limit(table) if "head" in config else None  # without a head, a network of frames
+    network = build_network(model["name"], num_classes=table.num_classes, head=head, frames=frames, **options)
     network.spec = replace(network.spec, exact=config["data"]["exact_pixels"])
     if strategy.adapter is not None:
         adapter = strategy.adapter
@@ -129,7 +133,7 @@ def load_images(config: Config, table: ImageTable, network: Network, cache: Cach
     augment = Augment(**config["augment"])
     if data["pixel_cache"] and cache is None:
         raise ConfigError("data.pixel_cache=true needs the cache. Set cache.enabled=true, or leave it out.")
-    images = ImageData(
+    images = loaders_of(table)(
         table,
         network.spec,
         augment,
@@ -145,22 +149,6 @@ def load_images(config: Config, table: ImageTable, network: Network, cache: Cach
     if images.device_pixels and without_gpu(config["trainer"]):
         log.warning("data.device_pixels=true is for GPUs: here images are made on the CPU, one after the other.")
     return images
-
-
-def free_workers(trainer: Config) -> int:
-    """Return how many processes may decode images: the cores that training leaves idle.
-
-    On the CPU the network itself is the bottleneck and uses all cores, so batches are made in the same process.
-    """
-    if without_gpu(trainer):
-        return 0
-    cores = int(os.environ.get("FINETUNE_CORES", 0)) or len(os.sched_getaffinity(0))  # a pool's job has a share
-    return max(1, min(8, cores // max(1, torch.cuda.device_count()) - 1))
-
-
-def without_gpu(trainer: Config) -> bool:
-    """Return whether the network is computed where images are read."""
-    return trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
 
 
 def build_recipe(config: Config, table: ImageTable, cache: Cache | None = None) -> Recipe:

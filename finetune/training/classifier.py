@@ -79,13 +79,17 @@ class Classifier(pl.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B, K) of a batch of images (B, C, H, W), of cached features (B, F), or of activations."""
+        """Return the logits (B, K) of a batch of images (B, C, H, W), of cached features (B, F), or of activations.
+
+        Of sequences there are the images of all frames, and how many each has, or cached features (B, T, 1 + F).
+        """
         if "activations" in batch:
             assert self.cut is not None
             return self.network.head(self.cut.resume(self.network.backbone, batch["activations"]))  # type: ignore[no-any-return]
         if "features" in batch:
             return self.network.head(batch["features"])  # type: ignore[no-any-return]
-        return self.network(batch["image"])  # type: ignore[no-any-return]
+        frames = (batch["frames"],) if "frames" in batch else ()
+        return self.network(batch["image"], *frames)  # type: ignore[no-any-return]
 
     def on_train_epoch_start(self) -> None:
         """Make dropout and mixing a function of seed, phase, epoch and rank, so that a resumed run repeats them."""

@@ -23,11 +23,12 @@ from finetune.data.datamodule import ImageData
 from finetune.models.network import Network
 from finetune.strategies import phases
 from finetune.strategies.feature_data import FeatureData, eval_loader
-from finetune.strategies.features import FeatureSettings, FeatureSource
+from finetune.strategies.features import FeatureSettings
 from finetune.strategies.freezing import apply_phase
 from finetune.strategies.machine import machine_of
 from finetune.strategies.phases import Phase
 from finetune.strategies.prefix_data import PrefixData
+from finetune.strategies.sequence_features import feature_source
 from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.classifier import NO_ROWS, Batch, Classifier
 from finetune.training.metrics import MetricsCallback
@@ -260,7 +261,7 @@ def predict_split(
     trainer = build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False)
     views = recipe.features.test_views
     if cached:
-        source = FeatureSource(classifier.network, images, recipe.features, machine_of(trainer))
+        source = feature_source(classifier.network, images, recipe.features, machine_of(trainer))
         features = source.features(images.table.rows(split), views)
         loaders = [eval_loader(features, images, trainer, view) for view in range(views)]
     else:

@@ -183,7 +183,7 @@ def baseline(data: FeatureData) -> float:
     rows = np.random.default_rng(0).permutation(known.rows)[:VOTERS]
     targets = torch.from_numpy(table.targets())
     found = neighbour_probabilities(
-        known.take(rows), targets[rows], asked.take(asked.rows), num_classes=table.num_classes, chunk=CHUNK
+        known.pooled(rows), targets[rows], asked.pooled(asked.rows), num_classes=table.num_classes, chunk=CHUNK
     )
     truth = targets[asked.rows]
     right = found.argmax(1) == truth if table.task == "multiclass" else (found >= 0.5) == truth.bool()
