@@ -78,7 +78,7 @@ def write_report(
 
 def write_evaluation(run: Run, folder: Path, split: str, predictions: Predictions, document: dict[str, Any]) -> Path:
     """Write the page of an evaluation into its folder, and the run's anew, which lists it; return the first."""
-    material = replace(gather(run), splits={split: predictions}, document=document)
+    material = replace(gather(run), splits={split: predictions}, document=document, folder=folder)
     title = f"Evaluation {folder.name} of {run.path.name}"
     write_atomic(
         folder / "report.html", render(title, list(sections(material, OperatingChoice())), subtitle=subtitle(run))

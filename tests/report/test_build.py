@@ -58,7 +58,7 @@ def test_deleting_the_model_and_the_images_leaves_the_report(tmp_path: Path, mul
     run = stored_run(tmp_path / "run", {"val": scored(60, 3, seed=1, multilabel=multilabel), "test": predictions})
     network = build_network("test_resnet", num_classes=3, weights="none", image_size=32)
     save_bundle(network, predictions.labels, predictions.task, run.model_dir)
-    save_maps(run, {str(name): np.ones((4, 4), np.float32) for name in predictions.ids}, "gradcam")
+    save_maps(run.path, {str(name): np.ones((4, 4), np.float32) for name in predictions.ids}, "gradcam")
     before = write_report(run).read_text()
     pictures = [picture for gallery in galleries(run) for picture in gallery.pictures]
     assert pictures and all(picture.image and picture.overlay for picture in pictures)
@@ -82,7 +82,7 @@ def test_ten_thousand_images_with_their_maps_stay_below_five_megabytes(tmp_path:
     network = build_network("test_resnet", num_classes=200, weights="none", image_size=32)
     save_bundle(network, predictions.labels, predictions.task, run.model_dir)
     noise = np.random.default_rng(0).random((10_000, 7, 7), np.float32)
-    save_maps(run, dict(zip(map(str, predictions.ids), noise, strict=True)), "gradcam")
+    save_maps(run.path, dict(zip(map(str, predictions.ids), noise, strict=True)), "gradcam")
     assert all(picture.overlay for gallery in galleries(run) for picture in gallery.pictures)
     file = write_report(run)
     assert file.stat().st_size < 5_000_000

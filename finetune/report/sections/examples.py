@@ -35,7 +35,7 @@ def examples_section(material: Material) -> Section | None:
     _, predictions = told
     number = int((material.config.get("explain") or {}).get("images") or NUMBER)
     chosen = choose_examples(predictions, number, int(material.config.get("seed", 0)))
-    kept = load_maps(material.run)
+    kept = load_maps(material.folder or material.run.path)
     maps, method = kept if kept is not None else ({}, "")
     store = find_store(material, predictions)
     spec = read_spec(material.run)
