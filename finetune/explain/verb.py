@@ -192,8 +192,9 @@ def describe(
         label = bundle.labels[int(targets[number])]
         facts = most_probable(probabilities[number], bundle.labels)
         over = encoded(overlay(image.convert("RGB"), maps[number], box), SIDE)
-        shown = Picture(each.name, encoded(image.convert("RGB"), SIDE), over, f"Evidence for {label}", facts)
-        blocks: list[Block] = [Gallery(f"Evidence for {label}", (shown,))]
+        plain = Picture(each.name, encoded(image.convert("RGB"), SIDE), facts=facts)
+        drawn = Picture("its map", over, description=f"Where {each.name} speaks for {label}")
+        blocks: list[Block] = [Gallery(f"Evidence for {label}", (plain, drawn))]
         if known is not None and like is not None:
             blocks.append(neighbour_gallery(known, like, number, each, config["neighbours"]))
         sections.append(Section(f"image-{number}", Path(each.name).name, tuple(blocks)))
@@ -228,7 +229,7 @@ def reading(method: str) -> str:
         "integrated_gradients": "Bright cells hold the pixels that move the score of the class, up or down "
         "(integrated gradients).",
     }[method]
-    return f"{said} A map says where a network looks, not whether it is right to."
+    return f"{said} A map says where a network looks, not whether it is right to; what it leaves plain was cropped."
 
 
 def file_names(asked: Sequence[Asked]) -> list[str]:
