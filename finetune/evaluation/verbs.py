@@ -97,7 +97,8 @@ def evaluate(cfg: DictConfig) -> None:
     if config["report"]:
         if seen is not None:
             attempt(partial(explain_run, folder, *seen, predictions, run.config), "Maps of what the network looks at")
-        attempt(lambda: write_evaluation(run, folder, split, predictions, document), "The report")
+        store = seen[1] if seen is not None else None
+        attempt(lambda: write_evaluation(run, folder, {split: predictions}, document, store), "The report")
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 It is a composition root, the only code of explanations that sees a config.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -97,14 +98,15 @@ def find(config: Mapping[str, Any], run: Run, bundle: Bundle) -> list[Asked]:
     Raises:
         ConfigError: Neither or both were named, there are too many, or the run has no such image.
     """
-    ids = [str(each) for each in config["ids"]] if isinstance(config["ids"], list) else config["ids"]
+    given = config["ids"] if isinstance(config["ids"], list) else [config["ids"]]
+    ids = [str(each) for each in given if each is not None]
     if (config["input"] is None) == (not ids):
         raise ConfigError("Name what is explained: input=FILE_OR_FOLDER, or ids=[…] of the run's own images.")
     if config["input"] is not None:
         paths = find_images(Path(config["input"]).expanduser())
         found = [Asked(path, path, FileStore()) for path in paths]
     else:
-        found = own(run, ids if isinstance(ids, list) else [str(ids)], config["split"], bundle)
+        found = own(run, ids, config["split"], bundle)
     if len(found) > MOST:
         raise ConfigError(f"{len(found):,} images are too many for a page. Name at most {MOST}.")
     return found
@@ -213,7 +215,8 @@ def neighbour_gallery(known: Known, like: near.Neighbours, number: int, asked: A
     frame, names = known.table.frame, known.table.names()
     pictures: list[Picture] = []
     pairs = zip(like.rows[number].tolist(), like.similarity[number].tolist(), strict=True)
-    others = [(row, similarity) for row, similarity in pairs if str(frame["path"].iloc[row]) != asked.path]
+    itself = os.path.realpath(asked.path)
+    others = [pair for pair in pairs if os.path.realpath(str(frame["path"].iloc[pair[0]])) != itself]
     for row, similarity in others[:most]:
         image = known.table.store.read(str(frame["path"].iloc[row]), 3)
         facts = {"label": ", ".join(names[row]), "similarity": f"{similarity:.3f}"}
@@ -246,9 +249,12 @@ def output_folder(output: str) -> Path:
     """Return where page and overlays go.
 
     Raises:
-        ConfigError: It is a file.
+        ConfigError: It, or what it would lie in, is a file.
     """
     path = Path(output).expanduser()
-    if path.is_file():
-        raise ConfigError(f"output={path} is a file. Name a folder: output={path.with_suffix('')}_explained")
+    for each in (path, *path.parents):
+        if each.is_file():
+            raise ConfigError(
+                f"output={path}: {each} is a file. Name a folder: output={each.with_suffix('')}_explained"
+            )
     return path

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finetune.data.table import ImageStore
 from finetune.data.transforms import InputSpec
 from finetune.errors import RunError
 from finetune.evaluation.predictions import Predictions
@@ -29,7 +30,8 @@ class Material:
         splits: Predictions by split, as far as they are stored.
         history: Rows of metrics.csv.
         baseline: Name and test predictions of another run that this one is held against; None for none.
-        folder: Of the evaluation whose images and maps are told of; None for those of the run itself.
+        folder: Of the evaluation whose maps are told of; None for those of the run itself.
+        store: Reads the images of that evaluation; None for the run's own.
     """
 
     run: Run
@@ -40,6 +42,7 @@ class Material:
     history: list[dict[str, Any]] = field(default_factory=list)
     baseline: tuple[str, Predictions] | None = None
     folder: Path | None = None
+    store: ImageStore | None = None
 
 
 def gather(run: Run, baseline: Run | None = None) -> Material:

@@ -10,7 +10,6 @@ from finetune.explain.maps import explain, pixel_shares, resolve_method
 from finetune.models.network import Network, build_network
 
 SIZE, PATCH = 128, 32
-EPOCHS = {"test_resnet": 4, "test_vit": 4}
 METHODS = {"test_resnet": ("gradcam", "integrated_gradients"), "test_vit": ("gradcam", "rollout"),
            "test_convnext": ("gradcam",), "test_efficientnet": ("gradcam",)}  # fmt: skip
 
@@ -35,7 +34,7 @@ def trained(name: str) -> Network:
     images, targets, _ = patches(192, 1)
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     network.train()
-    for epoch in range(EPOCHS[name]):
+    for epoch in range(4):
         for rows in torch.randperm(192, generator=torch.Generator().manual_seed(epoch)).split(16):
             loss = nn.functional.cross_entropy(network(images[rows]), targets[rows])
             optimizer.zero_grad()
@@ -63,12 +62,13 @@ def test_maps_point_at_the_evidence_and_not_with_random_weights(name: str) -> No
     for method in METHODS[name]:
         if method == "rollout":  # the class plays no part in it
             continue
-        maps = explain(network, images, targets, method)
-        assert inside(maps, masks) > 2 * chance, method
-        random = explain(other, images, targets, method)
-        with np.errstate(invalid="ignore"):
+        some = 12 if method == "integrated_gradients" else 24  # each of them is passed through 32 times and more
+        maps = explain(network, images[:some], targets[:some], method)
+        assert inside(maps, masks[:some]) > 2 * chance, method
+        random = explain(other, images[:some], targets[:some], method)
+        with np.errstate(invalid="ignore"):  # of maps that are blank
             alike = [np.corrcoef(one.ravel(), two.ravel())[0, 1] for one, two in zip(maps, random, strict=True)]
-        assert np.nan_to_num(alike).mean() < 0.8, method  # a blank map is like none
+        assert np.nanmean(alike) < 0.8, method
 
 
 @pytest.mark.parametrize(("name", "method"), [(name, method) for name, found in METHODS.items() for method in found])

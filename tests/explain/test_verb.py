@@ -1,16 +1,25 @@
 """The verb explain writes maps and neighbours of the images that are named; evaluations keep maps of their own."""
 
 import json
-import shutil
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 from command import finetune
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from finetune.config import conf_dir, register
+from finetune.data.transforms import eval_transform
+from finetune.errors import ConfigError, DataError, FinetuneError
+from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.verbs import evaluate
+from finetune.explain.maps import explain as explain_images
 from finetune.explain.store import load_maps
+from finetune.explain.verb import explain
+from finetune.models.bundle import load_bundle
 from finetune.runs import Run
 
 QUICK = (
@@ -42,78 +51,88 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
-    return Path(shutil.copytree(trained, tmp_path / "copy"))
+def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder, as the one in which commands are typed."""
+    monkeypatch.chdir(trained)
+    return trained
 
 
-def explain(folder: Path, *arguments: str) -> "CompletedProcess[str]":
-    return finetune("explain", "run=mine", "cache.dir=kept", *arguments, folder=folder)
+def typed(verb: str, *arguments: str) -> None:
+    """Do what the command does with these arguments, in this process."""
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose(verb, ["run=mine", *arguments])
+    {"explain": explain, "evaluate": evaluate}[verb](config)
 
 
-def test_each_image_has_an_overlay_at_its_own_size_and_its_neighbours(trained: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    new = tmp_path / "new"
+def explained(output: Path, *arguments: str) -> str:
+    """Return the page that explain writes into a folder."""
+    typed("explain", f"output={output}", "cache.dir=kept", "device=cpu", *arguments)
+    return (output / "explain.html").read_text()
+
+
+def test_each_image_has_an_overlay_at_its_own_size_and_its_neighbours(here: Path, tmp_path: Path) -> None:
+    new, out = tmp_path / "new", tmp_path / "out"
     for folder, form in (("a", "png"), ("a", "bmp"), ("b", "png")):
         (new / folder).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (90, 50), "red").save(new / folder / f"one.{form}")
-    done = explain(trained, f"input={new}", f"output={out}", "neighbours=3")
-    assert done.returncode == 0, done.stderr
+    page = explained(out, f"input={new}", "neighbours=3")
     overlays = sorted(out.glob("*.jpg"))
     assert len(overlays) == 3  # two of the images differ by their ending alone
     assert all(Image.open(path).size == (90, 50) for path in overlays)
-    page = (out / "explain.html").read_text()
     assert page.count("Most alike in training") >= 3
     assert page.count("similarity") == 9
 
 
-def test_an_image_of_training_is_not_its_own_neighbour(trained: Path, tmp_path: Path) -> None:
-    frame = Run.open(trained / "mine").table_file
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(frame).to_pylist()
-    name = next(row["id"] for row in rows if row["split"] == "train")
-    done = explain(trained, f"ids={name}", "split=train", f"output={tmp_path / 'out'}", "neighbours=30")
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "out" / "explain.html").read_text()
-    assert page.count("similarity") == sum(row["split"] == "train" for row in rows) - 1
+def test_an_image_of_training_is_not_its_own_neighbour(here: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(Run.open(here / "mine").table_file).to_pylist()
+    training = [row for row in rows if row["split"] == "train"]
+    name = training[0]["id"]
+    by_id = explained(tmp_path / "id", f"ids={name}", "split=train", "neighbours=30")  # not a list of its letters
+    by_path = explained(tmp_path / "path", f"input=photos/../photos/{name}", "neighbours=30")
+    for page in (by_id, by_path):
+        assert page.count("similarity") == len(training) - 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "said", "error"),
     [
-        ((), "Name what is explained"),
-        (("ids=[]",), "Name what is explained"),
-        (("input=photos", "ids=[red/00.png]"), "Name what is explained"),
-        (("ids=red/zero.png",), "'red/zero.png' is no image of the run's test split"),
-        (("input=photos", "target=rad"), "target=rad is not a class of the run"),
-        (("input=photos", "method=rollout"), "no attention to roll out"),
-        (("input=photos", "output=mine/run.json"), "output=mine/run.json is a file"),
-        (("input=broken",), "broken/1.png"),
+        ((), "Name what is explained", ConfigError),
+        (("ids=[]",), "Name what is explained", ConfigError),
+        (("input=photos", "ids=[red/00.png]"), "Name what is explained", ConfigError),
+        (("ids=0",), "'0' is no image of the run's test split", ConfigError),
+        (("ids=red/zero.png",), "'red/zero.png' is no image of the run's test split", ConfigError),
+        (("input=photos", "target=rad"), "target=rad is not a class of the run", ConfigError),
+        (("input=photos", "method=rollout"), "no attention to roll out", ConfigError),
+        (("input=photos", "method=gradcm"), "'gradcam'", ConfigError),
+        (("input=photos", "output=mine/run.json"), "mine/run.json is a file", ConfigError),
+        (("input=photos", "output=mine/run.json/why"), "mine/run.json is a file", ConfigError),
+        (("input=broken",), "broken/1.png", DataError),
     ],
 )
 def test_what_cannot_be_explained_is_said_in_a_line_and_nothing_is_written(
-    place: Path, arguments: tuple[str, ...], said: str
+    here: Path, arguments: tuple[str, ...], said: str, error: type[FinetuneError]
 ) -> None:
-    (place / "broken").mkdir()
-    (place / "broken" / "1.png").write_bytes(b"no image")
-    done = explain(place, *arguments)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (place / "explain").exists()
+    (here / "broken").mkdir(exist_ok=True)
+    (here / "broken" / "1.png").write_bytes(b"no image")
+    with pytest.raises(error) as caught:
+        typed("explain", "cache.dir=kept", *arguments)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (here / "explain").exists()
 
 
-def test_training_images_that_are_gone_leave_the_maps(trained: Path, tmp_path: Path) -> None:
-    kept = (trained / "photos").rename(trained / "elsewhere")
+def test_training_images_that_are_gone_leave_the_maps(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = (here / "photos").rename(here / "elsewhere")
     try:
-        done = explain(trained, f"input={kept / 'red'}", f"output={tmp_path / 'out'}")
+        page = explained(tmp_path, f"input={kept / 'red'}")
     finally:
-        kept.rename(trained / "photos")
-    assert done.returncode == 0, done.stderr
-    assert "Nearest training images are left out" in done.stderr
-    assert len(list((tmp_path / "out").glob("*.jpg"))) == 12
-    assert "Most alike" not in (tmp_path / "out" / "explain.html").read_text()
+        kept.rename(here / "photos")
+    assert "Nearest training images are left out" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("*.jpg"))) == 12
+    assert "Most alike" not in page
 
 
 def test_a_method_that_the_network_has_not_ends_training_before_it_begins(trained: Path) -> None:
@@ -123,15 +142,28 @@ def test_a_method_that_the_network_has_not_ends_training_before_it_begins(traine
     assert not (trained / "other" / "run.json").exists()
 
 
-def test_an_evaluation_of_other_images_has_maps_of_its_own(place: Path) -> None:
-    photos(place / "others", 1)  # other pixels under the same names
-    done = finetune("evaluate", "run=mine", "data.root=others", "bootstrap=0", folder=place)
-    assert done.returncode == 0, done.stderr
-    run = Run.open(place / "mine")
+def test_an_evaluation_of_other_images_has_maps_of_its_own(here: Path) -> None:
+    run = Run.open(here / "mine")
+    photos(here / "others", 1)  # other pixels under the same names
+    test = {row["id"] for row in pq.read_table(run.table_file).to_pylist() if row["split"] == "test"}
+    for path in (here / "others").rglob("*.png"):
+        if path.relative_to(here / "others").as_posix() not in test:
+            path.unlink()
+    before = load_maps(run.path)
+    typed("evaluate", "data.root=others", "bootstrap=0", "device=cpu")
     (folder,) = (run.path / "evaluations").iterdir()
-    own, others = load_maps(run.path), load_maps(folder)
-    assert own is not None and others is not None
     assert json.loads((folder / "evaluation.json").read_text())["images"] == "other"
-    shared = own[0].keys() & others[0].keys()
-    assert all(not np.array_equal(own[0][name], others[0][name]) for name in shared)
     assert "Maps by gradcam" in (folder / "report.html").read_text()
+    own, others = load_maps(run.path), load_maps(folder)
+    assert before is not None and own is not None and others is not None
+    shared = own[0].keys() & others[0].keys()
+    assert any(np.abs(own[0][name] - others[0][name]).max() > 0.1 for name in shared)
+    assert all(np.array_equal(own[0][name], found) for name, found in before[0].items())
+    network = load_bundle(run.model_dir).network
+    predictions = Predictions.load(folder / "predictions" / "test.parquet")
+    for name, found in others[0].items():
+        row = predictions.ids.tolist().index(name)
+        image = eval_transform(network.spec)(Image.open(here / "others" / name))
+        target = torch.tensor([predictions.probabilities[row].argmax()])
+        (expected,) = explain_images(network, image[None], target, "gradcam")
+        np.testing.assert_allclose(found, expected, atol=2e-3)  # kept in 16 bits

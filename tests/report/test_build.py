@@ -1,5 +1,6 @@
 """The page of a run is made from files alone, stays small, and never costs a run."""
 
+import io
 import json
 import logging
 import shutil
@@ -11,9 +12,11 @@ import pandas as pd
 import pytest
 from browser import opened
 from command import finetune
+from PIL import Image
 from scored import scored
 from stored import photos_of, stored_run
 
+from finetune.data.decoding import ArrayStore
 from finetune.errors import RunError
 from finetune.evaluation.curves.operating import OperatingChoice
 from finetune.explain.store import save_maps
@@ -22,6 +25,7 @@ from finetune.models.network import build_network
 from finetune.page.blocks import Gallery
 from finetune.report.build import attempt, sections, write_report
 from finetune.report.material import gather
+from finetune.report.sections.examples import examples_section
 from finetune.runs import Run, write_json
 
 GONE = "The image is not there any more."
@@ -102,6 +106,23 @@ def test_report_of_a_run_opens_without_a_word_on_a_phone(tmp_path: Path) -> None
         assert figures.count() >= 5
         assert all(figures.evaluate_all("found => found.map((figure) => figure.ariaLabel)"))
     assert (seen.problems, seen.requests) == ([], [])
+
+
+def test_images_of_an_evaluation_are_read_as_it_read_them(
+    tmp_path: Path,
+) -> None:
+    predictions = scored(8, 3)
+    run = stored_run(tmp_path / "run", {"test": predictions})
+    object.__setattr__(predictions, "paths", np.array([f"digits/{number:04d}" for number in range(8)], object))
+    source = {"_target_": "finetune.data.sources.digits"}  # which has images of those names
+    told = replace(gather(run), splits={"test": predictions}, config={**run.config, "data": {"source": source}})
+    white = ArrayStore(np.full((8, 6, 6), 255, np.uint8))
+    for material, expected in ((told, False), (replace(told, store=white), True)):
+        section = examples_section(material)
+        assert section is not None
+        images = [each.image for block in section.blocks if isinstance(block, Gallery) for each in block.pictures]
+        pixels = [np.asarray(Image.open(io.BytesIO(image))).min() > 250 for image in images if image is not None]
+        assert pixels and all(is_white == expected for is_white in pixels)
 
 
 def test_repeat_is_the_command_without_its_folder(tmp_path: Path) -> None:
