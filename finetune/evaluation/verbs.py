@@ -20,6 +20,7 @@ from torch import Tensor
 
 from finetune.config import to_dict
 from finetune.data.sequences.batches import loaders_of
+from finetune.data.table import ImageStore
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.groups.document import groups_document
 from finetune.evaluation.groups.partition import group_settings
@@ -49,12 +50,15 @@ from finetune.evaluation.unlabelled import (
     open_table,
     read_batches,
 )
+from finetune.explain.run import explain_run
 from finetune.heads.inputs import inputs_of
 from finetune.models.bundle import Bundle, load_bundle
+from finetune.models.network import Network
 from finetune.report.build import attempt, write_evaluation
 from finetune.runs import Run, write_json
 
 Document = dict[str, Any]
+Seen = tuple[Network, ImageStore]
 UNREADABLE = ("error", "skip")
 
 
@@ -73,7 +77,7 @@ def evaluate(cfg: DictConfig) -> None:
     console = Console()
     run = Run.find(config["run"], Path(config["runs"]))
     split = config["split"]
-    predictions, facts = predict_labelled(run, config)
+    predictions, facts, seen = predict_labelled(run, config)
     seed = config["seed"] if config["seed"] is not None else run.config["seed"]
     document = metrics_document({split: predictions}, resamples=config["bootstrap"], seed=seed)
     settings = group_settings(config["groups"], list(map(str, predictions.groups.columns)))
@@ -90,12 +94,18 @@ def evaluate(cfg: DictConfig) -> None:
     if facts["images"] == "other":
         console.print(timeline_table(timeline(run), console.width))
     if config["report"]:
-        attempt(lambda: write_evaluation(run, folder, split, predictions, document), "The report")
+        if seen is not None:
+            attempt(partial(explain_run, folder, *seen, predictions, run.config), "Maps of what the network looks at")
+        store = seen[1] if seen is not None else None
+        attempt(lambda: write_evaluation(run, folder, {split: predictions}, document, store), "The report")
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 
-def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, Document]:
-    """Predict the run's own images, or others if data was overridden; says which they were and how it was done."""
+def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, Document, Seen | None]:
+    """Predict the run's own images, or others if data was overridden; says which they were and how it was done.
+
+    The network and what reads the images come with it, unless they were not needed.
+    """
     split = config["split"]
     changes = {name: value for name, value in config["data"].items() if value is not None}
     bundle = load_bundle(run.model_dir)
@@ -108,7 +118,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
             raise
         predictions = Predictions.load(run.predictions_file(split))
         note = f"{error} The metrics are recomputed from the stored predictions; the model was not run."
-        return predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}
+        return predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}, None
     size = config["batch_size"] or run.config["data"]["eval_batch_size"]
     workers = config["workers"] if config["workers"] is not None else free_workers(device)
     views, augment = own_views(run, config["views"])
@@ -120,7 +130,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
     logits = bundle.calibrate(np.stack([part.logits for part in outputs]))
     predictions = Predictions.from_logits(selection.table, outputs[0].rows, logits)
-    return predictions, {
+    facts = {
         "images": "same" if selection.same else "other",
         "data": changes,
         "fingerprint": selection.table.fingerprint(),
@@ -130,6 +140,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
         "views": views,
         "drift": drift_of(run, selection, split, predictions, outputs[0].features),
     }
+    return predictions, facts, (bundle.network, selection.table.store)
 
 
 def drift_of(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finetune.data.table import ImageStore
 from finetune.evaluation.curves.operating import OperatingChoice
 from finetune.evaluation.predictions import Predictions
 from finetune.page.blocks import Section
@@ -79,9 +80,23 @@ def write_report(
     return file
 
 
-def write_evaluation(run: Run, folder: Path, split: str, predictions: Predictions, document: dict[str, Any]) -> Path:
-    """Write the page of an evaluation into its folder, and the run's anew, which lists it; return the first."""
-    material = replace(gather(run), splits={split: predictions}, document=document)
+def write_evaluation(
+    run: Run,
+    folder: Path,
+    predictions: dict[str, Predictions],
+    document: dict[str, Any],
+    store: ImageStore | None = None,
+) -> Path:
+    """Write the page of an evaluation into its folder, and the run's anew, which lists it; return the first.
+
+    Args:
+        run: What was evaluated.
+        folder: Of the evaluation.
+        predictions: Of its split.
+        document: Its scores.
+        store: Reads its images, whose paths may mean others in the run's own source; None where that is the same.
+    """
+    material = replace(gather(run), splits=predictions, document=document, folder=folder, store=store)
     title = f"Evaluation {folder.name} of {run.path.name}"
     write_atomic(
         folder / "report.html", render(title, list(sections(material, OperatingChoice())), subtitle=subtitle(run))

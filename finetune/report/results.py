@@ -6,6 +6,7 @@ It decides the order and which part may fail without the run; what each part hol
 import io
 import logging
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -70,15 +71,8 @@ def write_extras(
     run: Run, config: dict[str, Any], network: Network, predictions: Predictions, table: ImageTable
 ) -> None:
     """Write maps of some images and the page of a run; what fails is said, and the run is finished all the same."""
-    explain = config.get("explain") or {"images": 0, "method": "auto"}  # a resumed run may be older than the setting
-
-    def maps() -> None:
-        explain_run(
-            run, network, table.store, predictions, number=explain["images"], method=explain["method"],
-            seed=config["seed"],
-        )  # fmt: skip
-
-    attempt(maps, "Maps of what the network looks at")
+    make = partial(explain_run, run.path, network, table.store, predictions, config)
+    attempt(make, "Maps of what the network looks at")
     if config.get("report"):
         attempt(lambda: write_report(run), "The report")
 

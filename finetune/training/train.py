@@ -22,6 +22,7 @@ from finetune.errors import ConfigError
 from finetune.evaluation.calibrated import Outputs, calibrate
 from finetune.evaluation.groups.partition import group_settings
 from finetune.evaluation.monitoring.reference import SPLIT, sampled, save_reference
+from finetune.explain.run import check_explained
 from finetune.history import History
 from finetune.memory import keep_freed_memory
 from finetune.models.network import Network
@@ -61,6 +62,7 @@ def train(cfg: DictConfig) -> None:
     strategy = build_strategy(config["strategy"])
     method = check_method(config.get("calibration", "none"))  # a resumed run may be older than the setting
     network = load_network(config, strategy, table)
+    check_explained(network, config.get("explain"))
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()
