@@ -1,6 +1,7 @@
 """Networks from timm: shapes, inputs, heads, weights, and clear errors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ NAMES = {
     "test_resnet": 32, "test_efficientnet": 32, "test_vit": 32, "test_convnext": 32, "test_byobnet": 32, "resnet18": 32,
     "mobilenetv3_small_050": 32, "convnext_atto": 32, "vit_tiny_patch16_224": 32, "deit_tiny_distilled_patch16_224": 32,
     "vgg11": 32, "regnetx_002": 32, "densenet121": 32, "efficientvit_b0": 32,
-    "swin_tiny_patch4_window7_224": 224, "levit_128s": 224,
+    "swin_tiny_patch4_window7_224": 224, "levit_128s": 224, "coat_tiny": 64,
 }  # fmt: skip
 
 
@@ -147,6 +148,7 @@ def test_code_in_a_weights_file_is_never_run(tmp_path: Path) -> None:
         ("vgg11", {"drop_path_rate": 0.1}, "drop_path_rate"),
         ("test_resnet", {"interpolation": "bicubc"}, "'bicubic'"),
         ("test_resnet", {"crop_pct": 2.0}, "crop_pct"),
+        ("test_resnet", {"crop_mode": "squish"}, "'squash'"),
         ("test_resnet", {"mean": [0.5, 0.5]}, "2 values for 3 channels"),
         ("test_resnet", {"head": HeadSpec(kind="mpl")}, "'mlp'"),  # type: ignore[arg-type]
         ("vit_tiny_patch16_224", {"image_size": 30}, "image_size"),
@@ -157,6 +159,24 @@ def test_what_a_model_cannot_do_is_one_clear_line(name: str, options: dict[str, 
         build_network(name, **{"num_classes": 3, "weights": "none", **options})  # type: ignore[arg-type]
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ("center", 0.95)),
+        ({"crop_pct": 1.0}, ("center", 1.0)),
+        ({"crop_mode": "squash"}, ("squash", 1.0)),
+        ({"crop_mode": "border"}, ("border", 1.0)),
+        ({"crop_mode": "border", "crop_pct": 0.9}, ("border", 0.9)),
+        ({"crop_mode": "center"}, ("center", 0.95)),
+    ],
+)
+def test_whole_images_are_whole_unless_a_share_is_asked_for(
+    options: dict[str, Any], expected: tuple[str, float]
+) -> None:
+    spec = build_network("test_resnet", num_classes=2, weights="none", **options).spec
+    assert (spec.crop_mode, spec.crop_pct) == expected
 
 
 def test_head_starts_near_uniform_predictions() -> None:
