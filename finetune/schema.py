@@ -222,6 +222,9 @@ class EvaluateConfig:
     precision: str | None = None
     views: int | None = None
     seed: int | None = None
+    robustness: bool = False
+    corruptions: list[str] | None = None
+    severities: list[int] = field(default_factory=lambda: [1, 3, 5])
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     report: bool = True
 

@@ -5,7 +5,7 @@ but the run's folder and the images.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,9 @@ from finetune.evaluation.monitoring.timeline import timeline
 from finetune.evaluation.monitoring.watch import Watch
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.promises import check_views, promise
+from finetune.evaluation.robustness.corruptions import check_corruptions
+from finetune.evaluation.robustness.measure import Machine, Wrong
+from finetune.evaluation.robustness.run import robustness_of, show_robustness
 from finetune.evaluation.screen import difference_table, show_drift, show_weakest, timeline_table
 from finetune.evaluation.sequences import files_of
 from finetune.evaluation.unlabelled import (
@@ -63,7 +66,7 @@ def evaluate(cfg: DictConfig) -> None:
 
     Without data overrides the images are the very ones of the run's split. With them (data.root=…, data.path=…, or a
     whole data.source) other images are scored. Where the run's own images are gone, the metrics are recomputed from
-    the stored predictions, and said to be.
+    the stored predictions, and said to be. With robustness=true all images are also scored with something wrong.
 
     Raises:
         ConfigError: The run or a setting is not there.
@@ -73,11 +76,13 @@ def evaluate(cfg: DictConfig) -> None:
     console = Console()
     run = Run.find(config["run"], Path(config["runs"]))
     split = config["split"]
-    predictions, facts = predict_labelled(run, config)
+    ways = check_corruptions(config["corruptions"], config["severities"]) if config["robustness"] else ()
     seed = config["seed"] if config["seed"] is not None else run.config["seed"]
+    predictions, facts, robustness = predict_labelled(run, {**config, "seed": seed}, ways)
     document = metrics_document({split: predictions}, resamples=config["bootstrap"], seed=seed)
     settings = group_settings(config["groups"], list(map(str, predictions.groups.columns)))
     document["groups"] = groups_document({split: predictions}, settings, resamples=config["bootstrap"], seed=seed)
+    document |= {"robustness": robustness} if robustness is not None else {}
     folder = new_folder(run.path / "evaluations")
     predictions.save(folder / "predictions" / f"{split}.parquet")
     write_json(folder / "metrics.json", document)
@@ -87,6 +92,7 @@ def evaluate(cfg: DictConfig) -> None:
     console.print(difference_table(run.metrics.get(split, {}), document[split], split, predictions.num))
     show_weakest(document["groups"][split], console)
     show_drift(facts.get("drift"), console)
+    show_robustness(robustness, console)
     if facts["images"] == "other":
         console.print(timeline_table(timeline(run), console.width))
     if config["report"]:
@@ -94,8 +100,13 @@ def evaluate(cfg: DictConfig) -> None:
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 
-def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, Document]:
-    """Predict the run's own images, or others if data was overridden; says which they were and how it was done."""
+def predict_labelled(
+    run: Run, config: Mapping[str, Any], ways: Sequence[Wrong]
+) -> tuple[Predictions, Document, Document | None]:
+    """Predict the run's own images, or others if data was overridden; says which they were and how it was done.
+
+    With ways of corrupting them, it also says how many answers stay right then.
+    """
     split = config["split"]
     changes = {name: value for name, value in config["data"].items() if value is not None}
     bundle = load_bundle(run.model_dir)
@@ -104,11 +115,11 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     try:
         selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
     except ImagesGoneError as error:
-        if changes or not run.predictions_file(split).is_file():
+        if changes or ways or not run.predictions_file(split).is_file():
             raise
         predictions = Predictions.load(run.predictions_file(split))
         note = f"{error} The metrics are recomputed from the stored predictions; the model was not run."
-        return predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}
+        return predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}, None
     size = config["batch_size"] or run.config["data"]["eval_batch_size"]
     workers = config["workers"] if config["workers"] is not None else free_workers(device)
     views, augment = own_views(run, config["views"])
@@ -120,7 +131,12 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
     logits = bundle.calibrate(np.stack([part.logits for part in outputs]))
     predictions = Predictions.from_logits(selection.table, outputs[0].rows, logits)
-    return predictions, {
+    machine, drawn = (
+        Machine(device, precision, size, workers),
+        {"resamples": config["bootstrap"], "seed": config["seed"]},
+    )
+    robustness = robustness_of(bundle, selection.table, split, ways, machine, **drawn)
+    facts = {
         "images": "same" if selection.same else "other",
         "data": changes,
         "fingerprint": selection.table.fingerprint(),
@@ -130,6 +146,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
         "views": views,
         "drift": drift_of(run, selection, split, predictions, outputs[0].features),
     }
+    return predictions, facts, robustness
 
 
 def drift_of(

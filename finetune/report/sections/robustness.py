@@ -1,0 +1,93 @@
+"""How well the run does on images with something wrong: accuracy of each corruption in each severity.
+
+It decides words, table and figure; the numbers are those of metrics.json.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from finetune.evaluation.robustness.run import sentence
+from finetune.page.blocks import Cell, Column, Figure, Section, Table
+from finetune.page.drawing import COLOURS, DASHES, FAINT, draw
+from finetune.report.material import Material
+from finetune.report.sections.told import count, interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Document = dict[str, Any]
+CAPTION = (
+    "Severity goes from 1 (slight) to 5 (severe), with the strengths of ImageNet-C. Images are corrupted at the size "
+    "that the network sees, and are shown in a single view. With 95 % intervals: the bootstrap draws whole images."
+)
+MARKS = "osD^v"
+
+
+def robustness_section(material: Material) -> Section | None:
+    """Tell how many answers stay right on corrupted images; None where that was not measured."""
+    document = material.document.get("robustness")
+    if not document:
+        return None
+    passes = f"{count(document['passes'], 'pass', 'passes')} over {count(document['n'])}"
+    lead = f"{sentence(document)} {weakest(document)} Measured in {passes}."
+    return Section("robustness", "Corrupted images", (table_of(document), figure_of(document)), lead)
+
+
+def severities_of(document: Document) -> list[str]:
+    """Return the severities that were tried, the slightest first."""
+    return sorted({severity for found in document["corruptions"].values() for severity in found["severities"]})
+
+
+def weakest(document: Document) -> str:
+    """Return in a sentence which corruption costs most."""
+    name, found = min(document["corruptions"].items(), key=lambda entry: entry[1]["mean"]["value"])
+    return f"What costs most is {words(name)}: {found['mean']['value']:.3f} on average."
+
+
+def table_of(document: Document) -> Table:
+    """Return the accuracies, the weakest corruption first."""
+    severities = severities_of(document)
+    columns = [Column("corruption")]
+    for severity in severities:
+        columns += [Column(f"severity {severity}", digits=3, bar=True), Column(f"interval ({severity})")]
+    columns += [Column("mean", digits=3, bar=True, hint="of all severities"), Column("interval")]
+    rows: list[tuple[Cell, ...]] = []
+    for name, found in sorted(document["corruptions"].items(), key=lambda entry: entry[1]["mean"]["value"]):
+        scores = [*(found["severities"][severity] for severity in severities), found["mean"]]
+        cells = [cell for score in scores for cell in (score["value"], interval(score["low"], score["high"]))]
+        rows.append((words(name), *cells))
+    return Table("Accuracy on corrupted images", tuple(columns), tuple(rows), CAPTION)
+
+
+def figure_of(document: Document) -> Figure:
+    """Draw the accuracy of each corruption over the severities, beside that of clean images."""
+    places = [0, *map(int, severities_of(document))]
+    clean = document["clean"]["value"]
+    lines = {
+        words(name): [clean, *(found["severities"][str(place)]["value"] for place in places[1:])]
+        for name, found in document["corruptions"].items()
+    }
+
+    def plot(axes: "Axes") -> None:
+        axes.axhline(clean, color=FAINT, linewidth=1)
+        for number, (name, scores) in enumerate(lines.items()):
+            turn = number // len(COLOURS)
+            axes.plot(
+                places, scores, DASHES[turn % len(DASHES)], color=COLOURS[number % len(COLOURS)],
+                marker=MARKS[number % len(MARKS)], markersize=4, label=name,
+            )  # fmt: skip
+        axes.set_xticks(places, ["clean", *map(str, places[1:])])
+        axes.set_xlabel("severity")
+        axes.set_ylabel("accuracy")
+        axes.set_ylim(0, 1.02)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+
+    told = "; ".join(f"{name}: {', '.join(f'{score:.3f}' for score in scores)}" for name, scores in lines.items())
+    return Figure(
+        "Accuracy over severity", draw(plot, width=620, height=320, name="robustness"), f"Clean first. {told}.",
+        caption="The grey line is the accuracy on clean images.",
+    )  # fmt: skip
+
+
+def words(name: str) -> str:
+    """Return the name of a corruption as it is written."""
+    return name.replace("_", " ").replace("jpeg", "JPEG")
