@@ -146,6 +146,8 @@ LEAST = {
     "limit": 1,
     "batches": 1,
     "repeats": 1,
+    "preview.images": 1,
+    "preview.views": 1,
     "rank.folds": 2,
     "rank.batch_size": 1,
     "rank.repeats": 1,
