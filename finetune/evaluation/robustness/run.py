@@ -53,7 +53,7 @@ def show_robustness(document: Document | None, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for name, found in document["corruptions"].items():
         cells = [number(found["severities"][severity]["value"]) for severity in severities]
-        table.add_row(name.replace("_", " "), *cells, number(found["mean"]["value"]), spread(found["mean"]))
+        table.add_row(words(name), *cells, number(found["mean"]["value"]), spread(found["mean"]))
     console.print(table)
     console.print(sentence(document), highlight=False, soft_wrap=True)
 
@@ -66,6 +66,11 @@ def sentence(document: Document) -> str:
         f"Over all corruptions the accuracy is {number(mean['value'])} ({spread(mean)}), on clean images "
         f"{number(clean['value'])} ({spread(clean)}){left}."
     )
+
+
+def words(name: str) -> str:
+    """Return the name of a corruption as it is written."""
+    return name.replace("_", " ").replace("jpeg", "JPEG").replace("gaussian", "Gaussian")
 
 
 def number(value: float | None) -> str:

@@ -5,7 +5,7 @@ It decides words, table and figure; the numbers are those of metrics.json.
 
 from typing import TYPE_CHECKING, Any
 
-from finetune.evaluation.robustness.run import sentence
+from finetune.evaluation.robustness.run import sentence, words
 from finetune.page.blocks import Cell, Column, Figure, Section, Table
 from finetune.page.drawing import COLOURS, DASHES, FAINT, draw
 from finetune.report.material import Material
@@ -46,13 +46,12 @@ def weakest(document: Document) -> str:
 def table_of(document: Document) -> Table:
     """Return the accuracies, the weakest corruption first."""
     severities = severities_of(document)
-    columns = [Column("corruption")]
+    columns = [Column("corruption"), Column("mean", digits=3, bar=True, hint="of all severities"), Column("interval")]
     for severity in severities:
         columns += [Column(f"severity {severity}", digits=3, bar=True), Column(f"interval ({severity})")]
-    columns += [Column("mean", digits=3, bar=True, hint="of all severities"), Column("interval")]
     rows: list[tuple[Cell, ...]] = []
     for name, found in sorted(document["corruptions"].items(), key=lambda entry: entry[1]["mean"]["value"]):
-        scores = [*(found["severities"][severity] for severity in severities), found["mean"]]
+        scores = [found["mean"], *(found["severities"][severity] for severity in severities)]
         cells = [cell for score in scores for cell in (score["value"], interval(score["low"], score["high"]))]
         rows.append((words(name), *cells))
     return Table("Accuracy on corrupted images", tuple(columns), tuple(rows), CAPTION)
@@ -86,8 +85,3 @@ def figure_of(document: Document) -> Figure:
         "Accuracy over severity", draw(plot, width=620, height=320, name="robustness"), f"Clean first. {told}.",
         caption="The grey line is the accuracy on clean images.",
     )  # fmt: skip
-
-
-def words(name: str) -> str:
-    """Return the name of a corruption as it is written."""
-    return name.replace("_", " ").replace("jpeg", "JPEG")
