@@ -131,11 +131,10 @@ def predict_labelled(
     outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
     logits = bundle.calibrate(np.stack([part.logits for part in outputs]))
     predictions = Predictions.from_logits(selection.table, outputs[0].rows, logits)
-    machine, drawn = (
-        Machine(device, precision, size, workers),
-        {"resamples": config["bootstrap"], "seed": config["seed"]},
-    )
-    robustness = robustness_of(bundle, selection.table, split, ways, machine, **drawn)
+    robustness = robustness_of(
+        bundle, selection.table, split, ways, Machine(device, precision, size, workers),
+        resamples=config["bootstrap"], seed=config["seed"],
+    )  # fmt: skip
     facts = {
         "images": "same" if selection.same else "other",
         "data": changes,
