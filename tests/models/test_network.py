@@ -21,7 +21,7 @@ NAMES = {
     "test_resnet": 32, "test_efficientnet": 32, "test_vit": 32, "test_convnext": 32, "test_byobnet": 32, "resnet18": 32,
     "mobilenetv3_small_050": 32, "convnext_atto": 32, "vit_tiny_patch16_224": 32, "deit_tiny_distilled_patch16_224": 32,
     "vgg11": 32, "regnetx_002": 32, "densenet121": 32, "efficientvit_b0": 32,
-    "swin_tiny_patch4_window7_224": 224, "levit_128s": 224, "coat_tiny": 64,
+    "swin_tiny_patch4_window7_224": 224, "levit_128s": 224,
 }  # fmt: skip
 
 
@@ -42,6 +42,13 @@ def test_features_are_counted_without_computing_them(name: str, size: int) -> No
     assert found is not None and found.is_meta
     assert found.shape == backbone(torch.zeros(1, 3, size, size)).shape
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_a_model_that_uses_layers_in_several_places_keeps_their_weights() -> None:
+    network = build_network("coat_tiny", num_classes=2, weights="none", image_size=32).eval()
+    assert not [name for name, value in network.named_parameters() if value.is_meta]
+    assert network.num_features == network.backbone.num_features
+    assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
 
 @pytest.mark.parametrize(("name", "size"), NAMES.items())
