@@ -1,14 +1,19 @@
-"""How well the run does on images with something wrong: accuracy of each corruption in each severity.
+"""How well the run does on images with something wrong: accuracy of each corruption in each severity, and an example.
 
 It decides words, table and figure; the numbers are those of metrics.json.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.transforms import eval_transform
+from finetune.errors import FinetuneError
+from finetune.evaluation.robustness.corruptions import corrupt
 from finetune.evaluation.robustness.run import sentence, words
-from finetune.page.blocks import Cell, Column, Figure, Section, Table
+from finetune.page.blocks import Block, Cell, Column, Figure, Gallery, Picture, Section, Table
 from finetune.page.drawing import COLOURS, DASHES, FAINT, draw
-from finetune.report.material import Material
+from finetune.page.thumbnails import encoded
+from finetune.report.material import Material, read_spec
+from finetune.report.sections.examples import find_store
 from finetune.report.sections.told import count, interval
 
 if TYPE_CHECKING:
@@ -20,6 +25,7 @@ CAPTION = (
     "that the network sees, and are shown in a single view. With 95 % intervals: the bootstrap draws whole images."
 )
 MARKS = "osD^v"
+SIDE = 200
 
 
 def robustness_section(material: Material) -> Section | None:
@@ -29,7 +35,8 @@ def robustness_section(material: Material) -> Section | None:
         return None
     passes = f"{count(document['passes'], 'pass', 'passes')} over {count(document['n'])}"
     lead = f"{sentence(document)} {weakest(document)} Measured in {passes}."
-    return Section("robustness", "Corrupted images", (table_of(document), figure_of(document)), lead)
+    blocks: list[Block] = [table_of(document), figure_of(document), *example_of(material, document)]
+    return Section("robustness", "Corrupted images", tuple(blocks), lead)
 
 
 def severities_of(document: Document) -> list[str]:
@@ -41,6 +48,27 @@ def weakest(document: Document) -> str:
     """Return in a sentence which corruption costs most."""
     name, found = min(document["corruptions"].items(), key=lambda entry: entry[1]["mean"]["value"])
     return f"What costs most is {words(name)}: {found['mean']['value']:.3f} on average."
+
+
+def example_of(material: Material, document: Document) -> list[Gallery]:
+    """Return an image in each way that it was shown to the network, in the middle severity; none where it is gone."""
+    spec, predictions = read_spec(material.run), material.splits.get(document["split"])
+    store = find_store(material, predictions) if predictions is not None and predictions.num else None
+    if spec is None or predictions is None or store is None:
+        return []
+    name, path = str(predictions.ids[0]), str(predictions.paths[0])
+    try:
+        image = eval_transform(spec).pixels(store.open(path, spec.channels))
+    except (FinetuneError, OSError, IndexError, ValueError):
+        return []
+    severities = severities_of(document)
+    severity = int(severities[len(severities) // 2])
+    shown = {"clean": image}
+    shown |= {
+        words(each): corrupt(image, each, severity, seed=document["seed"], key=name) for each in document["corruptions"]
+    }
+    pictures = (Picture(how, encoded(each, SIDE), description=f"{name}, {how}") for how, each in shown.items())
+    return [Gallery(f"{name} in severity {severity}", tuple(pictures), "As the network was shown it.")]
 
 
 def table_of(document: Document) -> Table:
