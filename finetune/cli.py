@@ -40,6 +40,7 @@ VERBS = {
     "runs": "finetune.listing.verb:runs",
     "sweep": "finetune.search.sweep:run_sweep",
     "audit": "finetune.audit.verb:audit",
+    "preview": "finetune.preview.verb:preview",
     "compare": "finetune.compare.verb:compare",
     "report": "finetune.report.verb:report",
     "explain": "finetune.explain.verb:explain",

@@ -146,6 +146,7 @@ LEAST = {
     "limit": 1,
     "batches": 1,
     "repeats": 1,
+    **dict.fromkeys(("preview.images", "preview.views"), 1),
     "rank.folds": 2,
     "rank.batch_size": 1,
     "rank.repeats": 1,
@@ -262,7 +263,7 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 READ = {
     "data": (
         "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "balance_groups",
-        "image_size", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
+        "image_size", "crop_mode", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
     ),
     "data.splits": ("val", "test", "seed", "group", "fold"),
     "strategy": ("name", "adapter", "phases"),

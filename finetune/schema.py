@@ -40,6 +40,7 @@ class ModelConfig:
     std: list[float] | None = None
     interpolation: str | None = None
     crop_pct: float | None = None
+    crop_mode: str | None = None
     grad_checkpointing: bool = False
     depth: float | None = None
 
@@ -58,6 +59,10 @@ class AugmentConfig:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    quarter_turns: bool = False
+    rotate: float = 0.0
+    blur: float = 0.0
+    trivial_augment: bool = False
 
 
 @dataclass
@@ -217,6 +222,9 @@ class EvaluateConfig:
     precision: str | None = None
     views: int | None = None
     seed: int | None = None
+    robustness: bool = False
+    corruptions: list[str] | None = None
+    severities: list[int] = field(default_factory=lambda: [1, 3, 5])
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     report: bool = True
 

@@ -6,7 +6,7 @@ It decides names and types, as `schema` does for everything else; defaults live 
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune.schema import CacheConfig, ModelConfig, TrainerConfig
+from finetune.schema import AugmentConfig, CacheConfig, ModelConfig, TrainerConfig
 
 
 @dataclass
@@ -30,6 +30,28 @@ class AuditVerbConfig:
     data: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+
+@dataclass
+class PreviewConfig:
+    """Keys of preview, of the verb preview."""
+
+    images: int = 8
+    views: int = 6
+    output: str = "preview.html"
+
+
+@dataclass
+class PreviewVerbConfig:
+    """Keys of the root of the verb preview."""
+
+    verb: str = "preview"
+    seed: int = 0
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    data: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
 
 
@@ -149,6 +171,7 @@ class ExplainVerbConfig:
 REVIEW_ROOTS: dict[str, Any] = {
     "runs": RunsConfig,
     "audit": AuditVerbConfig,
+    "preview": PreviewVerbConfig,
     "compare": CompareVerbConfig,
     "report": ReportVerbConfig,
     "explain": ExplainVerbConfig,

@@ -5,11 +5,11 @@ but the run's folder and the images.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ from finetune.evaluation.monitoring.timeline import timeline
 from finetune.evaluation.monitoring.watch import Watch
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.promises import check_views, promise
+from finetune.evaluation.robustness.corruptions import check_corruptions
+from finetune.evaluation.robustness.measure import Machine, Wrong
+from finetune.evaluation.robustness.run import robustness_of, show_robustness
 from finetune.evaluation.screen import difference_table, show_drift, show_weakest, timeline_table
 from finetune.evaluation.sequences import files_of
 from finetune.evaluation.unlabelled import (
@@ -62,12 +65,28 @@ Seen = tuple[Network, ImageStore]
 UNREADABLE = ("error", "skip")
 
 
+class Scored(NamedTuple):
+    """What a run says of labelled images.
+
+    Attributes:
+        predictions: Of the images.
+        facts: Which images they were, and how it was done.
+        seen: The network and what reads the images; None where they were not needed.
+        robustness: How many answers stay right on corrupted images; None where that was not asked.
+    """
+
+    predictions: Predictions
+    facts: Document
+    seen: Seen | None = None
+    robustness: Document | None = None
+
+
 def evaluate(cfg: DictConfig) -> None:
     """Recompute predictions and metrics of a stored run, write them beside the old ones and print the difference.
 
     Without data overrides the images are the very ones of the run's split. With them (data.root=…, data.path=…, or a
     whole data.source) other images are scored. Where the run's own images are gone, the metrics are recomputed from
-    the stored predictions, and said to be.
+    the stored predictions, and said to be. With robustness=true all images are also scored with something wrong.
 
     Raises:
         ConfigError: The run or a setting is not there.
@@ -77,11 +96,13 @@ def evaluate(cfg: DictConfig) -> None:
     console = Console()
     run = Run.find(config["run"], Path(config["runs"]))
     split = config["split"]
-    predictions, facts, seen = predict_labelled(run, config)
+    ways = check_corruptions(config["corruptions"], config["severities"]) if config["robustness"] else ()
     seed = config["seed"] if config["seed"] is not None else run.config["seed"]
+    predictions, facts, seen, robustness = predict_labelled(run, {**config, "seed": seed}, ways)
     document = metrics_document({split: predictions}, resamples=config["bootstrap"], seed=seed)
     settings = group_settings(config["groups"], list(map(str, predictions.groups.columns)))
     document["groups"] = groups_document({split: predictions}, settings, resamples=config["bootstrap"], seed=seed)
+    document |= {"robustness": robustness} if robustness is not None else {}
     folder = new_folder(run.path / "evaluations")
     predictions.save(folder / "predictions" / f"{split}.parquet")
     write_json(folder / "metrics.json", document)
@@ -91,6 +112,7 @@ def evaluate(cfg: DictConfig) -> None:
     console.print(difference_table(run.metrics.get(split, {}), document[split], split, predictions.num))
     show_weakest(document["groups"][split], console)
     show_drift(facts.get("drift"), console)
+    show_robustness(robustness, console)
     if facts["images"] == "other":
         console.print(timeline_table(timeline(run), console.width))
     if config["report"]:
@@ -101,10 +123,10 @@ def evaluate(cfg: DictConfig) -> None:
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 
-def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, Document, Seen | None]:
+def predict_labelled(run: Run, config: Mapping[str, Any], ways: Sequence[Wrong] = ()) -> Scored:
     """Predict the run's own images, or others if data was overridden; says which they were and how it was done.
 
-    The network and what reads the images come with it, unless they were not needed.
+    With ways of corrupting them, it also says how many answers stay right then.
     """
     split = config["split"]
     changes = {name: value for name, value in config["data"].items() if value is not None}
@@ -114,11 +136,13 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     try:
         selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
     except ImagesGoneError as error:
-        if changes or not run.predictions_file(split).is_file():
+        if changes or ways or not run.predictions_file(split).is_file():
             raise
         predictions = Predictions.load(run.predictions_file(split))
         note = f"{error} The metrics are recomputed from the stored predictions; the model was not run."
-        return predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}, None
+        return Scored(
+            predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}
+        )
     size = config["batch_size"] or run.config["data"]["eval_batch_size"]
     workers = config["workers"] if config["workers"] is not None else free_workers(device)
     views, augment = own_views(run, config["views"])
@@ -130,6 +154,10 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
     logits = bundle.calibrate(np.stack([part.logits for part in outputs]))
     predictions = Predictions.from_logits(selection.table, outputs[0].rows, logits)
+    robustness = robustness_of(
+        bundle, selection.table, split, ways, Machine(device, precision, size, workers),
+        resamples=config["bootstrap"], seed=config["seed"],
+    )  # fmt: skip
     facts = {
         "images": "same" if selection.same else "other",
         "data": changes,
@@ -140,7 +168,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
         "views": views,
         "drift": drift_of(run, selection, split, predictions, outputs[0].features),
     }
-    return predictions, facts, (bundle.network, selection.table.store)
+    return Scored(predictions, facts, (bundle.network, selection.table.store), robustness)
 
 
 def drift_of(

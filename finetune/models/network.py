@@ -3,6 +3,7 @@
 It decides how a model's name and options become a network; which of its layers move is left to the strategies.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from finetune.models.depth import truncate
 from finetune.models.weights import create_backbone
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
+CROP_MODES = ("center", "squash", "border")
 
 
 class Network(nn.Module):
@@ -88,6 +90,7 @@ def build_network(
     std: Sequence[float] | None = None,
     interpolation: str | None = None,
     crop_pct: float | None = None,
+    crop_mode: str | None = None,
     grad_checkpointing: bool = False,
     depth: float | None = None,
     frames: int | None = None,
@@ -107,6 +110,8 @@ def build_network(
         std: Per channel.
         interpolation: How images are resized.
         crop_pct: Share of the image that the central crop keeps.
+        crop_mode: center, squash (whole images, their aspect ratio not kept) or border (whole images, padded); None for
+            the weights' own. The last two keep all of an image where crop_pct is None.
         grad_checkpointing: Whether activations are computed again in the backward pass to save memory.
         depth: Share of the backbone's blocks that is kept, above 0 and at most 1; None for all.
         frames: Of a sequence at most; None for single images.
@@ -129,7 +134,7 @@ def build_network(
         truncate(backbone, depth, name)
     if grad_checkpointing:
         set_checkpointing(backbone, name)
-    overrides = {"mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
+    overrides = {"mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct, "crop_mode": crop_mode}
     spec = input_spec(backbone, in_chans, image_size, overrides)
     num_features = count_features(backbone, spec, name)
     remembered = {"head": vars(head), "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
@@ -216,15 +221,29 @@ def input_spec(backbone: nn.Module, channels: int, size: int | None, overrides: 
             f"model.interpolation={interpolation} is not known. Use one of "
             f"{', '.join(INTERPOLATIONS)}.{nearest(interpolation, INTERPOLATIONS)}"
         )
-    crop = config["crop_pct"] if overrides["crop_pct"] is None else float(overrides["crop_pct"])
-    if not 0 < crop <= 1:
-        raise ConfigError(f"model.crop_pct={crop} is not a share above 0 and at most 1.")
+    crop_mode, crop = crop_of(config, overrides["crop_mode"], overrides["crop_pct"])
     return InputSpec(
         channels, height, width,
         per_channel("mean", overrides["mean"], config["mean"], channels),
         per_channel("std", overrides["std"], config["std"], channels),
-        interpolation, crop, config["crop_mode"],
+        interpolation, crop, crop_mode,
     )  # fmt: skip
+
+
+def crop_of(config: dict[str, Any], mode: str | None, share: float | None) -> tuple[str, float]:
+    """Return how images are cropped and which share of them is kept; what is not given is the weights' own.
+
+    A mode that is to show whole images shows all of them, unless a share is given too.
+    """
+    if mode is not None and mode not in CROP_MODES:
+        raise ConfigError(
+            f"model.crop_mode={mode} is not known. Use one of {', '.join(CROP_MODES)}.{nearest(mode, CROP_MODES)}"
+        )
+    whole = 1.0 if mode in ("squash", "border") else config["crop_pct"]
+    crop = whole if share is None else float(share)
+    if not 0 < crop <= 1:
+        raise ConfigError(f"model.crop_pct={crop} is not a share above 0 and at most 1.")
+    return mode or config["crop_mode"], crop
 
 
 def per_channel(key: str, given: Sequence[float] | None, default: Sequence[float], channels: int) -> tuple[float, ...]:
@@ -268,10 +287,16 @@ def count_features(backbone: nn.Module, spec: InputSpec, name: str) -> int:
 
 
 def shape_of_features(backbone: nn.Module, image: Tensor) -> Tensor | None:
-    """Return what the backbone makes of an image, without values, or None where it needs these on the way."""
-    state = {name: value.to("meta") for name, value in (*backbone.named_parameters(), *backbone.named_buffers())}
+    """Return what the backbone makes of an image, without values, or None where it needs these on the way.
+
+    A copy without values is asked: a model may keep what it has computed, and may use one layer in several places.
+    """
+    bare: dict[int, Any] = {}
+    for value in (*backbone.parameters(), *backbone.buffers()):
+        empty = value.to("meta")
+        bare[id(value)] = nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
     try:
-        features: Tensor = torch.func.functional_call(backbone, state, (image.to("meta"),))
+        features: Tensor = copy.deepcopy(backbone, bare)(image.to("meta"))
     except (RuntimeError, AssertionError, ValueError, TypeError):
         return None
     return features

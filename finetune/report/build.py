@@ -27,6 +27,7 @@ from finetune.report.sections.fairness import fairness_section
 from finetune.report.sections.learning import learning_section
 from finetune.report.sections.ranking import gains_section, ranking_section
 from finetune.report.sections.reliability import reliability_section
+from finetune.report.sections.robustness import robustness_section
 from finetune.report.sections.thresholds import threshold_section
 from finetune.report.sections.verdict import verdict_section
 from finetune.runs import Run, write_atomic
@@ -49,6 +50,7 @@ BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     gains_section,
     reliability_section,
     calibration_section,
+    robustness_section,
 )
 AFTER: tuple[Callable[[Material], Section | None], ...] = (
     audit_section,

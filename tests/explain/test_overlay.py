@@ -26,6 +26,9 @@ def spec(crop_pct: float = 1.0, crop_mode: str = "center") -> InputSpec:
         ((100, 200), spec(), (0, 0.25, 1, 0.75)),
         ((100, 100), spec(0.8), (0.1, 0.1, 0.9, 0.9)),
         ((300, 100), spec(crop_mode="squash"), (0, 0, 1, 1)),
+        ((300, 100), spec(crop_mode="border"), (0, -1, 1, 2)),
+        ((100, 200), spec(crop_mode="border"), (-0.5, 0, 1.5, 1)),
+        ((200, 100), spec(0.8, crop_mode="border"), (0.1, -0.3, 0.9, 1.3)),
     ],
 )
 def test_the_part_that_is_seen_is_that_of_the_transform(
@@ -47,6 +50,18 @@ def test_outside_of_what_is_seen_the_image_is_as_it_was() -> None:
     row, column = np.unravel_index(changed.argmax(), changed.shape)
     assert 25 <= row <= 50
     assert 75 <= column <= 100
+
+
+def test_a_map_of_an_image_with_a_border_covers_the_image_where_it_lay() -> None:
+    values = np.zeros((9, 9), np.float32)
+    values[4, 0] = 1  # the middle of the left edge
+    image = Image.new("RGB", (300, 100), (90, 120, 60))
+    changed = np.abs(np.asarray(overlay(image, values, (0, -1, 1, 2)), int) - np.asarray(image)).sum(axis=2)
+    row, column = np.unravel_index(changed.argmax(), changed.shape)
+    assert 33 <= row <= 67 and column <= 33
+    values = np.zeros((9, 9), np.float32)
+    values[0] = 1  # of the border alone
+    assert overlay(image, values, (0, -1, 1, 2)).tobytes() == image.tobytes()
 
 
 def test_maps_are_kept_by_id_and_a_damaged_file_is_none(tmp_path: Path) -> None:

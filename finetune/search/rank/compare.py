@@ -111,6 +111,7 @@ def build_with(candidate: Candidate, weights: str, config: Config, table: ImageT
     """Return a backbone with these weights; random ones are the same in every call, as those of a run are."""
     pl.seed_everything(config["seed"], verbose=False)
     model = {"name": candidate.name, "weights": weights, "image_size": config["data"]["image_size"]}
+    model["crop_mode"] = config["data"]["crop_mode"]
     return load_network({**config, "model": model}, Strategy("rank", ()), table)
 
 
