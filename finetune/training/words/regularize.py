@@ -1,0 +1,98 @@
+"""What `regularize` does to weights: a penalty towards the pretrained ones, and zeros in the head.
+
+It decides which weights are drawn where and when; how strongly is said by the configuration, and how the optimizer
+moves them otherwise is the optimizer's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.models.network import Network
+from finetune.training.optimizers import decayed_parameters
+
+HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """Penalties beside those of the optimizer.
+
+    Attributes:
+        l2_sp: Strength of half the squared distance of weights from the pretrained ones, and of the head's from 0.
+        l1: Strength of the sum of the head's absolute weights.
+        start: The pretrained weights by name, without the head.
+    """
+
+    l2_sp: float = 0.0
+    l1: float = 0.0
+    start: dict[str, Tensor] = field(default_factory=dict)
+
+    def towards(self, network: Network) -> "Regularizer":
+        """Return the same penalties, with a network's weights as they are now as the pretrained ones."""
+        if not self.l2_sp:
+            return self
+        weights = {name: value.detach().clone() for name, value in network.backbone.named_parameters()}
+        return replace(self, start={f"backbone.{name}": value for name, value in weights.items()})
+
+    def penalty(self, network: Network) -> Tensor | None:
+        """Return what is added to the loss; None for nothing. It is on the weights that weight decay would be on.
+
+        Source: Li et al. 2018, Explicit Inductive Bias for Transfer Learning with Convolutional Networks, section 3
+        (L2-SP, one strength for both parts).
+        """
+        if not self.l2_sp:
+            return None
+        parts = [
+            (weight if name.startswith(f"{HEAD}.") else weight - self.place(name, weight)).float().square().sum()
+            for name, weight in decayed_parameters(network).items()
+        ]
+        return 0.5 * self.l2_sp * torch.stack(parts).sum()
+
+    def place(self, name: str, weight: Tensor) -> Tensor:
+        """Return the pretrained values of a weight, on its device."""
+        if self.start[name].device != weight.device:
+            self.start[name] = self.start[name].to(weight.device)
+        return self.start[name]
+
+    @torch.no_grad()
+    def shrink(self, groups: list[dict[str, Any]]) -> None:
+        """Bring the head's weights nearer to zero, after a step of the optimizer: by the rate times l1, at most to it.
+
+        Args:
+            groups: The optimizer's, with the rates of the step.
+
+        Source: Parikh and Boyd 2014, Proximal Algorithms, section 6.5.2 (soft thresholding), as a step of the
+        proximal gradient method.
+        """
+        for group in groups if self.l1 else ():
+            if group["name"] == HEAD:
+                for weight in group["params"]:
+                    weight.copy_(nn.functional.softshrink(weight, float(group["lr"]) * self.l1))
+
+    def notes(self, network: Network) -> dict[str, float]:
+        """Return what there is to log of it at the end of an epoch."""
+        found: dict[str, float] = {}
+        penalty = self.penalty(network)
+        if penalty is not None:
+            found["train/l2_sp"] = float(penalty.detach())
+        if self.l1:
+            found["head/zeros"] = zeros(network.head)
+        return found
+
+
+def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
+    """Return the penalties that a configuration asks for; a resumed run may be older than the settings."""
+    return Regularizer(**(config.get("regularize") or {}))
+
+
+@torch.no_grad()
+def zeros(head: nn.Module) -> float:
+    """Return the share of a head's weights, biases left out, that are exactly zero."""
+    weights = [weight for weight in head.parameters() if weight.ndim > 1]
+    return float(sum(torch.eq(weight, 0).sum() for weight in weights)) / max(
+        1, sum(weight.numel() for weight in weights)
+    )
