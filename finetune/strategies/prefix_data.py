@@ -133,7 +133,9 @@ class PrefixData(pl.LightningDataModule):
         )
         size = wanted * int(np.prod(cut.shape)) * np.dtype(self.settings.dtype).itemsize
         room = self.settings.cache.max_size if self.settings.cache is not None else 2**62
-        return Costs(self.epochs * sum(counts.values()), wanted - kept, seconds / len(images), size, room)
+        resampling = self.images.balance.resampling(self.images.table)
+        epoch = (counts["train"] if resampling is None else resampling.size) + counts["val"]
+        return Costs(self.epochs * epoch, wanted - kept, seconds / len(images), size, room)
 
     def train_dataloader(self) -> "DataLoader[dict[str, Tensor]]":
         """Return shuffled training batches."""

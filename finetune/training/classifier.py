@@ -120,7 +120,7 @@ class Classifier(pl.LightningModule):
     ) -> None:
         """Let the optimizer step, and the head's weights shrink where they are to become zero."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.regularizer.shrink(optimizer.param_groups)
+        self.regularizer.shrink(getattr(optimizer, "optimizer", optimizer))  # Lightning wraps it
 
     def notes(self) -> dict[str, float]:
         """Return what there is to log at the end of an epoch beside losses and metrics."""

@@ -99,7 +99,7 @@ class HeadFit:
                 if recipe.trainer.gradient_clip:
                     nn.utils.clip_grad_norm_(head.parameters(), recipe.trainer.gradient_clip)
                 optimizer.step()
-                recipe.regularizer.shrink(optimizer.param_groups)
+                recipe.regularizer.shrink(optimizer)
                 scheduler.step()
                 check_finite("The training loss", float(loss.detach()))
             best.look(head, *self.validate(recipe))

@@ -69,7 +69,7 @@ def test_a_run_trains_without_suspects_and_says_so(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
     words = ["data=csv", "data.path=table.csv", "strategy=frozen", "strategy.epochs=6", "model=timm",
              "model.name=test_resnet", "model.weights=none", "data.image_size=32", "logger=none", "report=false",
-             "explain.images=0", "bootstrap=10", "noise=drop_suspects", "regularize.l1=0.5", "trainer=cpu",
+             "explain.images=0", "bootstrap=10", "noise=drop_suspects", "regularize.l1=0.01", "trainer=cpu",
              "trainer.threads=1", f"cache.dir={tmp_path}/kept", "head.standardize=true"]  # fmt: skip
     done = command.finetune(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr

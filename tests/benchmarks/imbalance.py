@@ -6,10 +6,10 @@ usage: imbalance.py FOLDER [--seeds 10] [--words none focal â€¦] [--noise none â
 FOLDER holds a folder per class. Images whose names end in numbers that are no more than --gap apart, across classes,
 are exposures of one piece, and no piece stands on two sides of a split: 20 % of the images are for validation, 30 % for
 the test. For each seed, which makes the split as well, a head is trained for each word, its best epoch by macro F1 on
-validation; --turned turns that share of the training labels first. Printed are macro F1 and the recall of the class
-that is recognised worst, on test: means over seeds with 95 % t-intervals, and the same of the differences from the
-first word, paired by seed. The seeds' splits share images, so the intervals tell how sure the mean over splits of these
-images is. --kept remembers what is done, so that the same call goes on where it was stopped.
+validation; --turned turns that share of the training labels first. Printed are macro F1, the mean recall of the classes
+and the recall of the class that is recognised worst, on test: means over seeds with 95 % t-intervals, and the same of
+the differences from the first word, paired by seed. The seeds' splits share images, so the intervals tell how sure the
+mean over splits of these images is. --kept remembers what is done, so that the same call goes on where it was stopped.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def turn(table: ImageTable, share: float, seed: int) -> ImageTable:
 
 
 def measure(overrides: Sequence[str], turned: float, work: Path) -> dict[str, float]:
-    """Train as configured, and return macro F1 and the worst class's recall on test."""
+    """Train as configured, and return macro F1, the mean recall of classes and the worst class's on test."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config: dict[str, Any] = resolve_words(to_dict(compose("train", list(overrides))), overrides)
     pl.seed_everything(config["seed"], verbose=False)
@@ -95,7 +95,8 @@ def measure(overrides: Sequence[str], turned: float, work: Path) -> dict[str, fl
     found = predict_split(classifier, images, "test", recipe, work, cached=True)
     truth, said = table.targets()[found["row"].numpy()], found["logits"][0].argmax(1).numpy()
     recalls = recall_score(truth, said, average=None, labels=np.unique(truth), zero_division=0)
-    return {"f1": float(f1_score(truth, said, average="macro")), "worst": float(recalls.min())}
+    f1 = f1_score(truth, said, average="macro", labels=np.unique(truth))
+    return {"f1": float(f1), "recall": float(recalls.mean()), "worst": float(recalls.min())}
 
 
 def interval(values: Sequence[float]) -> str:
@@ -107,10 +108,11 @@ def interval(values: Sequence[float]) -> str:
 def show(results: dict[str, list[dict[str, float]]]) -> None:
     """Print a row for each word."""
     first = next(iter(results))
-    print("| word | macro F1 | difference | worst recall | difference |\n| --- | --- | --- | --- | --- |")
+    print("| word | macro F1 | difference | mean recall | difference | worst recall | difference |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for word, found in results.items():
         cells = []
-        for name in ("f1", "worst"):
+        for name in ("f1", "recall", "worst"):
             values, before = ([entry[name] for entry in part] for part in (found, results[first]))
             gain = interval([after - then for after, then in zip(values, before, strict=True)])
             cells += [interval(values), "" if word == first else gain]

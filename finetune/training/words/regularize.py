@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from finetune.models.network import Network
 from finetune.training.optimizers import decayed_parameters
@@ -59,19 +60,23 @@ class Regularizer:
         return self.start[name]
 
     @torch.no_grad()
-    def shrink(self, groups: list[dict[str, Any]]) -> None:
-        """Bring the head's weights nearer to zero, after a step of the optimizer: by the rate times l1, at most to it.
+    def shrink(self, optimizer: Optimizer) -> None:
+        """Bring the head's weights nearer to zero after a step: by l1 times the rate of each weight, at most to it.
+
+        Optimizers that divide steps by a mean of squared gradients (Adam and its like) divide this step by the same,
+        without which weights that ought to stay zero would leave it at every step.
 
         Args:
-            groups: The optimizer's, with the rates of the step.
+            optimizer: After its step, with the rates of the step.
 
-        Source: Parikh and Boyd 2014, Proximal Algorithms, section 6.5.2 (soft thresholding), as a step of the
-        proximal gradient method.
+        Source: Parikh and Boyd 2014, Proximal Algorithms, sections 4.2 and 6.5.2 (soft thresholding); Yun, Lozano and
+        Yang 2021, Adaptive Proximal Gradient Methods for Structured Neural Networks, section 3.
         """
-        for group in groups if self.l1 else ():
+        for group in optimizer.param_groups if self.l1 else ():
             if group["name"] == HEAD:
                 for weight in group["params"]:
-                    weight.copy_(nn.functional.softshrink(weight, float(group["lr"]) * self.l1))
+                    threshold = self.l1 * float(group["lr"]) / divisor(group, optimizer.state.get(weight, {}))
+                    weight.copy_(weight.sign() * (weight.abs() - threshold).clamp(min=0))
 
     def notes(self, network: Network) -> dict[str, float]:
         """Return what there is to log of it at the end of an epoch."""
@@ -82,6 +87,21 @@ class Regularizer:
         if self.l1:
             found["head/zeros"] = zeros(network.head)
         return found
+
+
+def divisor(group: Mapping[str, Any], state: Mapping[str, Any]) -> Tensor | float:
+    """Return what an optimizer has divided its last step on a weight by; 1 where it divides by nothing that is known.
+
+    Args:
+        group: The weight's group.
+        state: What the optimizer keeps of the weight.
+    """
+    squares = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
+    if squares is None or squares.ndim == 0 or "step" not in state or "betas" not in group:
+        return 1.0
+    correction = 1.0 - float(group["betas"][1]) ** float(state["step"])
+    found: Tensor = (squares / correction).sqrt() + float(group["eps"])
+    return found
 
 
 def build_regularizer(config: Mapping[str, Any]) -> Regularizer:

@@ -174,7 +174,7 @@ def test_solvers_count_resampled_images_by_how_often_they_are_drawn(photos: Path
     "words",
     [
         ("imbalance=oversample", "noise=mixup", "head.dropout=0.2"),
-        ("imbalance=logit_adjust", "regularize.l1=0.5", "regularize.l2_sp=0.1"),
+        ("imbalance=logit_adjust", "regularize.l1=0.02", "regularize.l2_sp=0.1"),
     ],
 )
 def test_a_head_fitted_without_the_trainer_obeys_the_same_words(

@@ -12,6 +12,9 @@ from timm.layers import DropPath
 from tiny import strategy_config, tiny_images, tiny_table
 from torch import nn
 
+from finetune.heads.modules import HeadSpec, build_head
+from finetune.heads.settings import SolverSettings
+from finetune.heads.solve import Examples, solve_head
 from finetune.history import History
 from finetune.models.network import Network, build_network
 from finetune.runs import Run
@@ -69,7 +72,7 @@ def test_weights_of_the_head_shrink_by_rate_times_strength_and_stop_at_zero() ->
     network = network_of()
     groups = parameter_groups(network, PHASE, lr=0.1, weight_decay=0.0)
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
-    Regularizer(l1=0.05).shrink(groups)
+    Regularizer(l1=0.05).shrink(torch.optim.SGD(groups))
     for name, value in network.named_parameters():
         if name == "head.1.weight":
             expected = before[name].sign() * (before[name].abs() - 0.1 * 0.05).clamp(min=0)
@@ -77,6 +80,30 @@ def test_weights_of_the_head_shrink_by_rate_times_strength_and_stop_at_zero() ->
             assert zeros(network.head) == pytest.approx(float((before[name].abs() <= 0.005).double().mean()))
         else:
             assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(("name", "lr"), [("adamw", 0.1), ("sgd", 0.3)])
+def test_steps_that_shrink_lead_to_the_optimum_of_the_penalised_loss(name: str, lr: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(80, 12, generator=generator)
+    targets = (features[:, :3] + 0.5 * torch.randn(80, 3, generator=generator)).argmax(
+        1
+    )  # of 3, which have one optimum
+    spec = HeadSpec()
+    solved = build_head(spec, 12, 3)
+    solve_head(solved, spec, Examples(features, targets, "multiclass", 3), SolverSettings("proximal", 0.0, 0.03))
+    head = build_head(spec, 12, 3)
+    weight, bias = head[1].weight, head[1].bias
+    parts = {"head": weight, "head/no_decay": bias}
+    groups = [{"params": [part], "name": key, "lr": lr, "weight_decay": 0.0} for key, part in parts.items()]
+    optimizer = build_optimizer(name, groups, {"momentum": 0.0, "nesterov": False} if name == "sgd" else {})  # type: ignore[arg-type]
+    for _ in range(600):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(head(features), targets).backward()
+        optimizer.step()
+        Regularizer(l1=0.03).shrink(optimizer)
+    torch.testing.assert_close(weight.detach(), solved[1].weight.detach(), atol=0.02, rtol=0.02)
+    assert zeros(head) == zeros(solved) > 0.5
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgdw"])
