@@ -133,6 +133,7 @@ LEAST = {
     "groups.min_images": 1,
     "features.views": 1,
     "features.test_views": 1,
+    "balance.views": 1,
     "pool.devices_per_job": 0,
     "pool.jobs_per_device": 1,
     "pool.threads": 1,

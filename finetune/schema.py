@@ -123,12 +123,33 @@ class FeaturesConfig:
 
 
 @dataclass
+class BalanceConfig:
+    """Keys of balance: the numbers of policies against imbalance."""
+
+    beta: float = 0.999
+    tau: float = 1.0
+    views: int = 4
+
+
+@dataclass
+class RegularizeConfig:
+    """Keys of regularize: strengths of penalties beside weight decay."""
+
+    l2_sp: float = 0.0
+    l1: float = 0.0
+
+
+@dataclass
 class PartsConfig:
     """What a network is trained with; groups driven by a target are open here and checked by what they name."""
 
     seed: int = 0
     monitor: str = "val/accuracy"
     mode: str = "max"
+    imbalance: str = "${data.imbalance}"
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    noise: str = "none"
+    regularize: RegularizeConfig = field(default_factory=RegularizeConfig)
     data: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     head: HeadConfig = field(default_factory=HeadConfig)

@@ -6,10 +6,12 @@ It is a composition root, the only code of the benchmark that sees a config.
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
@@ -36,11 +38,12 @@ from finetune.training.assembly import (
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
 from finetune.training.trainer import trains_on_cpu
+from finetune.training.words.resolve import resolve_words
 
 
 def benchmark(cfg: DictConfig) -> None:
     """Measure a phase of a configuration, print what limits it and what to change, and write the numbers."""
-    config = to_dict(cfg)
+    config = resolve_words(to_dict(cfg), list(HydraConfig.get().overrides.task))
     quieten()
     pl.seed_everything(config["seed"], verbose=False)
     cache = open_cache(config["cache"])
@@ -49,6 +52,7 @@ def benchmark(cfg: DictConfig) -> None:
     strategy = build_strategy(config["strategy"])
     network = load_network(config, strategy, table)
     recipe = build_recipe(config, table, cache)
+    recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()
     images = load_images(config, table, network, cache)

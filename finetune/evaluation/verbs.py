@@ -140,9 +140,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any], ways: Sequence[Wrong] 
             raise
         predictions = Predictions.load(run.predictions_file(split))
         note = f"{error} The metrics are recomputed from the stored predictions; the model was not run."
-        return Scored(
-            predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}
-        )
+        return Scored(predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]})
     size = config["batch_size"] or run.config["data"]["eval_batch_size"]
     workers = config["workers"] if config["workers"] is not None else free_workers(device)
     views, augment = own_views(run, config["views"])

@@ -30,6 +30,7 @@ from finetune.report.wandb_plots import charts_of, gallery
 from finetune.runs import Run, write_json
 from finetune.tracking import Tracker
 from finetune.training.trainer import device_of
+from finetune.training.words.regularize import zeros
 
 log = logging.getLogger(__name__)
 # goes to the run's train.log alone, since the screen shows the same in another form
@@ -61,6 +62,7 @@ def write_results(
     settings = group_settings(config.get("groups"), list(map(str, any_split.groups.columns)))
     document["groups"] = groups_document(predictions, settings, resamples=config["bootstrap"], seed=config["seed"])
     document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
+    document["model"]["head_zeros"] = zeros(network.head)
     document |= more
     write_json(run.metrics_file, document)
     save_bundle(network, any_split.labels, any_split.task, run.model_dir, calibrated.fitted.scaling)

@@ -111,6 +111,17 @@ class Checkpoints(Callback):
             self.write(trainer, improved)
         trainer.strategy.barrier("checkpoints")
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last epoch of a phase that has ended before its time, which early stopping says after the epoch."""
+        assert isinstance(pl_module, Classifier)
+        if not trainer.should_stop:
+            return
+        if pl_module.phase.at_rest:
+            self.hold(trainer, pl_module, improved=False)
+        else:
+            self.write(trainer, improved=False)
+        trainer.strategy.barrier("checkpoints")
+
     def write(self, trainer: pl.Trainer, improved: bool) -> None:
         """Write the epoch."""
         self.io.holding = False

@@ -36,6 +36,7 @@ from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import Schedule, build_scheduler
 from finetune.training.solved import HeadPlan, HeadSetup, SolvedClassifier, check_plan
 from finetune.training.trainer import TrainerSettings, build_trainer
+from finetune.training.words.regularize import Regularizer
 
 # outputs of a split that are those of the sample alone
 SAMPLED = ("sampled", "features")
@@ -60,6 +61,8 @@ class Recipe:
     schedule: Schedule
     trainer: TrainerSettings
     mixing: Callable[[Batch], Batch] | None = None
+    feature_mixing: Callable[[Batch], Batch] | None = None
+    regularizer: Regularizer = field(default_factory=Regularizer)
     seed: int = 0
     monitor: str = "val/accuracy"
     head_batch_size: int = 256
@@ -210,6 +213,8 @@ def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int,
         build_optimizer=optimizer,
         build_scheduler=partial(build_scheduler, schedule=schedule_of(phase, recipe.schedule)),
         mixing=recipe.mixing,
+        feature_mixing=recipe.feature_mixing,
+        regularizer=recipe.regularizer,
         seed=recipe.seed,
         phase_index=index,
         steps_before=place.steps,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from finetune.data.sampling import TrainBatches
 from finetune.errors import RunError
 from finetune.heads.modules import standardize_layer
-from finetune.heads.solve import solve_head, statistics
+from finetune.heads.solve import statistics
 from finetune.models.network import Network
 from finetune.strategies.feature_data import EVAL_BATCH, FeatureData
 from finetune.strategies.freezing import apply_phase
@@ -25,7 +25,7 @@ from finetune.training.fit import Recipe, schedule_of
 from finetune.training.metrics import build_metrics, build_support, macro_average
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import build_scheduler
-from finetune.training.solved import HeadPlan, examples, view_of
+from finetune.training.solved import HeadPlan, examples, solve, view_of
 
 
 class HeadFit:
@@ -65,11 +65,7 @@ class HeadFit:
         for index, phase in enumerate(strategy.phases):
             apply_phase(self.network, phase)
             if recipe.solves(phase):
-                assert recipe.head.solver is not None
-                solve_head(
-                    self.network.head, recipe.head.spec,
-                    examples(self.data, recipe.loss, recipe.head, recipe.image_weights), recipe.head.solver,
-                )  # fmt: skip
+                solve(self.network.head, self.data, recipe.loss, recipe.head, recipe.image_weights)
                 best.look(self.network.head, *self.validate(recipe))
             else:
                 self.train(phase, index, recipe, best)
@@ -83,9 +79,8 @@ class HeadFit:
             layer.set_statistics(*statistics(examples(self.data, recipe.loss, HeadPlan())))
         groups = parameter_groups(self.network, phase, lr=settings.lr, weight_decay=settings.weight_decay)
         optimizer = build_optimizer(settings.name, groups, settings.options)
-        weights = self.data.images.training_weights()
-        places = np.arange(len(self.rows))
-        batches = TrainBatches(places, recipe.head_batch_size, seed=recipe.seed, weights=weights)
+        images, places = self.data.images, np.arange(len(self.rows))
+        batches = images.balance.batches(images.table, places, recipe.head_batch_size, seed=recipe.seed)
         scheduler = build_scheduler(
             optimizer, max(1, len(batches) * phase.epochs), schedule=schedule_of(phase, recipe.schedule)
         )
@@ -95,12 +90,16 @@ class HeadFit:
             batches.set_epoch(epoch)
             for features, target, rows in self.batches(batches):
                 optimizer.zero_grad()
+                if recipe.feature_mixing is not None:
+                    mixed = recipe.feature_mixing({"features": features, "target": target})
+                    features, target = mixed["features"], mixed["target"]
                 counted = () if recipe.image_weights is None else (recipe.image_weights[rows],)
-                loss = recipe.loss(head(features), target, *counted)
-                loss.backward()
+                loss, penalty = recipe.loss(head(features), target, *counted), recipe.regularizer.penalty(self.network)
+                (loss if penalty is None else loss + penalty).backward()
                 if recipe.trainer.gradient_clip:
                     nn.utils.clip_grad_norm_(head.parameters(), recipe.trainer.gradient_clip)
                 optimizer.step()
+                recipe.regularizer.shrink(optimizer)
                 scheduler.step()
                 check_finite("The training loss", float(loss.detach()))
             best.look(head, *self.validate(recipe))

@@ -196,7 +196,9 @@ class MetricsCallback(Callback):
         mean = torch.stack([total, torch.tensor(float(count), device=total.device)])
         if trainer.world_size > 1:
             torch.distributed.all_reduce(mean)
-        self.write(trainer, pl_module, {"train/loss": float(mean[0] / mean[1].clamp(min=1)), **self.values})
+        assert isinstance(pl_module, Classifier)
+        losses = {"train/loss": float(mean[0] / mean[1].clamp(min=1)), **pl_module.notes()}
+        self.write(trainer, pl_module, {**losses, **self.values})
 
     def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
         """Write values with the step, epoch, phase and learning rates to the history and the loggers."""

@@ -5,6 +5,7 @@ plain dictionaries.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from finetune.audit.store import recall, told
+from finetune.audit.suspects import leave_out_suspects
 from finetune.cache.spaces import Cache
 from finetune.calibration.scaling import check_method
 from finetune.config import resumed_config, to_dict
@@ -48,6 +50,7 @@ from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
 from finetune.training.recording import is_first_rank, recorded
 from finetune.training.trainer import trains_on_cpu
+from finetune.training.words.resolve import resolve_words
 
 
 def train(cfg: DictConfig) -> None:
@@ -57,13 +60,15 @@ def train(cfg: DictConfig) -> None:
     run, config = locate_run(cfg)
     pl.seed_everything(config["seed"], verbose=False)
     cache = open_cache(config["cache"])
-    table = load_table(config["data"], run.table_file, known_files(cache))
-    group_settings(config.get("groups"), table.groups)  # a column that is not there is said before hours of training
+    whole = load_table(config["data"], run.table_file, known_files(cache))
+    group_settings(config.get("groups"), whole.groups)  # a column that is not there is said before hours of training
     strategy = build_strategy(config["strategy"])
     method = check_method(config.get("calibration", "none"))  # a resumed run may be older than the setting
-    network = load_network(config, strategy, table)
+    network = load_network(config, strategy, whole)
     check_explained(network, config.get("explain"))
+    table = leave_out_suspects(run, config, whole, network, cache)
     recipe = build_recipe(config, table, cache)
+    recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()
     images = load_images(config, table, network, cache)
@@ -72,8 +77,8 @@ def train(cfg: DictConfig) -> None:
     rehearse(network, strategy, recipe, run.path, callbacks)
     with recorded(run, config, resume=cfg.resume is not None) as tracker:
         if is_first_rank():
-            record_data(run, table)
-            record_audit(run, table, cache)
+            record_data(run, whole, left_out=len(whole) - len(table))
+            record_audit(run, whole, cache)
             show(describe_start(config, table, network, strategy, recipe))
         checkpoints = Checkpoints(run, config["monitor"], config["mode"])
         place = find_place(run.last_checkpoint, checkpoints, network)
@@ -103,20 +108,21 @@ def locate_run(cfg: DictConfig) -> tuple[Run, dict[str, Any]]:
     """Return the run's folder, new or continued, and its whole resolved configuration; nothing is written yet."""
     hydra = HydraConfig.get()
     if cfg.resume is None:
-        return Run(Path(hydra.runtime.output_dir)), to_dict(cfg)
+        return Run(Path(hydra.runtime.output_dir)), resolve_words(to_dict(cfg), list(hydra.overrides.task))
     run = Run.open(Path(cfg.resume))
     verb = run.config.get("verb", "train")
     if verb != "train":
         raise ConfigError(f"{run.path} is no training. Continue it with: finetune {verb} resume={run.path}")
     if is_first_rank():
         run.check_resumable()
-    return run, to_dict(resumed_config(run.config, list(hydra.overrides.task)))
+    return run, resolve_words(to_dict(resumed_config(run.config, list(hydra.overrides.task))))
 
 
-def record_data(run: Run, table: ImageTable) -> None:
-    """Store which images are in which split, and their fingerprint."""
+def record_data(run: Run, table: ImageTable, *, left_out: int) -> None:
+    """Store which images are in which split, their fingerprint, and how many of them training leaves out."""
     table.save(run.table_file)
-    run.update(data={"fingerprint": table.fingerprint(), "unreadable": len(table.skipped)})
+    unreadable = len(table.skipped)
+    run.update(data={"fingerprint": table.fingerprint(), "unreadable": unreadable, "left_out": left_out})
 
 
 def record_audit(run: Run, table: ImageTable, cache: Cache | None) -> None:

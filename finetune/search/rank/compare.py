@@ -23,8 +23,9 @@ from finetune.search.rank.results import Entry, Skipped
 from finetune.strategies.features import FeatureSettings, FeatureSource
 from finetune.strategies.machine import Machine
 from finetune.strategies.phases import Strategy
-from finetune.training.assembly import build_loss, load_images, load_network
+from finetune.training.assembly import load_images, load_network
 from finetune.training.solved import HeadPlan, examples_of
+from finetune.training.words.balance import build_loss
 
 log = logging.getLogger(__name__)
 
