@@ -116,6 +116,8 @@ LEAST = {
     "batch_size": 1,
     "workers": 0,
     "top_k": 1,
+    "components": 0,
+    "ood.images": 2,
     "top": 1,
     "data.batch_size": 1,
     "data.eval_batch_size": 1,

@@ -152,6 +152,17 @@ class GroupsConfig:
 
 
 @dataclass
+class OodConfig:
+    """Keys of the group ood: how images unlike those of training are told."""
+
+    kind: str = "none"
+    accept: float = 0.95
+    images: int = 2000
+    neighbours: int | None = None
+    variance: float | None = None
+
+
+@dataclass
 class TrainConfig(PartsConfig):
     """Keys of the root of the verb train."""
 
@@ -166,6 +177,7 @@ class TrainConfig(PartsConfig):
     report: bool = True
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     groups: GroupsConfig = field(default_factory=GroupsConfig)
+    ood: OodConfig = field(default_factory=OodConfig)
     logger: dict[str, Any] = field(default_factory=dict)
 
 
@@ -206,6 +218,7 @@ class EvaluateConfig:
     runs: str = "runs"
     split: str = "test"
     data: dict[str, Any] = field(default_factory=dict)
+    ood_data: str | None = None
     bootstrap: int = 1000
     batch_size: int | None = None
     workers: int | None = None
@@ -231,6 +244,7 @@ class PredictConfig:
     coverage: float | None = None
     target_accuracy: float | None = None
     drift: bool = False
+    components: int = 0
     batch_size: int = 64
     workers: int | None = None
     device: str = "auto"

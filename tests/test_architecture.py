@@ -25,6 +25,7 @@ ORDER = (
     "data",
     "heads",
     "calibration",
+    "ood",
     "models",
     "strategies",
     "training",

@@ -27,9 +27,7 @@ from finetune.evaluation.images import (
     ImagesGoneError,
     Selection,
     Vocabulary,
-    other_images,
-    override_source,
-    own_images,
+    select_images,
 )
 from finetune.evaluation.inference import forward, predict_loader
 from finetune.evaluation.intervals import metrics_document
@@ -40,8 +38,9 @@ from finetune.evaluation.monitoring.timeline import timeline
 from finetune.evaluation.monitoring.watch import Watch
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.promises import check_views, promise
-from finetune.evaluation.screen import difference_table, show_drift, show_weakest, timeline_table
+from finetune.evaluation.screen import difference_table, show_drift, show_unlike, show_weakest, timeline_table
 from finetune.evaluation.unlabelled import (
+    YES,
     ImageFiles,
     Read,
     Row,
@@ -50,8 +49,10 @@ from finetune.evaluation.unlabelled import (
     open_table,
     read_batches,
 )
+from finetune.evaluation.unlike import told_unlike, unlike_document
 from finetune.heads.inputs import inputs_of
 from finetune.models.bundle import Bundle, load_bundle
+from finetune.ood.detector import Seen, check_components
 from finetune.report.build import attempt, write_evaluation
 from finetune.runs import Run, write_json
 
@@ -64,7 +65,7 @@ def evaluate(cfg: DictConfig) -> None:
 
     Without data overrides the images are the very ones of the run's split. With them (data.root=…, data.path=…, or a
     whole data.source) other images are scored. Where the run's own images are gone, the metrics are recomputed from
-    the stored predictions, and said to be.
+    the stored predictions, and said to be. With ood_data=… it says how well images of a folder are told from these.
 
     Raises:
         ConfigError: The run or a setting is not there.
@@ -75,10 +76,13 @@ def evaluate(cfg: DictConfig) -> None:
     run = Run.find(config["run"], Path(config["runs"]))
     split = config["split"]
     predictions, facts = predict_labelled(run, config)
+    unlike = facts.pop("unlike", None)
     seed = config["seed"] if config["seed"] is not None else run.config["seed"]
     document = metrics_document({split: predictions}, resamples=config["bootstrap"], seed=seed)
     settings = group_settings(config["groups"], list(map(str, predictions.groups.columns)))
     document["groups"] = groups_document({split: predictions}, settings, resamples=config["bootstrap"], seed=seed)
+    if unlike:
+        document["ood"] = unlike
     folder = new_folder(run.path / "evaluations")
     predictions.save(folder / "predictions" / f"{split}.parquet")
     write_json(folder / "metrics.json", document)
@@ -88,6 +92,7 @@ def evaluate(cfg: DictConfig) -> None:
     console.print(difference_table(run.metrics.get(split, {}), document[split], split, predictions.num))
     show_weakest(document["groups"][split], console)
     show_drift(facts.get("drift"), console)
+    show_unlike(unlike, console)
     if facts["images"] == "other":
         console.print(timeline_table(timeline(run), console.width))
     if config["report"]:
@@ -99,13 +104,14 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     """Predict the run's own images, or others if data was overridden; says which they were and how it was done."""
     split = config["split"]
     changes = {name: value for name, value in config["data"].items() if value is not None}
+    paths = [] if config["ood_data"] is None else find_images(Path(config["ood_data"]).expanduser(), "ood_data")
     bundle = load_bundle(run.model_dir)
     device = use_device(config["device"])
     precision = own_precision(run, config["precision"], device)
     try:
         selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
     except ImagesGoneError as error:
-        if changes or not run.predictions_file(split).is_file():
+        if changes or paths or not run.predictions_file(split).is_file():
             raise
         predictions = Predictions.load(run.predictions_file(split))
         note = f"{error} The metrics are recomputed from the stored predictions; the model was not run."
@@ -115,11 +121,17 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
     views, augment = own_views(run, config["views"])
     images = ImageData(selection.table, bundle.network.spec, augment, eval_batch_size=size, workers=workers)
     run_over = partial(predict_loader, bundle.network, device=device, precision=precision)
-    sample = sampled(selection.table.rows(split))
+    rows = selection.table.rows(split)
+    sample = rows if bundle.detector is not None and bundle.detector.needs_features else sampled(rows)
     outputs = [run_over(images.view_loader(split, 0), sample=sample)]
     outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
     logits = bundle.calibrate(np.stack([part.logits for part in outputs]))
     predictions = Predictions.from_logits(selection.table, outputs[0].rows, logits)
+    own = Seen(outputs[0].features, np.stack([part.logits for part in outputs]))
+    files = ImageFiles(paths, bundle.network.spec, augment, views)
+    others = read_batches(files, batch_size=size, workers=min(workers, len(paths)))
+    features = None if outputs[0].features is None else outputs[0].features[np.isin(sample, sampled(rows))]
+    seed = config["seed"] if config["seed"] is not None else run.config["seed"]
     return predictions, {
         "images": "same" if selection.same else "other",
         "data": changes,
@@ -128,7 +140,17 @@ def predict_labelled(run: Run, config: Mapping[str, Any]) -> tuple[Predictions, 
         "device": str(device),
         "precision": precision,
         "views": views,
-        "drift": drift_of(run, selection, split, predictions, outputs[0].features),
+        "drift": drift_of(run, selection, split, predictions, features),
+        "unlike": unlike_document(
+            bundle,
+            own,
+            others,
+            device=device,
+            precision=precision,
+            source=config["ood_data"],
+            resamples=config["bootstrap"],
+            seed=seed,
+        ),
     }
 
 
@@ -142,31 +164,14 @@ def drift_of(
     return drift_of_run(run, new, predictions.labels, predictions.task, seed=run.config["seed"])
 
 
-def select_images(run: Run, changes: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
-    """Take the run's own images, or others where anything of its data is changed.
-
-    Raises:
-        ConfigError: The changes name no other images.
-    """
-    data = run.config["data"]
-    if not changes:
-        return own_images(run, data["source"], split, vocabulary)
-    others = {name: value for name, value in changes.items() if name != "unreadable"}
-    if not others:
-        raise ConfigError(
-            "data.unreadable is for other images; the run's own must all be there. Add data.root=… to it."
-        )
-    source = override_source(data["source"], others)
-    return other_images(run, source, split, vocabulary, changes.get("unreadable", data["unreadable"]))
-
-
 def predict(cfg: DictConfig) -> None:
     """Write a table of what a stored run says of each image of a file or folder, however many there are.
 
     Without output= the table is predictions.csv in the current folder, and an existing one is not touched. With
     unreadable=skip a file that cannot be read keeps its row, with the reason in the column `error`. With drift=true it
     is said, and written beside the table, how far the images are from those of validation. With coverage=… and
-    target_accuracy=… it says of each image which labels it may have, and whether its answer needs a second look.
+    target_accuracy=… it says of each image which labels it may have, and whether its answer needs a second look. Where
+    the run can tell, it says which images are unlike those of training.
 
     Raises:
         ConfigError: The run, the input or a setting is not there, or the output exists.
@@ -184,25 +189,31 @@ def predict(cfg: DictConfig) -> None:
     if promised:
         check_views(views, own_views(run, None)[0])
     bundle = load_bundle(run.model_dir)
+    components = check_components(bundle.detector, config["components"])
     device = use_device(config["device"])
     size = config["batch_size"]
     workers = min(config["workers"] if config["workers"] is not None else free_workers(device), len(paths))
     skip = config["unreadable"] == "skip"
-    table = TableFormat(bundle.labels, bundle.task, config["top_k"], bundle.threshold, skip, promises)
+    table = TableFormat(
+        bundle.labels, bundle.task, config["top_k"], bundle.threshold, skip, promises, bundle.detector, components
+    )
     files = ImageFiles(paths, bundle.network.spec, augment, views)
     batches = read_batches(files, batch_size=size, workers=workers)
     shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     watch = Watch(len(paths)) if config["drift"] else None
     rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device), watch)
-    unread = 0
+    unread = unlike = 0
     with open_table(output, table.columns) as writer:
         for part in track(rows, "Predicting", math.ceil(len(paths) / size), **shown):
             writer.append(part)
             unread += sum(row.get("error") is not None for row in part)
+            unlike += sum(row.get("unlike_training") == YES for row in part)
     remark = f" ({unread:,} of them could not be read: see the column error)" if unread else ""
     console.print(f"Wrote {len(paths):,} rows{remark} to {output}", highlight=False, soft_wrap=True)
     for words in promised:
         console.print(words, highlight=False, soft_wrap=True)
+    if bundle.detector is not None:
+        console.print(told_unlike(bundle.detector, unlike, len(paths) - unread), highlight=False, soft_wrap=True)
     if watch is not None and watch.passed:
         drift = drift_of_run(run, watch.sample, bundle.labels, bundle.task, seed=run.config["seed"])
         write_json(output.with_suffix(".drift.json"), drift)
@@ -227,14 +238,16 @@ def predict_rows(
         if bad and not table.errors:
             raise DataError(f"{bad[0][0]} cannot be read: {bad[0][1]}. Remove it, or set unreadable=skip.")
         logits = np.zeros((0, len(bundle.labels)), np.float32)
+        features = np.zeros((0, bundle.network.num_features), np.float32)
         if images is not None:
             seen: list[Tensor] = []
             with inputs_of(bundle.network.head, seen):
                 parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
             logits = torch.stack(parts).cpu().numpy()
+            features = seen[0].float().cpu().numpy()
             if watch is not None:
-                watch.add(seen[0].float().cpu().numpy(), to_probabilities(bundle.calibrate(logits), bundle.task))
-        yield table.rows(paths, bundle.calibrate(logits), errors)
+                watch.add(features, to_probabilities(bundle.calibrate(logits), bundle.task))
+        yield table.rows(paths, bundle.calibrate(logits), errors, Seen(features, logits))
 
 
 def check_settings(config: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ It decides the order and which part may fail without the run; what each part hol
 
 import io
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from finetune.evaluation.groups.document import groups_document
 from finetune.evaluation.groups.partition import group_settings
 from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.unlike import acceptance
 from finetune.explain.run import explain_run
 from finetune.models.bundle import save_bundle
 from finetune.models.cost import cost
 from finetune.models.network import Network
+from finetune.ood.detector import Detector, Seen
 from finetune.report.build import attempt, write_report
 from finetune.report.summary import end_summary, print_summary
 from finetune.report.wandb_plots import charts_of, gallery
@@ -31,9 +34,17 @@ from finetune.training.trainer import device_of
 log = logging.getLogger(__name__)
 # goes to the run's train.log alone, since the screen shows the same in another form
 record = logging.getLogger("finetune.record")
+NOTHING_SEEN: Mapping[str, Seen] = {}
 
 
-def write_results(run: Run, config: dict[str, Any], network: Network, calibrated: Calibrated) -> dict[str, Any]:
+def write_results(
+    run: Run,
+    config: dict[str, Any],
+    network: Network,
+    calibrated: Calibrated,
+    detector: Detector | None = None,
+    seen: Mapping[str, Seen] = NOTHING_SEEN,
+) -> dict[str, Any]:
     """Write predictions, metrics with intervals, and the model that predict and export need."""
     predictions = calibrated.predictions
     for split, found in predictions.items():
@@ -41,11 +52,13 @@ def write_results(run: Run, config: dict[str, Any], network: Network, calibrated
     any_split, trainer = predictions["test"], config["trainer"]
     document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
     document["calibration"] = calibrated.document
+    if detector is not None:
+        document["ood"] = acceptance(detector, seen)
     settings = group_settings(config.get("groups"), list(map(str, any_split.groups.columns)))
     document["groups"] = groups_document(predictions, settings, resamples=config["bootstrap"], seed=config["seed"])
     document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
     write_json(run.metrics_file, document)
-    save_bundle(network, any_split.labels, any_split.task, run.model_dir, calibrated.fitted.scaling)
+    save_bundle(network, any_split.labels, any_split.task, run.model_dir, calibrated.fitted.scaling, detector)
     return document
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,6 +32,8 @@ from finetune.evaluation.monitoring.reference import SPLIT, sampled, save_refere
 from finetune.history import History
 from finetune.memory import keep_freed_memory
 from finetune.models.network import Network
+from finetune.ood.detector import Detector, Seen
+from finetune.ood.settings import OodSettings, check_settings
 from finetune.report.results import publish, show, show_end, write_extras, write_results
 from finetune.report.start import describe_start
 from finetune.runs import PRUNED, Run
@@ -54,6 +57,7 @@ from finetune.training.metrics import MetricsCallback
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
 from finetune.training.trainer import trains_on_cpu
+from finetune.training.unlike import fit_unlike, seen_of
 
 
 def train(cfg: DictConfig) -> None:
@@ -67,6 +71,7 @@ def train(cfg: DictConfig) -> None:
     group_settings(config.get("groups"), table.groups)  # a column that is not there is said before hours of training
     strategy = build_strategy(config["strategy"])
     method = check_method(config.get("calibration", "none"))  # a resumed run may be older than the setting
+    unlike = check_settings(OodSettings(**config.get("ood", {})), table.task)  # likewise
     network = load_network(config, strategy, table)
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
@@ -93,11 +98,11 @@ def train(cfg: DictConfig) -> None:
             callbacks=callbacks,
             loggers=[*([tracker.logger] if tracker else []), *loggers],
         )
-        outputs = predict_best(run, network, strategy, images, recipe)
+        best = predict_best(run, network, strategy, images, recipe, unlike)
         if is_first_rank():
-            calibrated = calibrate(table, outputs, method, config["seed"])
+            calibrated = calibrate(table, best.outputs, method, config["seed"])
             predictions = calibrated.predictions
-            document = write_results(run, config, network, calibrated)
+            document = write_results(run, config, network, calibrated, best.detector, best.seen)
             run.update(status="finished")  # as the page says; what follows changes nothing of it
             write_extras(run, config, network, predictions["test"], table)
             publish(config, document, predictions["test"], table, tracker)
@@ -208,21 +213,39 @@ def open_history(run: Run, place: Place) -> History | None:
     return history
 
 
-def predict_best(run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe) -> Outputs:
+@dataclass(frozen=True)
+class Best:
+    """What the best epoch's weights make of the images.
+
+    Attributes:
+        outputs: Rows and logits, by split.
+        seen: Features and logits of at most so many images of each split as a run keeps.
+        detector: Tells images unlike those of training; None for none.
+    """
+
+    outputs: Outputs
+    seen: dict[str, Seen]
+    detector: Detector | None
+
+
+def predict_best(
+    run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe, unlike: OodSettings
+) -> Best:
     """Return what the best epoch's weights say of the val and the test split; all ranks share the images.
 
-    On the way the features that new images are compared with are kept.
+    On the way the features that new images are compared with are kept, and what tells unlike images is fitted.
     """
     checkpoint = read_checkpoint(run.best_checkpoint)
     network.load_state_dict(network_state(checkpoint, averaged=True))
     cached = strategy.phases[checkpoint["finetune"]["phase"]].at_rest and recipe.features.exact
     classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, Place())
-    table = images.table
-    found = {}
+    found, seen = {}, {}
     for split in ("val", "test"):
-        sample = sampled(table.rows(split)) if split == SPLIT else None
+        sample = sampled(images.table.rows(split))
         outputs = predict_split(classifier, images, split, recipe, run.path, cached=cached, sample=sample)
-        if sample is not None and is_first_rank():
+        if split == SPLIT and is_first_rank():
             save_reference(run, outputs["sampled"].numpy(), outputs["features"].numpy())
         found[split] = (outputs["row"].numpy(), outputs["logits"].numpy())
-    return found
+        seen[split] = seen_of(outputs)
+    detector = fit_unlike(unlike, classifier, images, recipe, run.path, seen[SPLIT], cached=cached)
+    return Best(found, seen, detector)
