@@ -43,12 +43,15 @@ VERBS = {
     "compare": "finetune.compare.verb:compare",
     "report": "finetune.report.verb:report",
     "explain": "finetune.explain.verb:explain",
+    "pretrain": "finetune.pretraining.verb:pretrain",
 }
 # keys whose values are conditions, which Hydra's grammar cannot read unless they are in quotes of their own
 CONDITIONS = ("filter", "compare.gate")
 SWEEP = "sweep"  # reads its own command line, which says what varies
 # what needs no data, so that its values may be missing
 SHOWING_ACTIONS = ("show", "clear")
+# where a verb looks for the runs that it continues, if not in runs
+RUN_FOLDERS = {"pretrain": "pretrained"}
 # flags of Hydra's that only show something
 SHOWING = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
 
@@ -237,7 +240,8 @@ def with_resumed_folder(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     from finetune.runs import Run
 
-    folder = Run.find(reference, Path(values.get("runs", "runs"))).path
+    verb = str(get_args_parser().parse_known_args(list(arguments))[0].config_name)
+    folder = Run.find(reference, Path(values.get("runs", RUN_FOLDERS.get(verb, "runs")))).path
     rest = [argument for argument in arguments if not argument.startswith("resume=")]
     return [*rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
 

@@ -193,6 +193,41 @@ class BenchmarkConfig(PartsConfig):
 
 
 @dataclass
+class PretrainConfig:
+    """Keys of pretrain, of the verb pretrain."""
+
+    epochs: int = 100
+    mask_ratio: float = 0.75
+    decoder_width: int = 256
+    decoder_depth: int = 4
+    images: int = 8
+
+
+@dataclass
+class PretrainVerbConfig:
+    """Keys of the root of the verb pretrain."""
+
+    verb: str = "pretrain"
+    seed: int = 0
+    name: str | None = None
+    runs: str = "pretrained"
+    tags: list[str] = field(default_factory=list)
+    group: str | None = None
+    monitor: str = "train/loss"
+    mode: str = "min"
+    resume: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class FeatureVerbConfig:
     """Keys of the root of the verb features."""
 
@@ -259,4 +294,5 @@ ROOTS = {
     "predict": PredictConfig,
     "features": FeatureVerbConfig,
     "benchmark": BenchmarkConfig,
+    "pretrain": PretrainVerbConfig,
 }

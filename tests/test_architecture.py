@@ -29,6 +29,7 @@ ORDER = (
     "models",
     "strategies",
     "training",
+    "pretraining",
     "evaluation",
     "explain",
     "audit",
@@ -52,6 +53,7 @@ VERBS = (
     "compare/verb.py",
     "report/verb.py",
     "explain/verb.py",
+    "pretraining/verb.py",
 )
 # what may be imported without waiting for torch
 LIGHT = (

@@ -4,21 +4,14 @@ It is a composition root, the only code of training that sees a config; everythi
 plain dictionaries.
 """
 
-import shlex
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from finetune.audit.store import recall, told
 from finetune.cache.spaces import Cache
@@ -36,15 +29,13 @@ from finetune.ood.detector import Detector, Seen
 from finetune.ood.settings import OodSettings, check_settings
 from finetune.report.results import publish, show, show_end, write_extras, write_results
 from finetune.report.start import describe_start
-from finetune.runs import PRUNED, Run
-from finetune.search.study.reporting import Pruned, trial_reports
+from finetune.runs import Run
+from finetune.search.study.reporting import trial_reports
 from finetune.strategies.phases import Strategy, build_strategy
-from finetune.tracking import Tracker
 from finetune.training.assembly import (
     build_callbacks,
     build_loggers,
     build_recipe,
-    build_tracker,
     known_files,
     load_images,
     load_network,
@@ -56,6 +47,7 @@ from finetune.training.fit import Place, Recipe, build_classifier, find_place, f
 from finetune.training.metrics import MetricsCallback
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
+from finetune.training.recording import check_verb, is_first_rank, recorded
 from finetune.training.trainer import trains_on_cpu
 from finetune.training.unlike import fit_unlike, seen_of
 
@@ -109,85 +101,16 @@ def train(cfg: DictConfig) -> None:
             show_end(run, document, tracker, time.monotonic() - started)
 
 
-def is_first_rank() -> bool:
-    """Return whether this process is the one that writes."""
-    return int(rank_zero_only.rank) == 0  # type: ignore[attr-defined]
-
-
 def locate_run(cfg: DictConfig) -> tuple[Run, dict[str, Any]]:
     """Return the run's folder, new or continued, and its whole resolved configuration; nothing is written yet."""
     hydra = HydraConfig.get()
     if cfg.resume is None:
         return Run(Path(hydra.runtime.output_dir)), to_dict(cfg)
     run = Run.open(Path(cfg.resume))
+    check_verb(run, "train")
     if is_first_rank():
         run.check_resumable()
     return run, to_dict(resumed_config(run.config, list(hydra.overrides.task)))
-
-
-def begin(run: Run, config: dict[str, Any], *, resume: bool) -> None:
-    """Write the folder of a new run, or mark an interrupted one as running again."""
-    if resume:
-        run.continue_with(sys.argv)
-    else:
-        Run.create(run.path, config=config, command=sys.argv, seed=config["seed"])
-
-
-@contextmanager
-def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Tracker | None]:
-    """Record how the run ends, in its folder and in the tracker: finished, failed, interrupted or pruned.
-
-    A SIGTERM ends the run like an interruption with exit code 143, so that the logs are complete; a pruned trial of a
-    sweep ends here, without an evaluation, and that is no failure.
-    """
-
-    def terminate(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
-
-    if is_first_rank():
-        begin(run, config, resume=resume)
-    started = time.monotonic()
-    previous = signal.signal(signal.SIGTERM, terminate)
-    tracker = None
-    status, code = "failed", 1
-    try:
-        if is_first_rank():
-            tracker = build_tracker(run, config)
-        yield tracker
-        status, code = "finished", 0
-    except Pruned as end:
-        status, code = PRUNED, 0
-        note_pruned(run, end, tracker)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        status, code = "interrupted", exit_code(stop)
-        raise SystemExit(code) from None
-    finally:
-        if is_first_rank():
-            run.update(status=status, seconds=time.monotonic() - started + float(run.record.get("seconds") or 0))
-            if tracker is not None:
-                tracker.finish(code)
-            if status == "interrupted":
-                print(
-                    f"finetune: Interrupted. Continue with: finetune resume={shlex.quote(str(run.path))}",
-                    file=sys.stderr,
-                )
-        signal.signal(signal.SIGTERM, previous)
-
-
-def note_pruned(run: Run, end: Pruned, tracker: Tracker | None) -> None:
-    """Note in the folder and in the tracker where a trial was when it was ended; the first rank writes."""
-    if is_first_rank():
-        print(end)
-        run.update(pruned=end.record)
-        if tracker is not None:
-            tracker.log_summary({"pruned": True})
-
-
-def exit_code(stop: BaseException) -> int:
-    """Return the exit code of an interrupted run; Lightning turns Ctrl-C into SystemExit(1)."""
-    if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
-        return 130
-    return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1
 
 
 def record_data(run: Run, table: ImageTable) -> None:

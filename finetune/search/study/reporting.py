@@ -16,31 +16,10 @@ from pytorch_lightning.callbacks import Callback
 from finetune.errors import RunError
 from finetune.search.study.trials import VARIABLE
 from finetune.training.classifier import Classifier
+from finetune.training.recording import Pruned
 
 if TYPE_CHECKING:
     from finetune.search.study.reporter import Reporter
-
-
-class Pruned(Exception):
-    """The run is a trial that is behind the others.
-
-    Attributes:
-        epoch: Of all phases together.
-        metric: What was compared.
-        value: Of the metric in that epoch.
-    """
-
-    def __init__(self, epoch: int, metric: str, value: float) -> None:
-        """Say where the run stood."""
-        super().__init__(f"Pruned in epoch {epoch}: with {metric} {value:.4f} it is behind the other trials.")
-        self.epoch = epoch
-        self.metric = metric
-        self.value = value
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What is kept in the run's folder."""
-        return {"epoch": self.epoch, "metric": self.metric, "value": self.value}
 
 
 class TrialReport(Callback):
