@@ -75,7 +75,8 @@ class Components:
         mean: (F,) float32.
         directions: (R, F) float32, orthonormal, the most varied first.
 
-    Source: Baldi and Hornik 1989, Neural networks and principal component analysis (the best linear autoencoder).
+    Source: Baldi and Hornik 1989, Neural networks and principal component analysis (the best linear autoencoder); Guan
+    et al. 2023, Revisit PCA-based Technique for Out-of-Distribution Detection (the error relative to the norm).
     """
 
     mean: npt.NDArray[np.float32]
@@ -86,9 +87,10 @@ class Components:
         return np.asarray((features.astype(np.float64) - self.mean) @ self.directions.T.astype(np.float64))
 
     def score(self, features: Floats) -> Array:
-        """Return the length (N,) of what the directions do not reproduce of features (N, F)."""
-        rest = features.astype(np.float64) - self.mean - self.reduce(features) @ self.directions
-        return np.asarray(np.linalg.norm(rest, axis=1))
+        """Return the share (N,) of the distance of features (N, F) from the mean that the directions leave over."""
+        centred = features.astype(np.float64) - self.mean
+        rest = centred - self.reduce(features) @ self.directions
+        return np.asarray(np.linalg.norm(rest, axis=1) / np.maximum(np.linalg.norm(centred, axis=1), EPSILON))
 
 
 DENSITIES: dict[str, type[Mahalanobis] | type[Neighbours] | type[Components]] = {

@@ -143,9 +143,10 @@ class EpochEnd(Callback):
             self.history.append(row)
         for logger in trainer.loggers:
             logger.log_metrics({"lr": rate, **values}, step=trainer.global_step)
-        told = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        log.info("Epoch %d of %d in %.1f s: %s", trainer.current_epoch + 1, self.epochs,
-                 time.monotonic() - self.started, told)  # fmt: skip
+        if trainer.is_global_zero:
+            told = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+            seconds = time.monotonic() - self.started
+            log.info("Epoch %d of %d in %.1f s: %s", trainer.current_epoch + 1, self.epochs, seconds, told)
         trainer.save_checkpoint(self.run.last_checkpoint)
         trainer.strategy.barrier("pretraining")
 
