@@ -1,7 +1,11 @@
 """What features of training images are like, and how unlike them others are: Mahalanobis, neighbours, components.
 
 It decides how each is fitted and scored, on plain arrays, higher for what is more unlike; which images they are fitted
-on is left to `finetune.training.unlike`.
+on is left to `finetune.training.unlike`. All of them look at the direction of features alone, brought to length 1: the
+features of images that show little are short, and would be near everything.
+
+Source: Sun et al. 2022, Out-of-Distribution Detection with Deep Nearest Neighbors, section 3, and Mueller and Hein
+2025, Mahalanobis++: Improving OOD Detection via Feature Normalization (why features are normalised).
 """
 
 from dataclasses import dataclass, fields
@@ -30,7 +34,7 @@ class Mahalanobis:
     """Squared distance to the nearest class mean, by the covariance that all classes share.
 
     Attributes:
-        whitening: (F, F) float32, features to a space in which the training images of a class have unit covariance.
+        whitening: (F, F) float32, unit features to a space in which the images of a class have unit covariance.
         means: (C, F) float32, of the classes, in that space.
 
     Source: Lee et al. 2018, A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial
@@ -42,13 +46,13 @@ class Mahalanobis:
 
     def score(self, features: Floats) -> Array:
         """Return the squared distance (N,) of features (N, F) to the nearest mean."""
-        points = features.astype(np.float64) @ self.whitening
+        points = unit(features) @ self.whitening
         return np.asarray(squared_distances(points, self.means.astype(np.float64)).min(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Distance to one of the nearest training images, all features brought to length 1.
+    """Distance to one of the nearest training images.
 
     Attributes:
         bank: (M, F) float16, of the training images.
@@ -75,8 +79,7 @@ class Components:
         mean: (F,) float32.
         directions: (R, F) float32, orthonormal, the most varied first.
 
-    Source: Baldi and Hornik 1989, Neural networks and principal component analysis (the best linear autoencoder); Guan
-    et al. 2023, Revisit PCA-based Technique for Out-of-Distribution Detection (the error relative to the norm).
+    Source: Baldi and Hornik 1989, Neural networks and principal component analysis (the best linear autoencoder).
     """
 
     mean: npt.NDArray[np.float32]
@@ -84,13 +87,12 @@ class Components:
 
     def reduce(self, features: Floats) -> Array:
         """Return coordinates (N, R) of features (N, F) along the directions."""
-        return np.asarray((features.astype(np.float64) - self.mean) @ self.directions.T.astype(np.float64))
+        return np.asarray((unit(features) - self.mean) @ self.directions.T.astype(np.float64))
 
     def score(self, features: Floats) -> Array:
-        """Return the share (N,) of the distance of features (N, F) from the mean that the directions leave over."""
-        centred = features.astype(np.float64) - self.mean
-        rest = centred - self.reduce(features) @ self.directions
-        return np.asarray(np.linalg.norm(rest, axis=1) / np.maximum(np.linalg.norm(centred, axis=1), EPSILON))
+        """Return the length (N,) of what the directions do not reproduce of features (N, F)."""
+        rest = unit(features) - self.mean - self.reduce(features) @ self.directions
+        return np.asarray(np.linalg.norm(rest, axis=1))
 
 
 DENSITIES: dict[str, type[Mahalanobis] | type[Neighbours] | type[Components]] = {
@@ -113,15 +115,15 @@ def fit_density(features: Floats, targets: npt.NDArray[Any], settings: OodSettin
 def fit_mahalanobis(features: Floats, classes: npt.NDArray[np.int64]) -> Mahalanobis:
     """Return class means and a covariance of features (M, F), shrunk since there may be fewer images than features.
 
-    A class that has no image has no mean. Features are not brought to one scale before: on those of pretrained networks
-    that made directions count in which images hardly vary, and told unlike images less well.
+    A class that has no image has no mean. Each feature keeps its own scale: to divide by deviations made directions
+    count in which images hardly vary, and told unlike images less well.
 
     Source: Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices (how much).
     """
     from scipy.linalg import cholesky, solve_triangular
     from sklearn.covariance import ledoit_wolf
 
-    values = features.astype(np.float64)
+    values = unit(features)
     known, places = np.unique(classes, return_inverse=True)
     means = np.stack([values[places == place].mean(axis=0) for place in range(len(known))])
     covariance, _ = ledoit_wolf(values - means[places], assume_centered=True)
@@ -135,7 +137,7 @@ def fit_components(features: Floats, variance: float) -> Components:
     """Return the fewest directions that hold a share of the variance of features (M, F); at least one."""
     from sklearn.decomposition import PCA
 
-    fitted = PCA(n_components=variance, svd_solver="full").fit(features.astype(np.float64))
+    fitted = PCA(n_components=variance, svd_solver="full").fit(unit(features))
     return Components(fitted.mean_.astype(np.float32), fitted.components_.astype(np.float32))
 
 

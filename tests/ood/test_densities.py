@@ -17,20 +17,21 @@ GENERATOR = np.random.default_rng(0)
 CLASSES = GENERATOR.integers(0, 3, 90)
 FEATURES = (3 * np.eye(8)[CLASSES] + GENERATOR.normal(size=(90, 8))).astype(np.float32)
 NEW = GENERATOR.normal(scale=3, size=(20, 8)).astype(np.float32)
+UNIT, UNIT_NEW = (normalize(part.astype(np.float64)) for part in (FEATURES, NEW))
 
 
 def test_mahalanobis_is_the_distance_by_the_shrunk_covariance_within_classes() -> None:
     found = fit_density(FEATURES, CLASSES, OodSettings("mahalanobis"), "multiclass")
-    means = np.stack([FEATURES[k == CLASSES].mean(axis=0) for k in range(3)]).astype(np.float64)
-    estimate = LedoitWolf(assume_centered=True).fit(FEATURES - means[CLASSES])
-    expected = np.min([estimate.mahalanobis(NEW - mean) for mean in means], axis=0)
+    means = np.stack([UNIT[k == CLASSES].mean(axis=0) for k in range(3)])
+    estimate = LedoitWolf(assume_centered=True).fit(UNIT - means[CLASSES])
+    expected = np.min([estimate.mahalanobis(UNIT_NEW - mean) for mean in means], axis=0)
     np.testing.assert_allclose(found.score(NEW), expected, rtol=1e-3)
 
 
 def test_mahalanobis_of_several_labels_knows_one_mean() -> None:
     targets = GENERATOR.integers(0, 2, (90, 3))
     found = fit_density(FEATURES, targets, OodSettings("mahalanobis"), "multilabel")
-    expected = LedoitWolf().fit(FEATURES).mahalanobis(NEW)
+    expected = LedoitWolf().fit(UNIT).mahalanobis(UNIT_NEW)
     np.testing.assert_allclose(found.score(NEW), expected, rtol=1e-3)
 
 
@@ -44,25 +45,24 @@ def test_mahalanobis_needs_no_more_images_than_features_and_no_image_of_each_cla
 
 def test_neighbours_are_those_of_scikit_learn_on_unit_features() -> None:
     found = fit_density(FEATURES, CLASSES, OodSettings("knn", neighbours=4), "multiclass")
-    reference = NearestNeighbors(n_neighbors=4).fit(normalize(FEATURES))
-    expected = reference.kneighbors(normalize(NEW))[0][:, -1]
+    reference = NearestNeighbors(n_neighbors=4).fit(UNIT)
+    expected = reference.kneighbors(UNIT_NEW)[0][:, -1]
     np.testing.assert_allclose(found.score(NEW), expected, atol=2e-3)  # the bank is kept in half precision
 
 
 def test_more_neighbours_than_images_are_all_of_them() -> None:
     found = fit_density(FEATURES[:3], CLASSES[:3], OodSettings("knn", neighbours=10), "multiclass")
-    expected = np.linalg.norm(normalize(NEW)[:, None] - normalize(FEATURES[:3]), axis=2).max(axis=1)
+    expected = np.linalg.norm(UNIT_NEW[:, None] - UNIT[:3], axis=2).max(axis=1)
     np.testing.assert_allclose(found.score(NEW), expected, atol=2e-3)
 
 
 def test_components_reduce_and_rebuild_as_scikit_learn_does() -> None:
     found = fit_density(FEATURES, CLASSES, OodSettings("pca", variance=0.8), "multiclass")
-    reference = PCA(0.8, svd_solver="full").fit(FEATURES.astype(np.float64))
+    reference = PCA(0.8, svd_solver="full").fit(UNIT)
     assert isinstance(found, Components)
-    np.testing.assert_allclose(found.reduce(NEW), reference.transform(NEW.astype(np.float64)), atol=1e-4)
-    rebuilt = reference.inverse_transform(reference.transform(NEW.astype(np.float64)))
-    norm = np.linalg.norm(NEW - FEATURES.mean(axis=0), axis=1)
-    np.testing.assert_allclose(found.score(NEW), np.linalg.norm(NEW - rebuilt, axis=1) / norm, rtol=1e-4)
+    np.testing.assert_allclose(found.reduce(NEW), reference.transform(UNIT_NEW), atol=1e-4)
+    rebuilt = reference.inverse_transform(reference.transform(UNIT_NEW))
+    np.testing.assert_allclose(found.score(NEW), np.linalg.norm(UNIT_NEW - rebuilt, axis=1), rtol=1e-4)
 
 
 def test_energy_and_probability_are_their_formulas() -> None:
