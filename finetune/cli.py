@@ -33,7 +33,7 @@ DEFAULT = "train"
 VERBS = {
     "train": "finetune.training.train:train",
     "evaluate": "finetune.evaluation.verbs:evaluate",
-    "predict": "finetune.evaluation.verbs:predict",
+    "predict": "finetune.evaluation.predict:predict",
     "benchmark": "finetune.benchmark.verb:benchmark",
     "features": "finetune.training.features:features",
     "rank": "finetune.search.rank.verb:rank",
@@ -46,6 +46,7 @@ VERBS = {
     "explain": "finetune.explain.verb:explain",
     "crossval": "finetune.ensembles.crossval.verb:run_crossval",
     "ensemble": "finetune.ensembles.joining.verb:ensemble",
+    "pretrain": "finetune.pretraining.verb:pretrain",
 }
 # keys whose values are conditions, which Hydra's grammar cannot read unless they are in quotes of their own
 CONDITIONS = ("filter", "compare.gate")
@@ -57,6 +58,8 @@ SHORT = {
 SEARCHES = ("sweep", "crossval")  # read their own command line, which says what varies
 # what needs no data, so that its values may be missing
 SHOWING_ACTIONS = ("show", "clear")
+# where a verb looks for the runs that it continues, if not in runs
+RUN_FOLDERS = {"pretrain": "pretrained"}
 # flags of Hydra's that only show something
 SHOWING = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
 
@@ -251,7 +254,8 @@ def with_resumed_folder(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     from finetune.runs import Run
 
-    folder = Run.find(reference, Path(values.get("runs", "runs"))).path
+    verb = str(get_args_parser().parse_known_args(list(arguments))[0].config_name)
+    folder = Run.find(reference, Path(values.get("runs", RUN_FOLDERS.get(verb, "runs")))).path
     rest = [argument for argument in arguments if not argument.startswith("resume=")]
     return [*rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
 

@@ -67,7 +67,7 @@ def run_name(*, _root_: DictConfig) -> str:
         "trainer.devices", "bootstrap",
     )  # fmt: skip
     changed = [override for override in hydra.overrides.task if not override.lstrip("+~").startswith(skip)]
-    parts = [str(choices.get("model", "model")), str(choices.get("strategy", "strategy")), *map(_short, changed)]
+    parts = [*(str(choices.get(group) or _root_.verb) for group in ("model", "strategy")), *map(_short, changed)]
     return folder_name(*parts)
 
 
@@ -129,7 +129,7 @@ LEAST = {
     "trainer.log_every": 1,
     "trainer.limit_batches": 1,
     "trainer.threads": 1,
-    **dict.fromkeys(("logger.wandb.images", "logger.wandb.table", "explain.images", "neighbours"), 0),
+    **dict.fromkeys(("logger.wandb.images", "logger.wandb.table", "explain.images", "neighbours", "components"), 0),
     "groups.min_images": 1,
     "features.views": 1,
     "features.test_views": 1,

@@ -182,6 +182,17 @@ class GroupsConfig:
 
 
 @dataclass
+class OodConfig:
+    """Keys of the group ood: how images unlike those of training are told."""
+
+    kind: str = "none"
+    accept: float = 0.95
+    images: int = 2000
+    neighbours: int | None = None
+    variance: float | None = None
+
+
+@dataclass
 class TrainConfig(PartsConfig):
     """Keys of the root of the verb train."""
 
@@ -196,6 +207,7 @@ class TrainConfig(PartsConfig):
     report: bool = True
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     groups: GroupsConfig = field(default_factory=GroupsConfig)
+    ood: OodConfig = field(default_factory=OodConfig)
     logger: dict[str, Any] = field(default_factory=dict)
 
 
@@ -208,6 +220,41 @@ class BenchmarkConfig(PartsConfig):
     batches: int = 8
     repeats: int = 3
     output: str = "benchmark.json"
+
+
+@dataclass
+class PretrainConfig:
+    """Keys of pretrain, of the verb pretrain."""
+
+    epochs: int = 100
+    mask_ratio: float = 0.75
+    decoder_width: int = 256
+    decoder_depth: int = 4
+    images: int = 8
+
+
+@dataclass
+class PretrainVerbConfig:
+    """Keys of the root of the verb pretrain."""
+
+    verb: str = "pretrain"
+    seed: int = 0
+    name: str | None = None
+    runs: str = "pretrained"
+    tags: list[str] = field(default_factory=list)
+    group: str | None = None
+    monitor: str = "train/loss"
+    mode: str = "min"
+    resume: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    logger: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -236,6 +283,7 @@ class EvaluateConfig:
     runs: str = "runs"
     split: str = "test"
     data: dict[str, Any] = field(default_factory=dict)
+    ood_data: str | None = None
     bootstrap: int = 1000
     batch_size: int | None = None
     workers: int | None = None
@@ -264,6 +312,7 @@ class PredictConfig:
     coverage: float | None = None
     target_accuracy: float | None = None
     drift: bool = False
+    components: int = 0
     batch_size: int = 64
     workers: int | None = None
     device: str = "auto"
@@ -278,4 +327,5 @@ ROOTS = {
     "predict": PredictConfig,
     "features": FeatureVerbConfig,
     "benchmark": BenchmarkConfig,
+    "pretrain": PretrainVerbConfig,
 }

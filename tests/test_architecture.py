@@ -25,9 +25,11 @@ ORDER = (
     "data",
     "heads",
     "calibration",
+    "ood",
     "models",
     "strategies",
     "training",
+    "pretraining",
     "evaluation",
     "explain",
     "audit",
@@ -46,6 +48,7 @@ VERBS = (
     "training/features.py",
     "benchmark/verb.py",
     "evaluation/verbs.py",
+    "evaluation/predict.py",
     "search/rank/verb.py",
     "search/sweep.py",
     "listing/verb.py",
@@ -56,6 +59,7 @@ VERBS = (
     "explain/verb.py",
     "ensembles/crossval/verb.py",
     "ensembles/joining/verb.py",
+    "pretraining/verb.py",
 )
 # what may be imported without waiting for torch
 LIGHT = (

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from finetune.data.sources.unlabelled import refuse_unlabelled
 from finetune.data.table import SPLITS, ImageTable, objects
 from finetune.errors import ConfigError, DataError, nearest
 
@@ -63,6 +64,7 @@ def make_splits(
         ConfigError: The shares, the seed or the group column make no sense.
         DataError: A split would be empty, a class would have no training image, or given splits part a group.
     """
+    refuse_unlabelled(table)
     check_settings(table, val, test, seed, group)
     check_class_sizes(table)
     splits = joined_groups(table, group)

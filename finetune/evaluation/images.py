@@ -45,6 +45,24 @@ class Selection:
     notes: tuple[str, ...] = ()
 
 
+def select_images(run: Run, changes: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
+    """Take the run's own images, or others where anything of its data is changed.
+
+    Raises:
+        ConfigError: The changes name no other images.
+    """
+    data = run.config["data"]
+    if not changes:
+        return own_images(run, data["source"], split, vocabulary)
+    others = {name: value for name, value in changes.items() if name != "unreadable"}
+    if not others:
+        raise ConfigError(
+            "data.unreadable is for other images; the run's own must all be there. Add data.root=… to it."
+        )
+    source = override_source(data["source"], others)
+    return other_images(run, source, split, vocabulary, changes.get("unreadable", data["unreadable"]))
+
+
 def own_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
     """Take the very images that the run stored for the split: at their stored places, else from the source.
 

@@ -76,6 +76,47 @@ def verdict(drift: Mapping[str, Any]) -> str:
     return f"DRIFT beyond chance: {names}.{told} Scores on such images may not be those of the test split."
 
 
+def show_unlike(found: Mapping[str, Any] | None, console: Console) -> None:
+    """Print how many images are accepted as like those of training, and how well others are told from them."""
+    if not found:
+        return
+    if "accepted" in found:
+        own = found["accepted"]["own"]
+        told = f"; of {found['data']}: {interval_of(found['called_unlike'])}" if "called_unlike" in found else ""
+        share = {"value": 1 - own["value"], "low": 1 - own["high"], "high": 1 - own["low"]}
+        console.print(
+            f"unlike the training images ({found['kind']}): {interval_of(share)}{told}", highlight=False, soft_wrap=True
+        )
+    if "scores" in found:
+        console.print(unlike_table(found))
+    for note in found["notes"]:
+        console.print(note, highlight=False, markup=False)
+
+
+def unlike_table(found: Mapping[str, Any]) -> Table:
+    """Show how well each score tells other images from the run's own."""
+    count = found["n"]
+    table = Table(title=Text(f"{count['others']:,} images of {found['data']} against {count['own']:,} of the run"))
+    for column in ("score", "AUROC", "interval", "FPR at 95 % TPR", "interval"):
+        table.add_column(column, justify="left" if column == "score" else "right")
+    for kind, scores in found["scores"].items():
+        cells = [text for name in ("auroc", "fpr_at_95_tpr") for text in cells_of(scores[name])]
+        table.add_row(kind, *cells)
+    return table
+
+
+def cells_of(score: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a score and its interval as text."""
+    return show(score["value"]), f"{show(score['low'])} to {show(score['high'])}"
+
+
+def interval_of(share: Mapping[str, Any]) -> str:
+    """Return a share with its interval in a few words."""
+    if share["value"] is None:
+        return DASH
+    return f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
+
+
 def written_p(p: float) -> str:
     """Write a probability with three digits."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -28,10 +28,12 @@ from finetune.data.transforms import Augment, InputSpec, eval_transform, train_t
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.predictions import PROBABILITY, SEPARATOR, THRESHOLD, Task, check_finite, to_probabilities
 from finetune.evaluation.promises import Promises
+from finetune.ood.detector import Detector, Seen
 from finetune.runs import replacing
 
 ROW_GROUP = 10_000
 NOTHING = Promises()
+YES, NO = "yes", "no"
 Row = dict[str, Any]
 Item = tuple[str, Tensor | None, str | None]
 
@@ -52,10 +54,10 @@ class Read(NamedTuple):
     frames: Tensor | None = None
 
 
-def find_images(source: Path) -> list[str]:
+def find_images(source: Path, key: str = "input") -> list[str]:
     """List the image files under a folder, nested ones too, in a fixed order; or the one file.
 
-    Hidden files and folders are left out, and files whose ending no image format has.
+    Hidden files and folders are left out, and files whose ending no image format has. Messages name the setting `key`.
 
     Raises:
         ConfigError: There is no such file or folder.
@@ -65,7 +67,7 @@ def find_images(source: Path) -> list[str]:
         return [str(source)]
     if not source.is_dir():
         siblings = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
-        raise ConfigError(f"input={source} is neither a file nor a folder.{nearest(source.name, siblings)}")
+        raise ConfigError(f"{key}={source} is neither a file nor a folder.{nearest(source.name, siblings)}")
     endings = image_suffixes()
     found = []
     for folder, folders, names in os.walk(source):
@@ -73,7 +75,7 @@ def find_images(source: Path) -> list[str]:
         shown = sorted(name for name in names if not name.startswith("."))
         found += [str(Path(folder, name)) for name in shown if Path(name).suffix.lower() in endings]
     if not found:
-        raise DataError(f"There is no image under {source} (.jpg, .png, .webp, .tif …). Point input= at images.")
+        raise DataError(f"There is no image under {source} (.jpg, .png, .webp, .tif …). Point {key}= at images.")
     return found
 
 
@@ -137,8 +139,9 @@ class TableFormat:
 
     Multi-class: path, predicted, probability (of the predicted label), then label_1, probability_1 … for the `top_k`
     most probable labels, or all where there are fewer. Multi-label: path, predicted (labels above the threshold,
-    joined by '|'), probability/<label> for each. What is promised has columns after them. With `errors`, a last column
-    `error` says why a row has no prediction.
+    joined by '|'), probability/<label> for each. What is promised has columns after them, then `ood`, how unlike the
+    training images an image is, and `unlike_training`, yes or no, where the run can tell; then `component_1` … With
+    `errors`, a last column `error` says why a row has no prediction.
     """
 
     labels: tuple[str, ...]
@@ -147,6 +150,8 @@ class TableFormat:
     threshold: float = THRESHOLD
     errors: bool = False
     promises: Promises = NOTHING
+    detector: Detector | None = None
+    components: int = 0
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -159,21 +164,43 @@ class TableFormat:
             for rank in range(1, min(self.top_k, len(self.labels)) + 1):
                 columns |= {f"label_{rank}": pa.string(), f"probability_{rank}": pa.float32()}
         columns |= dict.fromkeys(self.promises.columns, pa.string())
+        if self.detector is not None:
+            columns |= {"ood": pa.float32(), "unlike_training": pa.string()}
+        columns |= {f"component_{place}": pa.float32() for place in range(1, self.components + 1)}
         return columns | ({"error": pa.string()} if self.errors else {})
 
-    def rows(self, paths: Sequence[str], logits: np.ndarray, errors: Sequence[str | None]) -> list[Row]:
+    def rows(
+        self, paths: Sequence[str], logits: np.ndarray, errors: Sequence[str | None], seen: Seen | None = None
+    ) -> list[Row]:
         """Make a row per path; logits (M, K), or (V, M, K) in several views, are those of the paths without error.
+
+        What a detector needs to see of the same images is `seen`.
 
         Raises:
             RunError: A probability is not a finite number.
         """
         probabilities = to_probabilities(logits, self.task)
         check_finite(probabilities)
-        remaining = iter(probabilities)
+        unlike = self._unlike(seen) if seen is not None else [{}] * len(probabilities)
+        remaining = iter([self._cells(row) | more for row, more in zip(probabilities, unlike, strict=True)])
         return [
-            {"path": path, "error": error} if error is not None else {"path": path, **self._cells(next(remaining))}
+            {"path": path, "error": error} if error is not None else {"path": path, **next(remaining)}
             for path, error in zip(paths, errors, strict=True)
         ]
+
+    def _unlike(self, seen: Seen) -> list[Row]:
+        """Return the cells that say how unlike the training images each image is."""
+        if self.detector is None:
+            return [{} for _ in range(seen.logits.shape[-2])]
+        scores = self.detector.score(seen)
+        cells: list[Row] = [
+            {"ood": float(score), "unlike_training": YES if unlike else NO}
+            for score, unlike in zip(scores, self.detector.unlike(scores), strict=True)
+        ]
+        if self.components and seen.features is not None:
+            for row, place in zip(cells, self.detector.reduce(seen.features, self.components), strict=True):
+                row |= {f"component_{number}": float(value) for number, value in enumerate(place, 1)}
+        return cells
 
     def _cells(self, probabilities: np.ndarray) -> Row:
         promised = self.promises.cells(probabilities, self.labels, self.task)

@@ -22,6 +22,7 @@ from finetune.heads.modules import HeadSpec, fold_standardize, standardize_layer
 from finetune.models.adapters import merge
 from finetune.models.ensemble import build_joined
 from finetune.models.network import Network, build_network
+from finetune.ood.detector import Detector, load_detector, save_detector
 from finetune.runs import replacing, write_json
 
 VERSION = 1
@@ -38,6 +39,7 @@ class Bundle:
         task: multiclass or multilabel.
         threshold: Probability from which a label of a multi-label task is predicted.
         scaling: How logits are scaled, so that probabilities can be taken literally.
+        detector: Tells images unlike those of training; None where the run has none.
     """
 
     network: Network
@@ -45,6 +47,7 @@ class Bundle:
     task: Task
     threshold: float = 0.5
     scaling: Scaling = Scaling()
+    detector: Detector | None = None
 
     def calibrate(self, logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return logits (N, K) or (V, N, K), in several views, scaled so that probabilities can be made of them."""
@@ -52,11 +55,16 @@ class Bundle:
 
 
 def save_bundle(
-    network: Network, labels: tuple[str, ...], task: Task, folder: Path, scaling: Scaling = UNSCALED
+    network: Network,
+    labels: tuple[str, ...],
+    task: Task,
+    folder: Path,
+    scaling: Scaling = UNSCALED,
+    detector: Detector | None = None,
 ) -> None:
     """Write weights.safetensors and model.json; adapters and the head's standardising are merged into the weights.
 
-    The network itself is not changed.
+    The network itself is not changed. What tells unlike images goes into a file of its own.
     """
     merged = merge(network)
     options = network.options
@@ -67,6 +75,7 @@ def save_bundle(
     state = {name: value.detach().cpu().contiguous().clone() for name, value in merged.state_dict().items()}
     with replacing(folder / "weights.safetensors") as temporary:
         safetensors.torch.save_file(state, temporary)
+    save_detector(detector, folder)
     write_json(folder / "model.json", {
         "version": VERSION, "name": network.name, "labels": labels, "task": task, "options": options,
         "input": dataclasses.asdict(network.spec), "threshold": 0.5,
@@ -88,11 +97,12 @@ def load_bundle(folder: Path) -> Bundle:
         network = build_stored(meta)
         network.spec = InputSpec.stored(meta["input"])
         network.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
+        detector = load_detector(folder)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(
             f"The model in {folder} is damaged: {str(error).splitlines()[0]}. Use another run, or train it again."
         ) from error
-    return Bundle(network.eval(), tuple(meta["labels"]), meta["task"], meta["threshold"], read_scaling(meta))
+    return Bundle(network.eval(), tuple(meta["labels"]), meta["task"], meta["threshold"], read_scaling(meta), detector)
 
 
 def build_stored(meta: Mapping[str, Any]) -> Network:

@@ -29,6 +29,7 @@ from finetune.report.sections.ranking import gains_section, ranking_section
 from finetune.report.sections.reliability import reliability_section
 from finetune.report.sections.robustness import robustness_section
 from finetune.report.sections.thresholds import threshold_section
+from finetune.report.sections.unlike import unlike_section
 from finetune.report.sections.verdict import verdict_section
 from finetune.runs import Run, write_atomic
 
@@ -53,6 +54,7 @@ BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     robustness_section,
 )
 AFTER: tuple[Callable[[Material], Section | None], ...] = (
+    unlike_section,
     audit_section,
     data_section,
     evaluations_section,

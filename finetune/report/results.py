@@ -20,10 +20,12 @@ from finetune.evaluation.groups.document import groups_document
 from finetune.evaluation.groups.partition import group_settings
 from finetune.evaluation.intervals import metrics_document
 from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.unlike import acceptance
 from finetune.explain.run import explain_run
 from finetune.models.bundle import save_bundle
 from finetune.models.cost import cost
 from finetune.models.network import Network
+from finetune.ood.detector import Detector, Seen
 from finetune.report.build import attempt, write_report
 from finetune.report.summary import end_summary, print_summary
 from finetune.report.wandb_plots import charts_of, gallery
@@ -42,6 +44,8 @@ def write_results(
     config: dict[str, Any],
     network: Network,
     calibrated: Calibrated,
+    detector: Detector | None = None,
+    seen: Mapping[str, Seen] = MappingProxyType({}),
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write predictions, metrics with intervals, and the model that predict and export need.
@@ -51,6 +55,8 @@ def write_results(
         config: The run's whole configuration.
         network: The finished network.
         calibrated: What it says.
+        detector: Tells images unlike those of training; None for none.
+        seen: Features and logits of some images, by split, on which the detector is judged.
         more: What else metrics.json is to hold.
     """
     predictions = calibrated.predictions
@@ -59,13 +65,15 @@ def write_results(
     any_split, trainer = predictions["test"], config["trainer"]
     document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
     document["calibration"] = calibrated.document
+    if detector is not None:
+        document["ood"] = acceptance(detector, seen)
     settings = group_settings(config.get("groups"), list(map(str, any_split.groups.columns)))
     document["groups"] = groups_document(predictions, settings, resamples=config["bootstrap"], seed=config["seed"])
     document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
     document["model"]["head_zeros"] = zeros(network.head)
     document |= more
     write_json(run.metrics_file, document)
-    save_bundle(network, any_split.labels, any_split.task, run.model_dir, calibrated.fitted.scaling)
+    save_bundle(network, any_split.labels, any_split.task, run.model_dir, calibrated.fitted.scaling, detector)
     return document
 
 

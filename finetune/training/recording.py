@@ -1,22 +1,26 @@
-"""How a run begins and ends, in its folder and in the tracker, whatever ends it.
+"""How a run begins and ends, in its folder and in the tracker: finished, failed, interrupted or pruned.
 
-It decides the status that is recorded and the exit code; what happens in between is the verb's.
+It decides that a run's record tells the truth however the run ends; what happens in between is the verb's.
 """
 
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from finetune.errors import ConfigError
 from finetune.runs import PRUNED, Run
 from finetune.tracking import Tracker
 from finetune.training.assembly import build_tracker
+
+TRAIN, PRETRAIN, CROSSVAL = "train", "pretrain", "crossval"
+RESUMABLE = (TRAIN, PRETRAIN, CROSSVAL)  # the verbs whose runs can be continued
 
 
 class Pruned(Exception):
@@ -55,19 +59,11 @@ def begin(run: Run, config: dict[str, Any], *, resume: bool) -> None:
 
 
 @contextmanager
-def recorded(
-    run: Run, config: dict[str, Any], *, resume: bool, again: str | None = "finetune resume="
-) -> Iterator[Tracker | None]:
+def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Tracker | None]:
     """Record how the run ends, in its folder and in the tracker: finished, failed, interrupted or pruned.
 
     A SIGTERM ends the run like an interruption with exit code 143, so that the logs are complete; a pruned trial of a
     sweep ends here, without an evaluation, and that is no failure.
-
-    Args:
-        run: The folder.
-        config: Its whole resolved configuration.
-        resume: Whether the folder is that of an interrupted run.
-        again: The command that goes on with an interrupted run, up to its folder; None where none does.
     """
 
     def terminate(signum: int, frame: FrameType | None) -> None:
@@ -96,9 +92,30 @@ def recorded(
             if tracker is not None:
                 tracker.finish(code)
             if status == "interrupted":
-                hint = "" if again is None else f" Continue with: {again}{shlex.quote(str(run.path))}"
-                print(f"finetune: Interrupted.{hint}", file=sys.stderr)
+                again = resume_command(run, config)
+                print(f"finetune: Interrupted.{f' Continue with: {again}' if again else ''}", file=sys.stderr)
         signal.signal(signal.SIGTERM, previous)
+
+
+def resume_command(run: Run, config: Mapping[str, Any]) -> str:
+    """Return the command that continues a run; empty where its verb takes so little time that none does."""
+    verb = config.get("verb", TRAIN)
+    if verb not in RESUMABLE:
+        return ""
+    return f"finetune {'' if verb == TRAIN else f'{verb} '}resume={shlex.quote(str(run.path))}"
+
+
+def check_verb(run: Run, verb: str) -> None:
+    """Check that a run is continued by the verb that began it.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    config = run.config
+    own = config.get("verb", TRAIN)
+    if own != verb:
+        hint = resume_command(run, config)
+        raise ConfigError(f"{run.path} was begun by finetune {own}. {f'Type: {hint}' if hint else 'Begin it anew.'}")
 
 
 def note_pruned(run: Run, end: Pruned, tracker: Tracker | None) -> None:

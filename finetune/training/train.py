@@ -5,7 +5,7 @@ plain dictionaries.
 """
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from finetune.calibration.scaling import check_method
 from finetune.config import resumed_config, to_dict
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
-from finetune.errors import ConfigError
 from finetune.evaluation.calibrated import Outputs, calibrate
 from finetune.evaluation.groups.partition import group_settings
 from finetune.evaluation.monitoring.reference import SPLIT, sampled, save_reference
@@ -28,6 +27,8 @@ from finetune.explain.run import check_explained
 from finetune.history import History
 from finetune.memory import keep_freed_memory
 from finetune.models.network import Network
+from finetune.ood.detector import Detector, Seen
+from finetune.ood.settings import OodSettings, check_settings
 from finetune.report.results import publish, show, show_end, write_extras, write_results
 from finetune.report.start import describe_start
 from finetune.runs import Run
@@ -48,8 +49,9 @@ from finetune.training.fit import Place, Recipe, build_classifier, find_place, f
 from finetune.training.metrics import MetricsCallback
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
-from finetune.training.recording import is_first_rank, recorded
+from finetune.training.recording import check_verb, is_first_rank, recorded
 from finetune.training.trainer import trains_on_cpu
+from finetune.training.unlike import fit_unlike, seen_of
 from finetune.training.words.resolve import resolve_words
 
 
@@ -64,6 +66,7 @@ def train(cfg: DictConfig) -> None:
     group_settings(config.get("groups"), whole.groups)  # a column that is not there is said before hours of training
     strategy = build_strategy(config["strategy"])
     method = check_method(config.get("calibration", "none"))  # a resumed run may be older than the setting
+    unlike = check_settings(OodSettings(**config.get("ood", {})), whole.task)  # likewise
     network = load_network(config, strategy, whole)
     check_explained(network, config.get("explain"))
     table = leave_out_suspects(run, config, whole, network, cache)
@@ -93,11 +96,11 @@ def train(cfg: DictConfig) -> None:
             callbacks=callbacks,
             loggers=[*([tracker.logger] if tracker else []), *loggers],
         )
-        outputs = predict_best(run, network, strategy, images, recipe)
+        best = predict_best(run, network, strategy, images, recipe, unlike)
         if is_first_rank():
-            calibrated = calibrate(table, outputs, method, config["seed"])
+            calibrated = calibrate(table, best.outputs, method, config["seed"])
             predictions = calibrated.predictions
-            document = write_results(run, config, network, calibrated)
+            document = write_results(run, config, network, calibrated, best.detector, best.seen)
             run.update(status="finished")  # as the page says; what follows changes nothing of it
             write_extras(run, config, network, predictions["test"], table)
             publish(config, document, predictions["test"], table, tracker)
@@ -110,9 +113,7 @@ def locate_run(cfg: DictConfig) -> tuple[Run, dict[str, Any]]:
     if cfg.resume is None:
         return Run(Path(hydra.runtime.output_dir)), resolve_words(to_dict(cfg), list(hydra.overrides.task))
     run = Run.open(Path(cfg.resume))
-    verb = run.config.get("verb", "train")
-    if verb != "train":
-        raise ConfigError(f"{run.path} is no training. Continue it with: finetune {verb} resume={run.path}")
+    check_verb(run, "train")
     if is_first_rank():
         run.check_resumable()
     return run, resolve_words(to_dict(resumed_config(run.config, list(hydra.overrides.task))))
@@ -142,21 +143,39 @@ def open_history(run: Run, place: Place) -> History | None:
     return history
 
 
-def predict_best(run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe) -> Outputs:
+@dataclass(frozen=True)
+class Best:
+    """What the best epoch's weights make of the images.
+
+    Attributes:
+        outputs: Rows and logits, by split.
+        seen: Features and logits of at most so many images of each split as a run keeps.
+        detector: Tells images unlike those of training; None for none.
+    """
+
+    outputs: Outputs
+    seen: dict[str, Seen]
+    detector: Detector | None
+
+
+def predict_best(
+    run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe, unlike: OodSettings
+) -> Best:
     """Return what the best epoch's weights say of the val and the test split; all ranks share the images.
 
-    On the way the features that new images are compared with are kept.
+    On the way the features that new images are compared with are kept, and what tells unlike images is fitted.
     """
     checkpoint = read_checkpoint(run.best_checkpoint)
     network.load_state_dict(network_state(checkpoint, averaged=True))
     cached = strategy.phases[checkpoint["finetune"]["phase"]].at_rest and recipe.features.exact
     classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, Place())
-    table = images.table
-    found = {}
+    found, seen = {}, {}
     for split in ("val", "test"):
-        sample = sampled(table.rows(split)) if split == SPLIT else None
+        sample = sampled(images.table.rows(split))
         outputs = predict_split(classifier, images, split, recipe, run.path, cached=cached, sample=sample)
-        if sample is not None and is_first_rank():
+        if split == SPLIT and is_first_rank():
             save_reference(run, outputs["sampled"].numpy(), outputs["features"].numpy())
         found[split] = (outputs["row"].numpy(), outputs["logits"].numpy())
-    return found
+        seen[split] = seen_of(outputs)
+    detector = fit_unlike(unlike, classifier, images, recipe, run.path, seen[SPLIT], cached=cached)
+    return Best(found, seen, detector)

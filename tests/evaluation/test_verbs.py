@@ -23,10 +23,11 @@ from finetune.data.splits import make_splits
 from finetune.data.transforms import Augment, InputSpec, eval_transform
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.intervals import metrics_document
+from finetune.evaluation.predict import predict
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.scores import score
 from finetune.evaluation.unlabelled import ImageFiles
-from finetune.evaluation.verbs import evaluate, predict
+from finetune.evaluation.verbs import evaluate
 from finetune.heads.modules import HeadSpec
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.network import build_network

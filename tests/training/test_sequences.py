@@ -21,8 +21,9 @@ from finetune.data.table import digest, read_saved
 from finetune.data.transforms import eval_transform
 from finetune.errors import ConfigError
 from finetune.evaluation.monitoring.reference import load_reference
+from finetune.evaluation.predict import predict
 from finetune.evaluation.predictions import Predictions, to_probabilities
-from finetune.evaluation.verbs import evaluate, predict
+from finetune.evaluation.verbs import evaluate
 from finetune.heads.sequences import mean_of
 from finetune.models.bundle import load_bundle
 from finetune.runs import Run

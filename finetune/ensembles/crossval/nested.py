@@ -5,7 +5,7 @@ It decides how a trial is scored within a fold; the search itself is `finetune.s
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from finetune.evaluation.scores import score
 from finetune.search.plan import Plan
 from finetune.search.spaces.configs import TrialConfigs
 from finetune.search.study.study import Result, Search, create_study
+from finetune.training.words.resolve import resolve_words
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -66,7 +67,8 @@ class InnerSearch:
         cause = ""
         while (asked := search.ask()) is not None:
             try:
-                result = Result("complete", (self.value(configs.plain(asked.values)),))
+                config = resolve_words(configs.plain(asked.values), self.plan.fixed)
+                result = Result("complete", (self.value(config),))
             except FinetuneError as error:
                 cause = str(error)
                 result = Result("failed", cause=cause)
@@ -101,5 +103,5 @@ def run_nested(heads: FoldHeads, folds: list[Fold], plan: Plan, inner: int) -> I
     """Yield each fold as it is done: searched, then trained with the best settings."""
     for number, fold in enumerate(folds):
         settings = InnerSearch(heads, plan, heads.table_of(fold), inner).run(number)
-        config: Mapping[str, Any] = plan.request.trial([*plan.space.fixed, *settings])
-        yield replace(heads.run(number, fold, dict(config)), settings=settings)
+        config = resolve_words(plan.request.trial([*plan.space.fixed, *settings]), plan.fixed)
+        yield replace(heads.run(number, fold, config), settings=settings)

@@ -50,7 +50,11 @@ def conclude(
         splits = {"val": unseen, "test": predict(network, table, "test", config)}
     calibration = described(UNTOUCHED, splits, splits) if "val" in splits else {}
     document = write_results(
-        run, config, network, Calibrated(splits, UNTOUCHED, calibration), {"cv": folds_of(results, settings, splits)}
+        run,
+        config,
+        network,
+        Calibrated(splits, UNTOUCHED, calibration),
+        more={"cv": folds_of(results, settings, splits)},
     )
     return document, splits["test"], network
 

@@ -18,6 +18,7 @@ from finetune.search.plan import IN_PROCESS, make_plan
 from finetune.search.plan import Plan as SearchPlan
 from finetune.search.request import Request, read_request
 from finetune.strategies.phases import build_strategy
+from finetune.training.words.resolve import resolve_words
 
 OWN = ("cv", "sweep", "space", "pool", "resume", "hydra")
 # may be typed when a cross-validation goes on
@@ -72,13 +73,13 @@ def make(request: Request) -> Plan:
     folder = Path(str(cfg.hydra.run.dir))
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     check_read(task)
-    config = to_dict(task)
+    config = resolve_words(to_dict(task), request.fixed)
     options = dict(config["cv"])
     inner, here = options.pop("inner"), str(options.pop("in_process")).lower()
     settings = fold_settings(options)
     searched = bool(request.swept or config["space"]["params"])
     search = make_plan(request, VERB) if searched else None
-    base = request.trial(search.space.fixed if search is not None else ())
+    base = resolve_words(request.trial(search.space.fixed if search is not None else ()), request.fixed)
     if search is not None:
         check_search(search, settings, inner)
     return Plan(

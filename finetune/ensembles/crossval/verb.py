@@ -25,7 +25,7 @@ from finetune.search.multirun.logs import keep_log, record
 from finetune.search.request import Request, read_request, request_of
 from finetune.search.spaces.grammar import parse_all
 from finetune.training.quiet import quieten
-from finetune.training.recording import recorded
+from finetune.training.recording import check_verb, recorded
 
 log = logging.getLogger(__name__)
 AGAIN = "finetune crossval resume="
@@ -48,7 +48,7 @@ def run_crossval(arguments: Sequence[str]) -> int:
     table = read_table(plan.base)
     folds = checked_folds(plan, table)
     run = Run(plan.folder)
-    with recorded(run, plan.config, resume=resumed, again=AGAIN) as tracker:
+    with recorded(run, plan.config, resume=resumed) as tracker:
         keep_log(run.log_file)
         run.update(crossval={"request": plan.request.to_json(), "folds": len(folds)})
         stored_table(table).save(run.table_file)
@@ -86,9 +86,7 @@ def begin(typed: Request) -> tuple[Plan, bool]:
         return make(typed), False
     roots = [each.value() for each in parse_all(typed.fixed) if each.key_or_group == "runs"]
     run = Run.find(str(reference), Path(str(roots[0]) if roots else "runs"))
-    stored = run.record.get("crossval")
-    if stored is None:
-        raise ConfigError(f"{run.path} is no cross-validation. Continue it with: finetune resume={run.path}")
+    check_verb(run, VERB)
     lines = [str(each.input_line) for each in parse_all([*typed.own, *typed.fixed, *typed.swept])]
     others = [line for line in lines if line.partition("=")[0].split(".")[0] not in CHANGEABLE]
     if others:
@@ -97,7 +95,7 @@ def begin(typed: Request) -> tuple[Plan, bool]:
             "or leave it out."
         )
     run.check_resumable()
-    request = request_of(stored["request"])
+    request = request_of(run.record["crossval"]["request"])
     pool = [line for line in typed.own if line.partition("=")[0].split(".")[0] == "pool"]
     return replace(make(replace(request, own=(*request.own, *pool))), folder=run.path), True
 

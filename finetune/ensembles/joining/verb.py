@@ -61,7 +61,7 @@ def ensemble(cfg: DictConfig) -> None:
     runner = Runner.of(first.run, Vocabulary(first.bundle.labels, first.bundle.task), config)
     candidates = [each if each.fold or each.test is not None else asked(each, runner) for each in candidates]
     judge = Judge(own["monitor"], 1.0 if own["mode"] == "max" else -1.0)
-    with recorded(run, own, resume=False, again=None) as tracker:
+    with recorded(run, own, resume=False) as tracker:
         table = stored_table(first.run)
         table.save(run.table_file)
         run.update(data={"fingerprint": table.fingerprint(), "unreadable": len(table.skipped)})
@@ -71,7 +71,7 @@ def ensemble(cfg: DictConfig) -> None:
         contest = against_best(candidates, joined, judge, calibrated.predictions, run, config)
         facts = {"method": method, "members": told(candidates, joined), **joined.facts}
         facts |= {} if contest is None else {"against_best": compared(contest.pairs[0], contest.baseline.name)}
-        document = write_results(run, own, joined.network, calibrated, {"ensemble": facts})
+        document = write_results(run, own, joined.network, calibrated, more={"ensemble": facts})
         run.update(status="finished", ensemble={"method": method, "members": facts["members"]})
         if config["report"]:
             attempt(lambda: write_report(run), "The report")
