@@ -162,6 +162,7 @@ class TrainConfig(PartsConfig):
     group: str | None = None
     resume: str | None = None
     bootstrap: int = 1000
+    interpolate: list[Any] = field(default_factory=list)
     calibration: str = "temperature"
     report: bool = True
     explain: ExplainConfig = field(default_factory=ExplainConfig)

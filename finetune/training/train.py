@@ -48,8 +48,9 @@ from finetune.training.assembly import (
     load_table,
     open_cache,
 )
-from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
+from finetune.training.checkpoints import Checkpoints
 from finetune.training.fit import Place, Recipe, build_classifier, find_place, fit, predict_split, rehearse
+from finetune.training.kept import Kept, check_shares, choose_weights
 from finetune.training.metrics import MetricsCallback
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
@@ -67,6 +68,7 @@ def train(cfg: DictConfig) -> None:
     group_settings(config.get("groups"), table.groups)  # a column that is not there is said before hours of training
     strategy = build_strategy(config["strategy"])
     method = check_method(config.get("calibration", "none"))  # a resumed run may be older than the setting
+    shares = check_shares(config.get("interpolate", ()))
     network = load_network(config, strategy, table)
     recipe = build_recipe(config, table, cache)
     if trains_on_cpu(recipe.trainer):
@@ -93,8 +95,10 @@ def train(cfg: DictConfig) -> None:
             callbacks=callbacks,
             loggers=[*([tracker.logger] if tracker else []), *loggers],
         )
-        outputs = predict_best(run, network, strategy, images, recipe)
+        kept = choose_weights(run, network, strategy, images, recipe, mode=config["mode"], shares=shares)
+        outputs = predict_kept(run, network, kept, strategy, images, recipe)
         if is_first_rank():
+            record_kept(run, kept)
             calibrated = calibrate(table, outputs, method, config["seed"])
             predictions = calibrated.predictions
             document = write_results(run, config, network, calibrated)
@@ -208,14 +212,21 @@ def open_history(run: Run, place: Place) -> History | None:
     return history
 
 
-def predict_best(run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe) -> Outputs:
-    """Return what the best epoch's weights say of the val and the test split; all ranks share the images.
+def record_kept(run: Run, kept: Kept) -> None:
+    """Note which of probe, fine-tuned weights and those between them the run ships, where it had to choose."""
+    if kept.candidates:
+        run.update(kept=kept.record())
+
+
+def predict_kept(
+    run: Run, network: Network, kept: Kept, strategy: Strategy, images: ImageData, recipe: Recipe
+) -> Outputs:
+    """Return what the weights that are kept say of the val and the test split; all ranks share the images.
 
     On the way the features that new images are compared with are kept.
     """
-    checkpoint = read_checkpoint(run.best_checkpoint)
-    network.load_state_dict(network_state(checkpoint, averaged=True))
-    cached = strategy.phases[checkpoint["finetune"]["phase"]].at_rest and recipe.features.exact
+    network.load_state_dict(kept.state)
+    cached = strategy.phases[kept.phase].at_rest and recipe.features.exact
     classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, Place())
     table = images.table
     found = {}
