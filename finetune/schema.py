@@ -135,6 +135,14 @@ class PartsConfig:
 
 
 @dataclass
+class RecipeConfig:
+    """Keys of recipe: who chooses what was not typed, and in which time the run is to end."""
+
+    name: str = "none"
+    budget: Any = None
+
+
+@dataclass
 class ExplainConfig:
     """Keys of explain: of which images of a run, and how, maps are made at its end."""
 
@@ -165,6 +173,7 @@ class TrainConfig(PartsConfig):
     interpolate: list[Any] = field(default_factory=list)
     calibration: str = "temperature"
     report: bool = True
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     logger: dict[str, Any] = field(default_factory=dict)

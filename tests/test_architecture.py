@@ -35,6 +35,7 @@ ORDER = (
     "report",
     "listing",
     "benchmark",
+    "recipes",
     "search",
     "cli",
 )

@@ -8,13 +8,14 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -31,6 +32,8 @@ from finetune.evaluation.monitoring.reference import SPLIT, sampled, save_refere
 from finetune.history import History
 from finetune.memory import keep_freed_memory
 from finetune.models.network import Network
+from finetune.recipes.choices import Choice
+from finetune.recipes.resolve import Typed, resolve_recipe
 from finetune.report.results import publish, show, show_end, write_extras, write_results
 from finetune.report.start import describe_start
 from finetune.runs import PRUNED, Run
@@ -65,6 +68,7 @@ def train(cfg: DictConfig) -> None:
     pl.seed_everything(config["seed"], verbose=False)
     cache = open_cache(config["cache"])
     table = load_table(config["data"], run.table_file, known_files(cache))
+    config, choices = with_recipe(cfg, config, table, cache)
     group_settings(config.get("groups"), table.groups)  # a column that is not there is said before hours of training
     strategy = build_strategy(config["strategy"])
     method = check_method(config.get("calibration", "none"))  # a resumed run may be older than the setting
@@ -81,6 +85,7 @@ def train(cfg: DictConfig) -> None:
         if is_first_rank():
             record_data(run, table)
             record_audit(run, table, cache)
+            record_choices(run, choices)
             show(describe_start(config, table, network, strategy, recipe))
         checkpoints = Checkpoints(run, config["monitor"], config["mode"])
         place = find_place(run.last_checkpoint, checkpoints, network)
@@ -122,6 +127,28 @@ def locate_run(cfg: DictConfig) -> tuple[Run, dict[str, Any]]:
     if is_first_rank():
         run.check_resumable()
     return run, to_dict(resumed_config(run.config, list(hydra.overrides.task)))
+
+
+def with_recipe(
+    cfg: DictConfig, config: dict[str, Any], table: ImageTable, cache: Cache | None
+) -> tuple[dict[str, Any], list[Choice]]:
+    """Return the configuration with what its recipe chooses; that of a continued run was chosen when it began."""
+    if cfg.resume is not None:
+        return config, []
+    hydra = HydraConfig.get()
+    keys = tuple(override.lstrip("+~").partition("=")[0].partition("@")[0] for override in hydra.overrides.task)
+
+    def recompose(overrides: Sequence[str]) -> dict[str, Any]:
+        typed = [*hydra.overrides.hydra, *hydra.overrides.task]
+        return to_dict(compose(str(hydra.job.config_name), [*typed, *overrides]))
+
+    return resolve_recipe(config, Typed(keys, dict(hydra.runtime.choices)), table, cache, recompose)
+
+
+def record_choices(run: Run, choices: Sequence[Choice]) -> None:
+    """Note what the recipe has chosen and why; the values are in the configuration."""
+    if choices:
+        run.update(recipe=[choice.record() for choice in choices])
 
 
 def begin(run: Run, config: dict[str, Any], *, resume: bool) -> None:
