@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune.benchmark.measure import Subject
 from finetune.errors import ConfigError
-from finetune.recipes.choices import VIEWS, Choice
+from finetune.recipes.choices import VIEWS
 from finetune.recipes.facts import Facts
 
 UNITS = (3600.0, 60.0, 1.0)  # seconds of an hour, a minute, a second
@@ -19,6 +19,8 @@ UNITS = (3600.0, 60.0, 1.0)  # seconds of an hour, a minute, a second
 PLANNED = 0.85
 # share of the time that the passes of the probe may take before views are given up
 PROBE_SHARE = 0.35
+# of fine-tuning; a single one, whose rate has to rise and fall within it, was worse than its probe where it was tried
+LEAST_EPOCHS = 2
 
 
 @dataclass(frozen=True)
@@ -72,28 +74,23 @@ def images_per_second(subject: Subject) -> float:
     return images / max(1e-9, min(wall, processor) if subject.device.type == "cpu" else wall)
 
 
-def scoring_seconds(facts: Facts, pace: Pace, *, candidates: int, test_views: int) -> float:
+def pass_seconds(facts: Facts, pace: Pace, views: int) -> float:
+    """Return the seconds in which the probe's images pass through the network."""
+    return (facts.train * views + facts.val) / pace.forward
+
+
+def scoring_seconds(facts: Facts, pace: Pace, candidates: int, test_views: int) -> float:
     """Return the seconds in which the validation and the test images are scored after training."""
     return ((candidates + test_views) * facts.val + test_views * facts.test) / pace.forward
 
 
-def fit_views(facts: Facts, pace: Pace, seconds: float, views: int) -> Choice:
-    """Return as many views as a third of the time has room for, and one at least."""
-    room = PROBE_SHARE * seconds * pace.forward
-    fitting = next((number for number in (VIEWS, 2) if number <= views and number * facts.train <= room), 1)
-    return Choice("features.views", str(fitting), f"{pace.forward:,.0f} images a second pass through the network")
+def fit_views(facts: Facts, pace: Pace, seconds: float, most: int) -> int:
+    """Return as many views of the training images as pass through the network in a time, and one at least."""
+    return next(
+        (views for views in (VIEWS, 2) if views <= most and pass_seconds(facts, pace, views) <= seconds), min(1, most)
+    )
 
 
-def epochs_that_fit(facts: Facts, pace: Pace, seconds: float, *, passes: int, scoring: float, most: int) -> int:
-    """Return the epochs that fit beside the passes of the probe and the scoring, none too.
-
-    Args:
-        facts: What is known.
-        pace: Of this machine.
-        seconds: The time.
-        passes: Images that pass through the network for the probe.
-        scoring: Seconds of scoring in the end.
-        most: Epochs that would be trained without a limit.
-    """
-    room = PLANNED * seconds - passes / pace.forward - scoring - pace.fixed
-    return max(0, min(most, int(room / pace.epochs))) if pace.epochs > 0 else most
+def epochs_that_fit(pace: Pace, seconds: float, most: int) -> int:
+    """Return the epochs that fit into what is left of a time, none too."""
+    return max(0, min(most, int(seconds / pace.epochs))) if pace.epochs > 0 else most

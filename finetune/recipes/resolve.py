@@ -18,10 +18,14 @@ from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, nearest
 from finetune.memory import keep_freed_memory
 from finetune.recipes.budget import (
+    LEAST_EPOCHS,
+    PLANNED,
+    PROBE_SHARE,
     Pace,
     epochs_that_fit,
     fit_views,
     images_per_second,
+    pass_seconds,
     scoring_seconds,
     seconds_of,
 )
@@ -145,25 +149,31 @@ def fitted(
 ) -> list[Choice]:  # fmt: skip
     """Return the choices, changed so that they fit into a time: views give way first, then epochs, then fine-tuning."""
     facts = facts_of(config, table)
-    pace = measure_pace(config, recompose([*overrides_of(choices), f"strategy.epochs={epochs_of(config) + 1}"]), table,
-                        facts, cache)  # fmt: skip
+    longer = recompose([*overrides_of(choices), f"strategy.epochs={epochs_of(config) + 1}"])
+    pace = measure_pace(config, longer, table, facts, cache)
     found = {choice.key: choice for choice in choices}
-    if "features.views" in found:
-        found["features.views"] = fit_views(facts, pace, seconds, int(found["features.views"].value))
-        config = recompose(overrides_of([*found.values()]))
-    test_views = config["features"]["test_views"]
-    scoring = scoring_seconds(facts, pace, candidates=len(config["interpolate"]) + 2, test_views=test_views)
-    passes = facts.val + facts.train * config["features"]["views"]
-    epochs = epochs_that_fit(facts, pace, seconds, passes=passes, scoring=scoring, most=epochs_of(config))
-    pace_said = f"{pace.epochs:.3g} s each" if pace.epochs else "no pass through the network each"
-    if typed.free("strategy.epochs") and epochs:
-        found["strategy.epochs"] = Choice("strategy.epochs", str(epochs), f"{pace_said}, within {seconds:g} s")
-    elif typed.free("strategy") and not epochs:
+    asked = config["features"]["views"]
+    views = fit_views(facts, pace, PROBE_SHARE * seconds, asked) if "features.views" in found else asked
+    candidates, test_views = len(config["interpolate"]) + 2, config["features"]["test_views"]
+    needed = pass_seconds(facts, pace, views) + scoring_seconds(facts, pace, candidates, test_views) + pace.fixed
+    epochs = epochs_that_fit(pace, PLANNED * seconds - needed, epochs_of(config))
+    if pace.epochs and typed.free("strategy") and epochs < LEAST_EPOCHS:
         found.pop("strategy.epochs", None)
-        found["strategy"] = Choice("strategy", "frozen", f"no epoch of fine-tuning fits into {seconds:g} s")
-    else:
-        log.warning("recipe: %g s are too short for what was typed (%s), which is done all the same.", seconds,
-                    pace_said)  # fmt: skip
+        reason = f"fewer than {LEAST_EPOCHS} epochs of fine-tuning, {pace.epochs:.3g} s each, fit into {seconds:g} s"
+        found["strategy"] = Choice("strategy", "frozen", reason)
+        views = fit_views(facts, pace, PLANNED * seconds, asked) if "features.views" in found else views
+        needed = pass_seconds(facts, pace, views)
+    elif pace.epochs and typed.free("strategy.epochs"):
+        epochs = max(1, epochs)
+        found["strategy.epochs"] = Choice(
+            "strategy.epochs", str(epochs), f"{pace.epochs:.3g} s each, within {seconds:g} s"
+        )
+        needed += epochs * pace.epochs
+    if "features.views" in found:
+        reason = f"{pace.forward:,.0f} images a second pass through the network"
+        found["features.views"] = Choice("features.views", str(views), reason)
+    if needed > seconds:
+        log.warning("recipe: about %.3g s are needed, more than the %g s of recipe.budget.", needed, seconds)
     return list(found.values())
 
 

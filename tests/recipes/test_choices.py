@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from finetune.errors import ConfigError
-from finetune.recipes.budget import PLANNED, PROBE_SHARE, Pace, epochs_that_fit, fit_views, scoring_seconds, seconds_of
+from finetune.recipes.budget import Pace, epochs_that_fit, fit_views, pass_seconds, scoring_seconds, seconds_of
 from finetune.recipes.choices import choose
 from finetune.recipes.facts import Facts, gather
 from finetune.recipes.resolve import Typed
@@ -73,21 +73,15 @@ def test_what_is_no_time_is_refused(text: object) -> None:
         seconds_of(text)
 
 
-def test_epochs_fill_the_planned_time_and_no_more() -> None:
-    pace = Pace(forward=50.0, epochs=10.0, fixed=5.0)
-    scoring = scoring_seconds(PHOTOS, pace, candidates=5, test_views=1)
-    assert scoring == pytest.approx((6 * 37 + 153) / 50)
-    for seconds in (20.0, 60.0, 300.0):
-        epochs = epochs_that_fit(PHOTOS, pace, seconds, passes=244, scoring=scoring, most=12)
-        spent = 244 / 50 + scoring + 5 + epochs * 10
-        assert epochs in (0, 12) or spent <= PLANNED * seconds < spent + 10
-
-
-def test_views_give_way_before_epochs() -> None:
+def test_epochs_fill_the_time_that_is_left_and_no_more() -> None:
     pace = Pace(forward=50.0, epochs=10.0)
-    views = [int(fit_views(PHOTOS, pace, seconds, 4).value) for seconds in (10.0, 30.0, 60.0)]
-    assert views == [1, 2, 4]
-    assert all(
-        number == 1 or number * 207 / 50 <= PROBE_SHARE * seconds
-        for number, seconds in zip(views, (10, 30, 60), strict=True)
-    )
+    assert scoring_seconds(PHOTOS, pace, 5, 1) == pytest.approx((6 * 37 + 153) / 50)
+    assert [epochs_that_fit(pace, left, 12) for left in (-5.0, 9.9, 10.0, 35.0, 1e4)] == [0, 0, 1, 3, 12]
+    assert epochs_that_fit(Pace(forward=50.0, epochs=0.0), 1.0, 30) == 30  # a probe costs no pass for an epoch more
+
+
+@pytest.mark.parametrize(("seconds", "most", "views"), [(1.0, 4, 1), (10.0, 4, 2), (20.0, 4, 4), (20.0, 2, 2)])
+def test_views_are_those_that_pass_in_time(seconds: float, most: int, views: int) -> None:
+    pace = Pace(forward=50.0, epochs=10.0)
+    assert fit_views(PHOTOS, pace, seconds, most) == views
+    assert views == 1 or pass_seconds(PHOTOS, pace, views) <= seconds

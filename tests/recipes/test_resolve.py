@@ -71,7 +71,7 @@ def test_a_time_is_fitted_by_epochs_or_by_the_probe_alone() -> None:
     short, choices = resolved(*SMALL[:4], "recipe=auto", "recipe.budget=0.001s")
     assert long["strategy"]["name"] == "lp_ft" and long["strategy"]["epochs"] == 12
     assert short["strategy"]["name"] == "frozen" and short["features"]["views"] == 1
-    assert "no epoch of fine-tuning fits" in choices[0].reason
+    assert "fewer than 2 epochs of fine-tuning" in choices[0].reason
 
 
 @pytest.mark.parametrize(
