@@ -102,8 +102,6 @@ def resolve_recipe(
         check_budget(config, typed)
         chosen = recompose(overrides_of(choices))
         choices = fitted(chosen, choices, typed, table, cache, recompose, seconds_of(budget))
-    for choice in choices:
-        log.info("%s", choice.told())
     if not choices:
         log.info("recipe: nothing is chosen, since %s was typed.", typed.whole or "all of it")
     return recompose(overrides_of(choices)), choices

@@ -4,7 +4,6 @@ It decides by the validation split alone, so that what fine-tuning makes worse i
 left to the phases.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,8 +19,6 @@ from finetune.strategies.phases import Strategy
 from finetune.training.checkpoints import network_state, read_checkpoint
 from finetune.training.fit import Place, Recipe, build_classifier, predict_split
 from finetune.training.metrics import monitored
-
-log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 PROBE, TUNED, BETWEEN = "probe", "fine-tuned", "interpolation"
@@ -162,6 +159,4 @@ def choose_weights(
         value = monitored(recipe.monitor, logits, target, loss, images.table.task, images.table.num_classes)
         candidates.append(Candidate(share, value, loss))
     share = best_candidate(candidates, mode).share
-    kept = Kept(interpolated(first, last, share), phase if share else probe_phase, share, tuple(candidates))
-    log.info("%s", kept.told(recipe.monitor))
-    return kept
+    return Kept(interpolated(first, last, share), phase if share else probe_phase, share, tuple(candidates))

@@ -4,6 +4,7 @@ It is a composition root, the only code of training that sees a config; everythi
 plain dictionaries.
 """
 
+import logging
 import shlex
 import signal
 import sys
@@ -59,6 +60,8 @@ from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
 from finetune.training.trainer import trains_on_cpu
 
+log = logging.getLogger(__name__)
+
 
 def train(cfg: DictConfig) -> None:
     """Train a classifier as configured, score it on the test split and write its run folder."""
@@ -103,7 +106,7 @@ def train(cfg: DictConfig) -> None:
         kept = choose_weights(run, network, strategy, images, recipe, mode=config["mode"], shares=shares)
         outputs = predict_kept(run, network, kept, strategy, images, recipe)
         if is_first_rank():
-            record_kept(run, kept)
+            record_kept(run, kept, config["monitor"])
             calibrated = calibrate(table, outputs, method, config["seed"])
             predictions = calibrated.predictions
             document = write_results(run, config, network, calibrated)
@@ -146,7 +149,9 @@ def with_recipe(
 
 
 def record_choices(run: Run, choices: Sequence[Choice]) -> None:
-    """Note what the recipe has chosen and why; the values are in the configuration."""
+    """Say and note what the recipe has chosen and why; the values are in the configuration."""
+    for choice in choices:
+        log.info("%s", choice.told())
     if choices:
         run.update(recipe=[choice.record() for choice in choices])
 
@@ -239,9 +244,10 @@ def open_history(run: Run, place: Place) -> History | None:
     return history
 
 
-def record_kept(run: Run, kept: Kept) -> None:
-    """Note which of probe, fine-tuned weights and those between them the run ships, where it had to choose."""
+def record_kept(run: Run, kept: Kept, monitor: str) -> None:
+    """Say and note which of probe, fine-tuned weights and those between the run ships, where it had to choose."""
     if kept.candidates:
+        log.info("%s", kept.told(monitor))
         run.update(kept=kept.record())
 
 
