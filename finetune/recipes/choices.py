@@ -12,6 +12,9 @@ from finetune.recipes.facts import Facts
 # fewer training images of the median class leave too few for validation to tell whether fine-tuning helps
 FEW = 10
 VIEWS = 4
+# training images up to which a head is solved, its strength cross-validated: no epoch of it hangs on a small validation
+# split (on 245 photos of 112 pixels held-out loss was 0.187, against 0.219 of the best epoch; 30 parts, four views)
+SOLVED = 1000
 # images that pass through the network for all views, at most
 MOST_PASSES = {True: 20_000, False: 200_000}  # by whether it is a CPU
 # training steps of the fine-tuning that are aimed at, and the epochs this may take
@@ -63,6 +66,14 @@ def choose(facts: Facts, free: Callable[[str], bool], *, strategy: str, augmente
         strategy = found[0].value
     if strategy == "lp_ft" and free("strategy") and free("strategy.epochs"):
         found.append(choose_epochs(facts))
+    if (
+        strategy in WITH_PROBE
+        and facts.task == "multiclass"
+        and facts.train <= SOLVED
+        and free("head")
+        and free("loss")
+    ):
+        found += choose_head(facts)
     if free("features.views") and augmented and strategy in WITH_PROBE:
         found.append(choose_views(facts))
     return found
@@ -82,6 +93,12 @@ def choose_epochs(facts: Facts) -> Choice:
     least, most = EPOCHS
     epochs = min(most, max(least, round(STEPS / facts.steps)))
     return Choice("strategy.epochs", str(epochs), f"{facts.steps} steps each, between {least} and {most} epochs")
+
+
+def choose_head(facts: Facts) -> list[Choice]:
+    """Return a head that is a logistic regression, solved rather than trained."""
+    reason = f"{facts.train} training images: the head's strength by cross-validation"
+    return [Choice("head.l2", "cv", reason), Choice("loss.label_smoothing", "0", "as a logistic regression has none")]
 
 
 def choose_views(facts: Facts) -> Choice:

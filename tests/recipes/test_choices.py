@@ -37,6 +37,15 @@ def test_views_keep_to_the_passes_that_the_device_can_pay() -> None:
     assert "features.views" not in chosen(PHOTOS, augmented=False)
 
 
+@pytest.mark.parametrize("typed", ["head", "head.dropout", "loss", "loss.label_smoothing"])
+def test_few_images_have_their_head_solved_unless_head_or_loss_was_typed(typed: str) -> None:
+    assert {"head.l2", "loss.label_smoothing"} <= set(chosen(PHOTOS))
+    assert not {"head.l2", "loss.label_smoothing"} & set(chosen(PHOTOS, typed))
+    for facts in (dataclasses.replace(PHOTOS, train=1001), dataclasses.replace(PHOTOS, task="multilabel")):
+        assert "head.l2" not in chosen(facts)
+    assert "head.l2" not in chosen(PHOTOS, "strategy", strategy="full")  # which has no probe
+
+
 @pytest.mark.parametrize("typed", ["strategy", "strategy.epochs", "strategy.layer_decay"])
 def test_a_typed_strategy_is_left_alone(typed: str) -> None:
     found = chosen(dataclasses.replace(PHOTOS, per_class=2), typed, strategy="lp_ft")
