@@ -165,6 +165,14 @@ class PartsConfig:
 
 
 @dataclass
+class RecipeConfig:
+    """Keys of recipe: who chooses what was not typed, and in which time the run is to end."""
+
+    name: str = "none"
+    budget: Any = None
+
+
+@dataclass
 class ExplainConfig:
     """Keys of explain: of which images of a run, and how, maps are made at its end."""
 
@@ -203,8 +211,10 @@ class TrainConfig(PartsConfig):
     group: str | None = None
     resume: str | None = None
     bootstrap: int = 1000
+    interpolate: list[Any] = field(default_factory=list)
     calibration: str = "temperature"
     report: bool = True
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     ood: OodConfig = field(default_factory=OodConfig)
@@ -274,57 +284,9 @@ class FeatureVerbConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
 
 
-@dataclass
-class EvaluateConfig:
-    """Keys of the root of the verb evaluate."""
-
-    verb: str = "evaluate"
-    run: str = "last"
-    runs: str = "runs"
-    split: str = "test"
-    data: dict[str, Any] = field(default_factory=dict)
-    ood_data: str | None = None
-    bootstrap: int = 1000
-    batch_size: int | None = None
-    workers: int | None = None
-    device: str = "auto"
-    precision: str | None = None
-    views: int | None = None
-    seed: int | None = None
-    robustness: bool = False
-    corruptions: list[str] | None = None
-    severities: list[int] = field(default_factory=lambda: [1, 3, 5])
-    groups: GroupsConfig = field(default_factory=GroupsConfig)
-    report: bool = True
-
-
-@dataclass
-class PredictConfig:
-    """Keys of the root of the verb predict."""
-
-    verb: str = "predict"
-    run: str = "last"
-    runs: str = "runs"
-    input: str = MISSING
-    output: str | None = None
-    top_k: int = 5
-    unreadable: str = "error"
-    coverage: float | None = None
-    target_accuracy: float | None = None
-    drift: bool = False
-    components: int = 0
-    batch_size: int = 64
-    workers: int | None = None
-    device: str = "auto"
-    precision: str | None = None
-    views: int | None = None
-
-
 # by the name of the root configuration
 ROOTS = {
     "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "predict": PredictConfig,
     "features": FeatureVerbConfig,
     "benchmark": BenchmarkConfig,
     "pretrain": PretrainVerbConfig,

@@ -6,7 +6,9 @@ It decides names and types, as `schema` does for everything else; defaults live 
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune.schema import AugmentConfig, CacheConfig, ModelConfig, TrainerConfig
+from omegaconf import MISSING
+
+from finetune.schema import CacheConfig, GroupsConfig, ModelConfig, TrainerConfig
 
 
 @dataclass
@@ -167,8 +169,56 @@ class ExplainVerbConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
 
 
+@dataclass
+class EvaluateConfig:
+    """Keys of the root of the verb evaluate."""
+
+    verb: str = "evaluate"
+    run: str = "last"
+    runs: str = "runs"
+    split: str = "test"
+    data: dict[str, Any] = field(default_factory=dict)
+    ood_data: str | None = None
+    bootstrap: int = 1000
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    views: int | None = None
+    seed: int | None = None
+    robustness: bool = False
+    corruptions: list[str] | None = None
+    severities: list[int] = field(default_factory=lambda: [1, 3, 5])
+    groups: GroupsConfig = field(default_factory=GroupsConfig)
+    report: bool = True
+
+
+@dataclass
+class PredictConfig:
+    """Keys of the root of the verb predict."""
+
+    verb: str = "predict"
+    run: str = "last"
+    runs: str = "runs"
+    input: str = MISSING
+    output: str | None = None
+    top_k: int = 5
+    unreadable: str = "error"
+    coverage: float | None = None
+    target_accuracy: float | None = None
+    drift: bool = False
+    components: int = 0
+    batch_size: int = 64
+    workers: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    views: int | None = None
+
+
 # by the name of the root configuration
 REVIEW_ROOTS: dict[str, Any] = {
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
     "runs": RunsConfig,
     "audit": AuditVerbConfig,
     "preview": PreviewVerbConfig,

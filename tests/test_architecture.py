@@ -38,6 +38,7 @@ ORDER = (
     "report",
     "listing",
     "benchmark",
+    "recipes",
     "search",
     "ensembles",
     "cli",

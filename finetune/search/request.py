@@ -78,6 +78,11 @@ class Request:
         config = self.compose("train", [*self.fixed, *overrides])
         check_read(config)
         plain = to_dict(config)
+        if plain["recipe"]["name"] != "none":
+            raise ConfigError(
+                f"recipe={plain['recipe']['name']} chooses for one run, and a sweep compares what it is told to. Leave "
+                "it out, and name the settings that all trials share."
+            )
         build_strategy(plain["strategy"])
         return plain
 

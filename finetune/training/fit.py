@@ -154,6 +154,7 @@ def fit(
         if index < place.phase:
             continue
         apply_phase(network, phase)
+        checkpoints.follows_probe = not phase.at_rest and follows_probe(strategy, index)
         classifier = build_classifier(network, phase, recipe, index, place)
         extra: list[Callback] = [*callbacks(), *([HeadSetup(checkpoints.run)] if phase.at_rest else [])]
         trainer = build_trainer(
@@ -169,6 +170,12 @@ def fit(
         data = batches_of(phase, images, recipe)
         trainer.fit(classifier, datamodule=data, ckpt_path=place.checkpoint, weights_only=True)
         place = Place(index + 1, place.steps + trainer.global_step, place.epochs + trainer.current_epoch)
+
+
+def follows_probe(strategy: phases.Strategy, index: int) -> bool:
+    """Return whether nothing but a head on features at rest was trained before a phase."""
+    before = strategy.phases[:index]
+    return bool(before) and all(phase.at_rest for phase in before)
 
 
 def loop_of(phase: Phase, recipe: Recipe) -> dict[str, Any]:

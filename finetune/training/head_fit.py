@@ -7,7 +7,6 @@ It is for many short trials, where the trainer would take longer than the traini
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from finetune.strategies.feature_data import EVAL_BATCH, FeatureData
 from finetune.strategies.freezing import apply_phase
 from finetune.strategies.phases import Phase, Strategy
 from finetune.training.fit import Recipe, schedule_of
-from finetune.training.metrics import build_metrics, build_support, macro_average
+from finetune.training.metrics import monitored
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import build_scheduler
 from finetune.training.solved import HeadPlan, examples, solve, view_of
@@ -126,16 +125,9 @@ class HeadFit:
     def monitored(self, monitor: str, logits: Tensor, loss: float) -> float:
         """Return one validation metric, as it is computed while a run trains."""
         table = self.data.images.table
-        if monitor == "val/loss":
-            return loss
-        if monitor == "val/accuracy" and table.task == "multiclass":
+        if monitor == "val/accuracy" and table.task == "multiclass":  # the same, and faster in many short trials
             return float((logits.argmax(1) == self.targets).float().mean())
-        metric: Any = build_metrics(table.task, table.num_classes)[monitor]
-        value: Tensor = metric(logits, self.targets.long())
-        if value.ndim:
-            support = build_support(table.task, table.num_classes)
-            value = macro_average(monitor, value, support(logits, self.targets.long()))
-        return float(value)
+        return monitored(monitor, logits, self.targets, loss, table.task, table.num_classes)
 
 
 def seed_head(seed: int, phase: int, epoch: int) -> None:
