@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from finetune.schema import CacheConfig, GroupsConfig, ModelConfig, TrainerConfig
+from finetune.schema import AugmentConfig, CacheConfig, GroupsConfig, ModelConfig, TrainerConfig
 
 
 @dataclass

@@ -1,6 +1,6 @@
-"""What images a network's weights expect: their own size, normalisation and crop, or what was asked for instead.
+"""What a backbone's weights expect of an image, with the given values in place of theirs.
 
-It decides which of the two counts, and refuses what is neither; how images are made so is `finetune.data`'s.
+It decides which values make sense; how an image is brought to them is left to the transforms.
 """
 
 from collections.abc import Sequence
