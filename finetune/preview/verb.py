@@ -15,6 +15,7 @@ from rich.table import Table
 
 from finetune.config import to_dict
 from finetune.data.datamodule import ImageData
+from finetune.data.sequences.store import require_single_images
 from finetune.data.transforms import Augment
 from finetune.data.varying.words import describe
 from finetune.page.render import render
@@ -43,6 +44,7 @@ def preview(cfg: DictConfig) -> None:
     options = config["preview"]
     cache = open_cache(config["cache"])
     table = load_table(config["data"], known=known_files(cache))
+    require_single_images(table, "finetune preview", "Look at the frames as images: data=folder, or data=csv.")
     network = load_network({**config, "model": {**config["model"], "weights": "none"}}, Strategy("preview", ()), table)
     images = load_images({**config, "trainer": HERE}, table, network, cache)
     augment = Augment(**config["augment"])
