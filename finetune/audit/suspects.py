@@ -26,8 +26,9 @@ from finetune.heads.solve import Examples
 from finetune.models.network import Network
 from finetune.models.precision import autocast
 from finetune.runs import Run, write_atomic
-from finetune.strategies.features import FeatureSettings, FeatureSource
+from finetune.strategies.features import FeatureSettings
 from finetune.strategies.machine import Machine
+from finetune.strategies.sequence_features import feature_source
 from finetune.training.assembly import load_images
 from finetune.training.trainer import device_of
 
@@ -62,14 +63,16 @@ def leave_out_suspects(
 def training_features(
     config: dict[str, Any], table: ImageTable, network: Network, cache: Cache | None
 ) -> npt.NDArray[np.float32]:
-    """Return the backbone's features (N, F) of the training images as evaluation sees them."""
+    """Return the backbone's features (N, F) of the training images as evaluation sees them; of sequences their mean."""
     plain = {**config, "augment": {"enabled": False}, "data": {**config["data"], "imbalance": "none"}}
     images = load_images({**plain, "data": {**plain["data"], "balance_groups": []}}, table, network, cache)
     device, precision = device_of(config["trainer"]["accelerator"]), config["trainer"]["precision"]
     machine = Machine(device, precision, partial(autocast, device, precision))
     rows = table.rows("train")
     settings = FeatureSettings(dtype=config["features"]["dtype"], cache=cache)
-    found: npt.NDArray[np.float32] = FeatureSource(network, images, settings, machine).features(rows).take(rows).numpy()
+    found: npt.NDArray[np.float32] = (
+        feature_source(network, images, settings, machine).features(rows).pooled(rows).numpy()
+    )
     network.cpu()
     return found
 

@@ -44,7 +44,7 @@ def preview(cfg: DictConfig) -> None:
     options = config["preview"]
     cache = open_cache(config["cache"])
     table = load_table(config["data"], known=known_files(cache))
-    require_single_images(table, "finetune preview", "Preview their frames with data=folder.")
+    require_single_images(table, "finetune preview", "Look at the frames as images: data=folder, or data=csv.")
     network = load_network({**config, "model": {**config["model"], "weights": "none"}}, Strategy("preview", ()), table)
     images = load_images({**config, "trainer": HERE}, table, network, cache)
     augment = Augment(**config["augment"])

@@ -3,6 +3,8 @@
 It decides how frames become sequences again; how frames are computed and kept is left to `features`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -34,6 +36,10 @@ class SequenceFeatures(Features):
         """Return padded sequences (B, T, 1 + F), float32, of rows (B,); T is the length of the longest of them."""
         chosen = [self.members[row] for row in rows.tolist()]
         return pad(self.frames.take(np.concatenate(chosen)), torch.tensor([len(frames) for frames in chosen]))
+
+    def renumbered(self, rows: npt.NDArray[np.int64], known: Sequence[int]) -> "SequenceFeatures":
+        """Return the features of the sequences that are known by some rows (N) under other rows (N,)."""
+        return SequenceFeatures(rows, [self.members[row] for row in known], self.frames)
 
     def pooled(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Return the mean features (B, F) of the frames of each of some sequences."""

@@ -30,6 +30,12 @@ def check_sequences(config: Mapping[str, Any], strategy: Strategy, table: ImageT
             f"Phase '{kept}' keeps activations of single images, and these are sequences. Set strategy.features=none, "
             "or use strategy=frozen."
         )
+    if config.get("noise") == "mixup":
+        raise ConfigError("noise=mixup mixes single images, and these are sequences. Use another, such as smoothing.")
+    if config.get("data", {}).get("imbalance") == "augment_minority":
+        raise ConfigError(
+            "imbalance=augment_minority varies single images, and these are sequences. Use imbalance=oversample."
+        )
     augment = config.get("augment", {})
     mixed = [name for name in ("mixup", "cutmix") if augment.get("enabled") and augment.get(name, 0) > 0]
     if mixed and moving:

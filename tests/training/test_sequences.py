@@ -214,6 +214,8 @@ FULL = {"name": "full", "train": "all"}
         ({"features": {"views": 2}}, FULL, "features.views=2 is for single images: sequences have one view"),
         ({"features": {"test_views": 2}}, FULL, "features.test_views=2 is for single images"),
         ({}, PARTIAL, "Set strategy.features=none, or use strategy=frozen"),
+        ({"noise": "mixup"}, FULL, "noise=mixup mixes single images"),
+        ({"data": {"imbalance": "augment_minority"}}, FULL, "Use imbalance=oversample"),
         ({"augment": {"enabled": True, "mixup": 0.2}}, FULL, "augment.mixup mixes single images"),
     ],
 )

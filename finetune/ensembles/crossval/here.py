@@ -24,8 +24,9 @@ from finetune.heads.settings import head_settings
 from finetune.models.ensemble import Member
 from finetune.models.network import Network, new_head
 from finetune.strategies.feature_data import FeatureData
-from finetune.strategies.features import Features, FeatureSource
+from finetune.strategies.features import Features
 from finetune.strategies.phases import Strategy, build_strategy
+from finetune.strategies.sequence_features import SequenceFeatures, feature_source
 from finetune.training.assembly import build_recipe, known_files, load_images, load_network, open_cache
 from finetune.training.fit import Recipe
 from finetune.training.head_fit import HeadFit
@@ -75,11 +76,13 @@ class FoldHeads:
         recipe = build_recipe(config, self.pool, self.cache)
         self.settings = recipe.features
         images = load_images(config, self.pool, self.network, self.cache)
-        source = FeatureSource(self.network, images, recipe.features, start_machine(recipe.trainer))
+        source = feature_source(self.network, images, recipe.features, start_machine(recipe.trainer))
         self.views = max(recipe.features.views, recipe.features.test_views)
         rows = np.arange(len(self.pool))
         self.features = source.features(rows, self.views)
-        self.digests = dict(zip(self.pool.frame["path"].tolist(), images.digests(rows), strict=True))
+        paths = self.pool.frame["path"].tolist()
+        self.digests = dict(zip(paths, images.digests(rows), strict=True))
+        self.places = dict(zip(paths, rows.tolist(), strict=True))
         self.network.cpu()
 
     def table_of(self, fold: Fold) -> ImageTable:
@@ -109,7 +112,7 @@ class FoldHeads:
         network = Network(
             fresh.backbone, new_head(spec, fresh.num_features, fresh.num_classes), name=fresh.name, spec=fresh.spec,
             num_features=fresh.num_features, num_classes=fresh.num_classes,
-            options=fresh.options | {"head": vars(spec)},
+            options=fresh.options | {"head": vars(spec)}, frames=fresh.frames,
         )  # fmt: skip
         HeadFit(network, data).fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
         return network.eval(), recipe
@@ -117,7 +120,10 @@ class FoldHeads:
     def of(self, images: ImageData, split: str, views: int) -> Features:
         """Return the features of a split of a fold's images, found by their content."""
         rows = images.table.rows(split)
-        digests = [self.digests[path] for path in images.table.frame["path"].iloc[rows].tolist()]
+        paths = images.table.frame["path"].iloc[rows].tolist()
+        if isinstance(self.features, SequenceFeatures):
+            return self.features.renumbered(rows, [self.places[path] for path in paths])
+        digests = [self.digests[path] for path in paths]
         return Features(rows, [view_keys(digests, view) for view in range(views)], self.features.entries[:views])
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.data.datamodule import ImageData
+from finetune.data.sequences.batches import loaders_of
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment
 from finetune.evaluation.images import Vocabulary, own_images
@@ -64,8 +65,9 @@ class Runner:
 
     def images(self, network: Network, split: str) -> ImageData:
         """Return the batches of a split as a network wants them."""
-        return ImageData(
-            self.table(split), network.spec, self.augment, eval_batch_size=self.batch_size, workers=self.workers,
+        table = self.table(split)
+        return loaders_of(table)(
+            table, network.spec, self.augment, eval_batch_size=self.batch_size, workers=self.workers,
             batch_size=self.batch_size,
         )  # fmt: skip
 
@@ -93,7 +95,8 @@ class Runner:
             norm.reset_running_stats()
             norm.momentum, norm.training = None, True  # the mean over all batches
         for batch in images.view_loader("train", 0):
-            network(self.laid_out(batch["image"]))
+            frames = (batch["frames"],) if "frames" in batch else ()
+            network(self.laid_out(batch["image"]), *frames)
         network.eval().cpu()
 
     def laid_out(self, images: Tensor) -> Tensor:
