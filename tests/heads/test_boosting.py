@@ -51,7 +51,7 @@ def test_a_boosted_head_is_solved_and_stored_like_others(tmp_path: Path) -> None
     spec, solver = head_settings(BOOSTED | {"standardize": True}, seed=0)
     assert solver is not None and solver.solver == "samme" and spec.rounds == 7
     network = build_network("test_resnet", num_classes=3, weights="none", head=spec).eval()
-    features = torch.randn(90, network.num_features)
+    features = torch.randn(90, network.num_features, generator=torch.Generator().manual_seed(0))
     targets = (features[:, 0] > 0).long() + (features[:, 1] > 0).long()
     solved = solve_head(network.head, spec, Examples(features, targets, "multiclass", 3), solver)
     assert solved.iterations == 7
