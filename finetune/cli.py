@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -33,21 +33,29 @@ DEFAULT = "train"
 VERBS = {
     "train": "finetune.training.train:train",
     "evaluate": "finetune.evaluation.verbs:evaluate",
-    "predict": "finetune.evaluation.verbs:predict",
+    "predict": "finetune.evaluation.predict:predict",
     "benchmark": "finetune.benchmark.verb:benchmark",
     "features": "finetune.training.features:features",
     "rank": "finetune.search.rank.verb:rank",
     "runs": "finetune.listing.verb:runs",
     "sweep": "finetune.search.sweep:run_sweep",
     "audit": "finetune.audit.verb:audit",
+    "preview": "finetune.preview.verb:preview",
     "compare": "finetune.compare.verb:compare",
     "report": "finetune.report.verb:report",
     "explain": "finetune.explain.verb:explain",
+    "crossval": "finetune.ensembles.crossval.verb:run_crossval",
+    "ensemble": "finetune.ensembles.joining.verb:ensemble",
     "pretrain": "finetune.pretraining.verb:pretrain",
 }
 # keys whose values are conditions, which Hydra's grammar cannot read unless they are in quotes of their own
 CONDITIONS = ("filter", "compare.gate")
-SWEEP = "sweep"  # reads its own command line, which says what varies
+# settings that would be taken for groups of the same name, by verb
+SHORT = {
+    "compare": {"sweep": "compare.sweep"},
+    "ensemble": {"sweep": "ensemble.sweep", "cv": "ensemble.cv"},
+}
+SEARCHES = ("sweep", "crossval")  # read their own command line, which says what varies
 # what needs no data, so that its values may be missing
 SHOWING_ACTIONS = ("show", "clear")
 # where a verb looks for the runs that it continues, if not in runs
@@ -62,8 +70,8 @@ def main() -> None:
     try:
         register()
         sys.argv[1:] = with_config_name(sys.argv[1:])
-        if is_sweep(sys.argv[1:]):
-            sys.exit(sweep(sys.argv[1:]))
+        if (verb := named_verb(sys.argv[1:])) in SEARCHES:
+            sys.exit(search(verb, sys.argv[1:]))
         if is_multirun(sys.argv[1:]):
             from finetune.search.multirun.verb import run_multirun
 
@@ -78,19 +86,19 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def is_sweep(arguments: Sequence[str]) -> bool:
-    """Return whether a command line is that of the verb sweep."""
-    return str(get_args_parser().parse_known_args(list(arguments))[0].config_name) == SWEEP
+def named_verb(arguments: Sequence[str]) -> str:
+    """Return the root configuration that a command line names."""
+    return str(get_args_parser().parse_known_args(list(arguments))[0].config_name)
 
 
-def sweep(arguments: Sequence[str]) -> int:
-    """Run a sweep, or show its configuration, and return the exit code."""
+def search(verb: str, arguments: Sequence[str]) -> int:
+    """Run what searches, or show its configuration, and return the exit code."""
     if asks_for(SHOWING, arguments):
         from finetune.search.request import without_sweeps
 
         sys.argv[1:] = without_sweeps(arguments)
         return show_help(sys.argv[1:]) if asks_for(("--help", "-h"), arguments) else run_hydra()
-    return int(load_verb(SWEEP)(arguments))
+    return int(load_verb(verb)(arguments))
 
 
 def load_verb(verb: str) -> Callable[..., Any]:
@@ -220,7 +228,13 @@ def with_config_name(arguments: Sequence[str]) -> list[str]:
             f"'{word}' is not a verb ({', '.join(verbs())}).{nearest(word, (*verbs(), *own))} An override is "
             "typed as key=value."
         )
-    return ["--config-name", word, *rest]
+    return ["--config-name", word, *(whole_key(argument, SHORT.get(word, {})) for argument in rest)]
+
+
+def whole_key(argument: str, names: Mapping[str, str]) -> str:
+    """Return an argument with the whole name of its setting."""
+    key, equals, value = argument.partition("=")
+    return f"{names.get(key, key)}{equals}{value}"
 
 
 def quoted_condition(argument: str) -> str:

@@ -133,6 +133,7 @@ LEAST = {
     "groups.min_images": 1,
     "features.views": 1,
     "features.test_views": 1,
+    "balance.views": 1,
     "pool.devices_per_job": 0,
     "pool.jobs_per_device": 1,
     "pool.threads": 1,
@@ -146,6 +147,7 @@ LEAST = {
     "limit": 1,
     "batches": 1,
     "repeats": 1,
+    **dict.fromkeys(("preview.images", "preview.views"), 1),
     "rank.folds": 2,
     "rank.batch_size": 1,
     "rank.repeats": 1,
@@ -262,7 +264,7 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 READ = {
     "data": (
         "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "balance_groups",
-        "image_size", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
+        "image_size", "crop_mode", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
     ),
     "data.splits": ("val", "test", "seed", "group", "fold"),
     "strategy": ("name", "adapter", "phases"),

@@ -86,6 +86,7 @@ class Run:
         checkpoints: The folder of checkpoints.
         best_checkpoint: The checkpoint of the best epoch.
         last_checkpoint: The checkpoint of the last epoch.
+        probe_checkpoint: The checkpoint of the probe's best epoch, where fine-tuning follows it.
         model_dir: The folder of the finished model.
         log_file: The run's log.
         report_file: The page about the run.
@@ -103,6 +104,7 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.probe_checkpoint = self.checkpoints / "probe.ckpt"
         self.model_dir = self.path / "model"
         self.log_file = self.path / "train.log"
         self.report_file = self.path / "report.html"

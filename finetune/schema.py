@@ -21,6 +21,9 @@ class HeadConfig:
     l2: Any = None
     l1: Any = None
     folds: int = 5
+    layers: int = 1
+    bidirectional: bool = True
+    kernel: int = 3
 
 
 @dataclass
@@ -37,6 +40,7 @@ class ModelConfig:
     std: list[float] | None = None
     interpolation: str | None = None
     crop_pct: float | None = None
+    crop_mode: str | None = None
     grad_checkpointing: bool = False
     depth: float | None = None
 
@@ -55,6 +59,10 @@ class AugmentConfig:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    quarter_turns: bool = False
+    rotate: float = 0.0
+    blur: float = 0.0
+    trivial_augment: bool = False
 
 
 @dataclass
@@ -74,6 +82,7 @@ class ScheduleConfig:
     kind: str = MISSING
     warmup: float = 0.0
     final: float = 0.0
+    cycles: int = 1
 
 
 @dataclass
@@ -114,12 +123,33 @@ class FeaturesConfig:
 
 
 @dataclass
+class BalanceConfig:
+    """Keys of balance: the numbers of policies against imbalance."""
+
+    beta: float = 0.999
+    tau: float = 1.0
+    views: int = 4
+
+
+@dataclass
+class RegularizeConfig:
+    """Keys of regularize: strengths of penalties beside weight decay."""
+
+    l2_sp: float = 0.0
+    l1: float = 0.0
+
+
+@dataclass
 class PartsConfig:
     """What a network is trained with; groups driven by a target are open here and checked by what they name."""
 
     seed: int = 0
     monitor: str = "val/accuracy"
     mode: str = "max"
+    imbalance: str = "${data.imbalance}"
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    noise: str = "none"
+    regularize: RegularizeConfig = field(default_factory=RegularizeConfig)
     data: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -132,6 +162,14 @@ class PartsConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     callbacks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RecipeConfig:
+    """Keys of recipe: who chooses what was not typed, and in which time the run is to end."""
+
+    name: str = "none"
+    budget: Any = None
 
 
 @dataclass
@@ -173,8 +211,10 @@ class TrainConfig(PartsConfig):
     group: str | None = None
     resume: str | None = None
     bootstrap: int = 1000
+    interpolate: list[Any] = field(default_factory=list)
     calibration: str = "temperature"
     report: bool = True
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     ood: OodConfig = field(default_factory=OodConfig)
@@ -244,54 +284,9 @@ class FeatureVerbConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
 
 
-@dataclass
-class EvaluateConfig:
-    """Keys of the root of the verb evaluate."""
-
-    verb: str = "evaluate"
-    run: str = "last"
-    runs: str = "runs"
-    split: str = "test"
-    data: dict[str, Any] = field(default_factory=dict)
-    ood_data: str | None = None
-    bootstrap: int = 1000
-    batch_size: int | None = None
-    workers: int | None = None
-    device: str = "auto"
-    precision: str | None = None
-    views: int | None = None
-    seed: int | None = None
-    groups: GroupsConfig = field(default_factory=GroupsConfig)
-    report: bool = True
-
-
-@dataclass
-class PredictConfig:
-    """Keys of the root of the verb predict."""
-
-    verb: str = "predict"
-    run: str = "last"
-    runs: str = "runs"
-    input: str = MISSING
-    output: str | None = None
-    top_k: int = 5
-    unreadable: str = "error"
-    coverage: float | None = None
-    target_accuracy: float | None = None
-    drift: bool = False
-    components: int = 0
-    batch_size: int = 64
-    workers: int | None = None
-    device: str = "auto"
-    precision: str | None = None
-    views: int | None = None
-
-
 # by the name of the root configuration
 ROOTS = {
     "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "predict": PredictConfig,
     "features": FeatureVerbConfig,
     "benchmark": BenchmarkConfig,
     "pretrain": PretrainVerbConfig,

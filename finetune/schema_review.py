@@ -6,7 +6,9 @@ It decides names and types, as `schema` does for everything else; defaults live 
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune.schema import CacheConfig, ModelConfig, TrainerConfig
+from omegaconf import MISSING
+
+from finetune.schema import AugmentConfig, CacheConfig, GroupsConfig, ModelConfig, TrainerConfig
 
 
 @dataclass
@@ -34,6 +36,28 @@ class AuditVerbConfig:
 
 
 @dataclass
+class PreviewConfig:
+    """Keys of preview, of the verb preview."""
+
+    images: int = 8
+    views: int = 6
+    output: str = "preview.html"
+
+
+@dataclass
+class PreviewVerbConfig:
+    """Keys of the root of the verb preview."""
+
+    verb: str = "preview"
+    seed: int = 0
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    data: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+
+@dataclass
 class CompareConfig:
     """Keys of compare, of the verb compare."""
 
@@ -57,6 +81,37 @@ class CompareVerbConfig:
     seed: int = 0
     compare: CompareConfig = field(default_factory=CompareConfig)
     output: str = "compare"
+
+
+@dataclass
+class EnsembleConfig:
+    """Keys of ensemble, of the verb ensemble."""
+
+    sweep: str | None = None
+    cv: str | None = None
+    snapshots: bool = False
+    rounds: int = 20
+    alpha: float | None = None
+
+
+@dataclass
+class EnsembleVerbConfig:
+    """Keys of the root of the verb ensemble."""
+
+    verb: str = "ensemble"
+    runs: list[str] | None = None
+    folder: str = "runs"
+    name: str | None = None
+    method: str = "mean"
+    top: int = 5
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    calibration: str = "temperature"
+    bootstrap: int = 1000
+    seed: int | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str = "auto"
+    report: bool = True
 
 
 @dataclass
@@ -114,11 +169,61 @@ class ExplainVerbConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
 
 
+@dataclass
+class EvaluateConfig:
+    """Keys of the root of the verb evaluate."""
+
+    verb: str = "evaluate"
+    run: str = "last"
+    runs: str = "runs"
+    split: str = "test"
+    data: dict[str, Any] = field(default_factory=dict)
+    ood_data: str | None = None
+    bootstrap: int = 1000
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    views: int | None = None
+    seed: int | None = None
+    robustness: bool = False
+    corruptions: list[str] | None = None
+    severities: list[int] = field(default_factory=lambda: [1, 3, 5])
+    groups: GroupsConfig = field(default_factory=GroupsConfig)
+    report: bool = True
+
+
+@dataclass
+class PredictConfig:
+    """Keys of the root of the verb predict."""
+
+    verb: str = "predict"
+    run: str = "last"
+    runs: str = "runs"
+    input: str = MISSING
+    output: str | None = None
+    top_k: int = 5
+    unreadable: str = "error"
+    coverage: float | None = None
+    target_accuracy: float | None = None
+    drift: bool = False
+    components: int = 0
+    batch_size: int = 64
+    workers: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    views: int | None = None
+
+
 # by the name of the root configuration
 REVIEW_ROOTS: dict[str, Any] = {
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
     "runs": RunsConfig,
     "audit": AuditVerbConfig,
+    "preview": PreviewVerbConfig,
     "compare": CompareVerbConfig,
     "report": ReportVerbConfig,
     "explain": ExplainVerbConfig,
+    "ensemble": EnsembleVerbConfig,
 }

@@ -106,6 +106,29 @@ class SweepVerbConfig(TrainConfig):
 
 
 @dataclass
+class CrossvalConfig:
+    """Keys of the group cv."""
+
+    kind: str = "stratified"
+    folds: int = 5
+    repeats: int = 1
+    seed: int = 0
+    in_process: str = "auto"
+    inner: int = 3
+
+
+@dataclass
+class CrossvalVerbConfig(TrainConfig):
+    """Keys of the root of the verb crossval: those of a run, its folds, and a search within each."""
+
+    verb: str = "crossval"
+    cv: CrossvalConfig = field(default_factory=CrossvalConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    pool: Any = None
+
+
+@dataclass
 class RankConfig:
     """Keys of rank, of the verb rank."""
 
@@ -133,6 +156,11 @@ class RankVerbConfig:
 
 
 # by the name of the root configuration; that of -m has no file, since it is no verb
-SEARCH_ROOTS = {"sweep": SweepVerbConfig, "multirun": MultirunConfig, "rank": RankVerbConfig}
+SEARCH_ROOTS = {
+    "sweep": SweepVerbConfig,
+    "crossval": CrossvalVerbConfig,
+    "multirun": MultirunConfig,
+    "rank": RankVerbConfig,
+}
 # by the option of the group pool
 POOLS = {"local": LocalPoolConfig, "slurm": SlurmPoolConfig, "ray": RayPoolConfig}

@@ -33,11 +33,14 @@ ORDER = (
     "evaluation",
     "explain",
     "audit",
+    "preview",
     "compare",
     "report",
     "listing",
     "benchmark",
+    "recipes",
     "search",
+    "ensembles",
     "cli",
 )
 # verbs put all parts together, and nothing but the command line imports them
@@ -46,13 +49,17 @@ VERBS = (
     "training/features.py",
     "benchmark/verb.py",
     "evaluation/verbs.py",
+    "evaluation/predict.py",
     "search/rank/verb.py",
     "search/sweep.py",
     "listing/verb.py",
     "audit/verb.py",
+    "preview/verb.py",
     "compare/verb.py",
     "report/verb.py",
     "explain/verb.py",
+    "ensembles/crossval/verb.py",
+    "ensembles/joining/verb.py",
     "pretraining/verb.py",
 )
 # what may be imported without waiting for torch

@@ -33,6 +33,8 @@ NEEDED = {
     ("data", "folder"): ["data.root=x"],
     ("data", "csv"): ["data.path=x"],
     ("data", "hub"): ["data.name=x"],
+    ("data", "sequences"): ["data.root=x"],
+    ("data", "sequence_table"): ["data.path=x"],
     ("model", "timm"): ["model.name=resnet18"],
     ("optimizer", "timm"): ["optimizer.name=lion"],
 }

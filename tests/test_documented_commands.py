@@ -10,6 +10,7 @@ from hydra._internal.utils import get_args_parser
 
 from finetune.cli import with_config_name
 from finetune.config import check_read, conf_dir, register
+from finetune.ensembles.crossval.plan import read_plan
 from finetune.search.multirun.grid import expand, without_pool
 from finetune.search.multirun.verb import pool_settings
 from finetune.search.plan import make_plan
@@ -54,6 +55,10 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
         asked = request.words()
         if asked["resume"] is None and asked["join"] is None:
             make_plan(request)
+        return
+    if typed.config_name == "crossval":
+        if "resume=last" not in arguments:
+            read_plan(arguments)
         return
     overrides, of_pool = without_pool(typed.overrides) if typed.multirun else (typed.overrides, [])
     pool_settings(None, of_pool)

@@ -25,6 +25,7 @@ from finetune.audit.store import remember
 from finetune.cache.spaces import Cache
 from finetune.config import build, to_dict
 from finetune.data.decoding import FileStore, check_all
+from finetune.data.sequences.store import require_single_images
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
 from finetune.page.render import render
@@ -90,6 +91,7 @@ def load(config: Config, cache: Cache | None) -> tuple[ImageTable, list[tuple[st
         DataError: No image can be read.
     """
     given: ImageTable = build(config["data"]["source"])
+    require_single_images(given, "finetune audit", "Audit the frames as images: data=folder, or data=csv.")
     table = check_and_split(given, {**config["data"], "unreadable": "skip"}, known_files(cache))
     own_splits = not given.frame["split"].isna().any()
     frame = given.frame

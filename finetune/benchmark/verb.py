@@ -6,10 +6,12 @@ It is a composition root, the only code of the benchmark that sees a config.
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
@@ -19,6 +21,7 @@ from finetune.benchmark.advice import Report, advice
 from finetune.benchmark.measure import Subject, in_turn, median_ratio
 from finetune.cache.spaces import show_size
 from finetune.config import to_dict
+from finetune.data.sequences.store import require_single_images
 from finetune.errors import ConfigError, nearest
 from finetune.memory import keep_freed_memory
 from finetune.runs import write_json
@@ -35,18 +38,21 @@ from finetune.training.assembly import (
 from finetune.training.progress import PhaseProgressBar
 from finetune.training.quiet import quieten
 from finetune.training.trainer import trains_on_cpu
+from finetune.training.words.resolve import resolve_words
 
 
 def benchmark(cfg: DictConfig) -> None:
     """Measure a phase of a configuration, print what limits it and what to change, and write the numbers."""
-    config = to_dict(cfg)
+    config = resolve_words(to_dict(cfg), list(HydraConfig.get().overrides.task))
     quieten()
     pl.seed_everything(config["seed"], verbose=False)
     cache = open_cache(config["cache"])
     table = load_table(config["data"], known=known_files(cache))
+    require_single_images(table, "finetune benchmark", "Measure on the frames as images: data=folder, or data=csv.")
     strategy = build_strategy(config["strategy"])
     network = load_network(config, strategy, table)
     recipe = build_recipe(config, table, cache)
+    recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
     if trains_on_cpu(recipe.trainer):
         keep_freed_memory()
     images = load_images(config, table, network, cache)

@@ -3,7 +3,6 @@
 It is a composition root, the only code of comparisons that sees a config; it needs nothing but stored predictions.
 """
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from finetune.config import to_dict
 from finetune.errors import ConfigError, RunError
 from finetune.page.render import render
 from finetune.runs import write_atomic, write_json
-from finetune.search.results.folder import SweepFolder, find_folder
+from finetune.search.results.folder import best_folders
 
 Config = dict[str, Any]
 Verdicts = list[tuple[str, Verdict]]
@@ -62,32 +61,12 @@ def references(config: Mapping[str, Any]) -> list[str]:
         raise ConfigError(
             "Name what is compared: runs=[A,B,…], or compare.sweep=FOLDER for the best trials of a sweep."
         )
-    found = [str(each) for each in named] if named is not None else best_trials(config)
+    sweep = config["compare"]["sweep"]
+    found = best_folders(str(sweep), "compare.sweep", config["top"]) if named is None else [str(each) for each in named]
     if config["baseline"] is not None:
         base = str(config["baseline"])
         found = [base, *(each for each in found if each != base)]
     return found
-
-
-def best_trials(config: Mapping[str, Any]) -> list[str]:
-    """Return the folders of a sweep's best trials, the best first.
-
-    Raises:
-        ConfigError: The sweep has not ended, or fewer than two of its trials have a folder.
-    """
-    folder: SweepFolder = find_folder(str(config["compare"]["sweep"]), Path("sweeps"))
-    objectives = folder.record.get("objectives")
-    if not objectives or not folder.table_file.is_file():
-        raise ConfigError(
-            f"compare.sweep={folder.path} has no results yet. Let it go on: finetune sweep resume={folder.path}"
-        )
-    name, sign = objectives[0]["name"], -1 if objectives[0]["direction"] == "max" else 1
-    with folder.table_file.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["state"] == "complete" and row["folder"]]
-    rows.sort(key=lambda row: sign * float(row[name]))
-    if len(rows) < 2:
-        raise ConfigError(f"compare.sweep={folder.path} has {len(rows)} trials with a run folder; two are needed.")
-    return [row["folder"] for row in rows[: config["top"]]]
 
 
 def judge(contest: Contest, conditions: tuple[Condition, ...], rule: str) -> Verdicts:

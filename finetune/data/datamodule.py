@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from finetune.cache.shards import key_of
+from finetune.data.balance import Balance
 from finetune.data.device.making import FORMAT, DeviceTransform
 from finetune.data.device.plans import Source, check_device_pixels
-from finetune.data.groups import training_balance
 from finetune.data.pixels import PixelCache, StoredImages
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.data.table import ImageTable, cores, digest
@@ -60,10 +60,11 @@ class Images(Dataset[dict[str, Any]]):
         *,
         random: bool,
         stored: StoredImages | None = None,
+        repeated: Transform | DeviceTransform | None = None,
     ) -> None:
         """Read images of `table` with `channels` and apply `transform`, under the draw's seed where it is random.
 
-        Pixels that are stored are taken from there.
+        Pixels that are stored are taken from there. Draws that are repeats get a transform of their own, if given.
         """
         self.paths = table.frame["path"].tolist()
         self.digests = table.frame["digest"].tolist()
@@ -71,6 +72,7 @@ class Images(Dataset[dict[str, Any]]):
         self.store = table.store
         self.targets = table.targets()
         self.transform = transform
+        self.repeated = transform if repeated is None else repeated
         self.channels = channels
         self.random = random
 
@@ -85,7 +87,7 @@ class Images(Dataset[dict[str, Any]]):
             DataError: The image cannot be read; another is never put in its place.
         """
         with seeded(draw.seed) if self.random else nullcontext():
-            image = self.image(draw.row)
+            image = self.image(draw.row, self.repeated if draw.repeat else self.transform)
         return {"image": image, "target": self.targets[draw.row], "row": draw.row, "valid": draw.valid}
 
     def __getitems__(self, draws: list[Draw]) -> list[dict[str, Any]]:
@@ -99,11 +101,11 @@ class Images(Dataset[dict[str, Any]]):
         with ThreadPoolExecutor(cores()) as pool:
             return list(pool.map(self.__getitem__, draws))
 
-    def image(self, row: int) -> Tensor | Source:
-        """Return the image of a row as the transform makes it, varied where that is random."""
-        if self.stored is not None and isinstance(self.transform, Transform):
-            return self.transform.tensor(self.stored.pixels(self.digests[row], self.transform))
-        return self.transform.apply(self.store.open(self.paths[row], self.channels))
+    def image(self, row: int, transform: Transform | DeviceTransform) -> Tensor | Source:
+        """Return the image of a row as a transform makes it, varied where that is random."""
+        if self.stored is not None and isinstance(transform, Transform):
+            return transform.tensor(self.stored.pixels(self.digests[row], transform))
+        return transform.apply(self.store.open(self.paths[row], self.channels))
 
 
 def view_keys(digests: Sequence[str], view: int) -> list[str]:
@@ -126,7 +128,8 @@ def collate(items: list[dict[str, Any]], *, join: Callable[[list[Any]], Any]) ->
     }
 
 
-def _one_thread(worker: int) -> None:
+def one_thread(worker: int) -> None:
+    """Leave the cores to the other workers."""
     torch.set_num_threads(1)
 
 
@@ -143,8 +146,8 @@ class ImageData(pl.LightningDataModule):
         eval_batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
-        balanced: bool = False,
-        balance_groups: Sequence[str] = (),
+        balance: Balance | None = None,
+        repeats: "ImageData | None" = None,
         pixel_cache: PixelCache | None = None,
         device_pixels: bool = False,
     ) -> None:
@@ -158,8 +161,8 @@ class ImageData(pl.LightningDataModule):
             eval_batch_size: Images per batch and rank elsewhere.
             workers: Processes that read images; 0 reads in this one.
             seed: The run's seed.
-            balanced: Whether each class is drawn equally often in training.
-            balance_groups: Group columns of which each class of each group is drawn equally often where balanced.
+            balance: How training images are drawn; None draws each once an epoch.
+            repeats: The same images, varied otherwise, for draws that are repeats; None varies them as all others.
             pixel_cache: Keeps decoded images; None decodes them whenever they are read.
             device_pixels: Whether images are made when a batch is moved to a device.
 
@@ -177,8 +180,8 @@ class ImageData(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.workers = workers
         self.seed = seed
-        self.balanced = balanced
-        self.balance_groups = tuple(balance_groups)
+        self.balance = balance or Balance()
+        self.repeats = repeats
         self.pixel_cache = pixel_cache
         self.device_pixels = device_pixels
         if device_pixels:
@@ -190,10 +193,8 @@ class ImageData(pl.LightningDataModule):
         self.augment_description = {name: value for name, value in asdict(augment).items() if name not in OF_BATCHES}
 
     def training_weights(self) -> npt.NDArray[np.float64] | None:
-        """Return how often each training image is to be drawn (N,), or None for once an epoch."""
-        if not self.balanced:
-            return None
-        return training_balance(self.table, self.balance_groups)
+        """Return how often each training image is drawn on average (N,), or None for once an epoch."""
+        return self.balance.weights(self.table)
 
     def loader(self, split: str, *, augmented: bool, rank: int = 0, world_size: int = 1) -> "DataLoader[Batch]":
         """Return the batches of a split: shuffled and varied for training, else in order and each image once.
@@ -206,9 +207,8 @@ class ImageData(pl.LightningDataModule):
             raise DataError(f"There are no images in the split '{split}' ({self.table.sizes()}).")
         batches: TrainBatches | EvalBatches
         if augmented:
-            batches = TrainBatches(
-                rows, self.batch_size, seed=self.seed, rank=rank, world_size=world_size, weights=self.training_weights()
-            )
+            place = {"seed": self.seed, "rank": rank, "world_size": world_size}
+            batches = self.balance.batches(self.table, rows, self.batch_size, **place)
         else:
             batches = EvalBatches(rows, self.eval_batch_size, rank=rank, world_size=world_size)
         return self.draws(batches, augmented=augmented, stored=self.stored(rows, augmented=augmented))
@@ -251,8 +251,12 @@ class ImageData(pl.LightningDataModule):
         Images are read from their files, or taken from the stored ones where these are given.
         """
         plain = self.train_transform if augmented else self.eval_transform
-        transform = DeviceTransform(plain) if self.device_pixels else plain
-        images = Images(self.table, transform, self.spec.channels, random=augmented and self.augmented, stored=stored)
+        other = plain if self.repeats is None or not augmented else self.repeats.train_transform
+        transform, repeated = (DeviceTransform(each) if self.device_pixels else each for each in (plain, other))
+        images = Images(
+            self.table, transform, self.spec.channels, random=augmented and self.augmented, stored=stored,
+            repeated=repeated,
+        )  # fmt: skip
         return DataLoader(
             images,
             batch_sampler=batches,
@@ -260,7 +264,7 @@ class ImageData(pl.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
+            worker_init_fn=one_thread,
             generator=torch.Generator(),
         )
 

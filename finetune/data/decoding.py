@@ -15,6 +15,7 @@ from PIL import Image
 
 from finetune.cache.files import KnownFiles, file_state
 from finetune.data.pictures import Picture, reason
+from finetune.data.sequences.store import SequenceStore, frame_table, sequences_checked
 from finetune.data.table import ImageTable, cores, digest, objects
 from finetune.errors import ConfigError, DataError, nearest
 
@@ -111,12 +112,14 @@ def verify(table: ImageTable, unreadable: str, known: KnownFiles | None = None) 
         )
     if len(table) > MANY:
         log.info("Checking that %s images can be read.", f"{len(table):,}")
-    found = check_all(table, known if isinstance(table.store, FileStore) else None)
+    of_sequences = isinstance(table.store, SequenceStore)
+    found = check_all(table, known if isinstance(table.store, FileStore | SequenceStore) else None)
     ids = table.frame["id"].tolist()
     bad = [(name, problem) for name, (_, problem) in zip(ids, found, strict=True) if problem]
     if bad:
         listed = "; ".join(f"{name}: {problem}" for name, problem in bad[:3])
-        message = f"{len(bad):,} of {len(table):,} images cannot be read (first: {listed})."
+        what = "sequences" if of_sequences else "images"
+        message = f"{len(bad):,} of {len(table):,} {what} cannot be read (first: {listed})."
         if len(bad) == len(table):
             raise DataError(f"{message} There is nothing to train on: restore them.")
         if unreadable == "error":
@@ -129,10 +132,16 @@ def verify(table: ImageTable, unreadable: str, known: KnownFiles | None = None) 
 
 
 def check_all(table: ImageTable, known: KnownFiles | None) -> list[tuple[str | None, str | None]]:
-    """Return of each image its digest, or why it cannot be read; files that have not changed are not read again."""
+    """Return of each image its digest, or why it cannot be read; files that have not changed are not read again.
+
+    A sequence can be read where all its frames can.
+    """
+    if isinstance(table.store, SequenceStore):
+        frames, starts = frame_table(table)
+        return sequences_checked(table, starts, check_all(frames, known))
     paths = table.frame["path"].tolist()
     before = {} if known is None else known.digests(paths)
-    unread = [path for path in paths if path not in before]
+    unread = [path for path in dict.fromkeys(paths) if path not in before]
     states = {} if known is None else {path: file_state(path) for path in unread}
     Image.init()  # its table of formats is not made for several threads at once
     with ThreadPoolExecutor(cores()) as pool:

@@ -59,7 +59,10 @@ def choose_region(step: Step, size: Size) -> Region:
         top, left, rows, columns = step.get_params(blank, step.scale, step.ratio)  # type: ignore[no-untyped-call]
         return Region((left, top, left + columns, top + rows), (step.size[1], step.size[0]))
     if isinstance(step, ResizeKeepRatio):
-        rows, columns = step.get_params(blank, step.size, step.longest)  # type: ignore[no-untyped-call]
+        scaling = (step.random_scale_prob, step.random_scale_range, step.random_scale_area)
+        shaping = (step.random_aspect_prob, step.random_aspect_range)
+        drawn = step.get_params(blank, step.size, step.longest, *scaling, *shaping)  # type: ignore[no-untyped-call]
+        rows, columns = (max(1, side) for side in drawn)
         return Region(whole, (columns, rows))
     assert isinstance(step, Resize)
     if isinstance(step.size, int):

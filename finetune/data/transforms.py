@@ -4,18 +4,22 @@ It decides the transforms of single images; mixing several images of a batch is 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 from timm.data import create_transform
-from timm.data.transforms import MaybeToTensor
+from timm.data.transforms import MaybeToTensor, RandomCropOrPad, ResizeKeepRatio
+from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, InterpolationMode, TrivialAugmentWide
 
 from finetune.data.pictures import Picture
-from finetune.data.resizing import Scale, fast_resize
+from finetune.data.resizing import Scale, Step, fast_resize
+from finetune.data.varying.settings import Augment as Augment
+from finetune.data.varying.settings import check_augment
+from finetune.data.varying.steps import QuarterTurn, Rotation, SquashedCrop
 from finetune.errors import ConfigError
 
 
@@ -50,35 +54,6 @@ class InputSpec:
         """Return one that was stored as JSON, which has no tuples."""
         found: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
         return cls(**found)
-
-
-@dataclass(frozen=True)
-class Augment:
-    """How training images are varied.
-
-    Attributes:
-        enabled: False trains on the images as evaluation sees them.
-        crop_scale: Smallest and largest share of the image that a random crop covers.
-        crop_ratio: Smallest and largest aspect ratio of the crop.
-        horizontal_flip: Probability of a mirror image.
-        vertical_flip: Probability of an upside-down image.
-        color_jitter: Strength of changes of brightness, contrast and saturation; 0 for none.
-        rand_augment: RandAugment in timm's notation, such as rand-m9-mstd0.5; None for none.
-        erase: Probability that a random rectangle is replaced by noise.
-        mixup: Alpha of Mixup; 0 for none.
-        cutmix: Alpha of CutMix; 0 for none.
-    """
-
-    enabled: bool = True
-    crop_scale: tuple[float, float] = field(default=(0.35, 1.0))
-    crop_ratio: tuple[float, float] = field(default=(3 / 4, 4 / 3))
-    horizontal_flip: float = 0.5
-    vertical_flip: float = 0.0
-    color_jitter: float = 0.0
-    rand_augment: str | None = None
-    erase: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
 
 
 class Transform:
@@ -138,31 +113,46 @@ def eval_transform(spec: InputSpec) -> Transform:
 
 
 def train_transform(spec: InputSpec, augment: Augment) -> Transform:
-    """Return the transform of training: random crop, flips, colours, RandAugment and erasing through timm.
+    """Return the transform of training: random crops, flips, turns, colours, blur, policies and erasing.
 
     It draws from the global generators of Python, NumPy and torch, which the data module seeds for each image.
 
     Raises:
-        ConfigError: RandAugment is misspelt, or asked for images with transparency, which it cannot change.
+        ConfigError: A setting makes no sense, or cannot be applied to images of these channels and this size.
     """
     if not augment.enabled:
         return eval_transform(spec)
-    if augment.rand_augment and spec.channels == 4:
-        raise ConfigError("augment.rand_augment works on grey and RGB images, not on 4 channels. Set it to null.")
+    check_augment(augment, channels=spec.channels, height=spec.height, width=spec.width)
+    cropping, flips, colours, last = timm_steps(spec, augment)
+    crop = cropping if spec.crop_mode == "center" else whole_image_crop(spec, augment)
+    turns: list[Step] = [QuarterTurn()] if augment.quarter_turns else []
+    turns += [Rotation(augment.rotate)] if augment.rotate else []
+    policy = [trivial_augment(spec)] if augment.trivial_augment else []
+    return Transform(Compose([*crop, *flips, *turns, *policy, *colours, *last]), spec)
+
+
+def timm_steps(spec: InputSpec, augment: Augment) -> tuple[list[Step], list[Step], list[Step], list[Step]]:
+    """Return timm's own steps: crop, flips, what changes colours, and what makes a tensor of an image.
+
+    Raises:
+        ConfigError: RandAugment is misspelt.
+    """
     options: dict[str, Any] = {"color_jitter": augment.color_jitter or None, "auto_augment": augment.rand_augment}
     try:
-        steps = create_transform(
-            (spec.channels, spec.height, spec.width),
-            is_training=True,
+        first, *parts = transforms_imagenet_train(
+            (spec.height, spec.width),
             scale=(augment.crop_scale[0], augment.crop_scale[1]),
             ratio=(augment.crop_ratio[0], augment.crop_ratio[1]),
             hflip=augment.horizontal_flip,
             vflip=augment.vertical_flip,
+            gaussian_blur_prob=augment.blur,
+            force_color_jitter=True,
             re_prob=augment.erase,
             re_mode="pixel",
             interpolation=spec.interpolation,
             mean=spec.mean,
             std=spec.std,
+            separate=True,
             **options,
         )
     except AssertionError as error:
@@ -170,4 +160,45 @@ def train_transform(spec: InputSpec, augment: Augment) -> Transform:
             f"augment.rand_augment={augment.rand_augment} is not known to timm. Use something like "
             "rand-m9-mstd0.5, or null."
         ) from error
-    return Transform(steps, spec)
+    crop, *flips = first.transforms
+    colours, last = (part.transforms for part in parts)
+    return [crop], flips, colours, last
+
+
+def whole_image_crop(spec: InputSpec, augment: Augment) -> list[Step]:
+    """Return the steps of a random crop where evaluation sees whole images: squashed, or with a border around them.
+
+    Squashed, the crop is a part of the squashed image. With a border, the image is enlarged as much as such a crop
+    would be and laid anywhere over the frame, which is filled up with the mean colour.
+    """
+    size = (spec.height, spec.width)
+    scale, ratio = ((pair[0], pair[1]) for pair in (augment.crop_scale, augment.crop_ratio))
+    if spec.crop_mode == "squash":
+        return [SquashedCrop(size, scale, ratio, spec.interpolation)]  # type: ignore[no-untyped-call]
+    resize = ResizeKeepRatio(  # type: ignore[no-untyped-call]
+        size,
+        longest=1.0,
+        interpolation=spec.interpolation,
+        random_scale_prob=1.0,
+        random_scale_range=scale,
+        random_scale_area=True,
+        random_aspect_prob=1.0,
+        random_aspect_range=ratio,
+    )
+    filling: Any = mean_colour(spec)  # timm's type is that of three channels
+    return [resize, RandomCropOrPad(list(size), fill=filling)]
+
+
+def mean_colour(spec: InputSpec) -> tuple[int, ...]:
+    """Return what normalisation makes 0, per channel from 0 to 255, as timm rounds it."""
+    return tuple(round(255 * value) for value in spec.mean)
+
+
+def trivial_augment(spec: InputSpec) -> Step:
+    """Return the policy that changes each image in one way, drawn with its strength.
+
+    Source: Müller and Hutter 2021, TrivialAugment, section 3, with the wide space of strengths (table 1).
+    """
+    fill = [float(value) for value in mean_colour(spec)]
+    step: Step = TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR, fill=fill)
+    return step

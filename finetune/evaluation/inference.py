@@ -60,7 +60,8 @@ def predict_loader(
 
     Args:
         network: Images (B, C, H, W) to logits (B, K). Moved to the device; its train or eval mode is as before.
-        batches: Dicts of image (B, C, H, W) float32, target, row (B,) int64 and valid (B,) bool.
+        batches: Dicts of image (B, C, H, W) float32, target, row (B,) int64 and valid (B,) bool; of sequences the
+            images are those of all frames, and frames (B,) how many each has.
         device: Where to compute.
         precision: 32-true, bf16-mixed or 16-mixed.
         sample: Row numbers (M,) whose features are wanted too, of a network with a head; None for none.
@@ -94,18 +95,20 @@ def predict_batches(
         valid = batch["valid"].cpu()
         seen: list[Tensor] = []
         with inputs_of(network.get_submodule("head"), seen) if sample is not None else nullcontext():
-            said = forward(network, batch["image"], device=device, precision=precision)
+            said = forward(network, batch["image"], batch.get("frames"), device=device, precision=precision)
         rows, logits, targets = (part.cpu()[valid].numpy() for part in (batch["row"], said, batch["target"]))
         features = None if sample is None else seen[0].float().cpu()[valid].numpy()[np.isin(rows, sample)]
         yield Outputs(rows, logits, targets, features)
 
 
-def forward(network: nn.Module, images: Tensor, *, device: torch.device, precision: str) -> Tensor:
-    """Compute the logits (B, K), float32, of images (B, C, H, W)."""
+def forward(
+    network: nn.Module, images: Tensor, frames: Tensor | None = None, *, device: torch.device, precision: str
+) -> Tensor:
+    """Compute the logits (B, K), float32, of images (B, C, H, W), or of sequences of so many frames (B,) of them."""
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode(), autocast(device, precision), _eval_mode(network):
-        logits: Tensor = network(images)
+        logits: Tensor = network(images) if frames is None else network(images, frames)
     return logits.float()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,23 @@ ROW_GROUP = 10_000
 NOTHING = Promises()
 YES, NO = "yes", "no"
 Row = dict[str, Any]
-Read = tuple[list[str], Tensor | None, list[str | None]]
+Item = tuple[str, Tensor | None, str | None]
+
+
+class Read(NamedTuple):
+    """Files that were read together.
+
+    Attributes:
+        paths: Of all (N).
+        images: (B, V, C, H, W), those that can be read in all their views; None where none can.
+        errors: What is wrong with each (N), or None.
+        frames: Of sequences, how many of the images each has; None for single images.
+    """
+
+    paths: list[str]
+    images: Tensor | None
+    errors: list[str | None]
+    frames: Tensor | None = None
 
 
 def find_images(source: Path, key: str = "input") -> list[str]:
@@ -63,7 +79,7 @@ def find_images(source: Path, key: str = "input") -> list[str]:
     return found
 
 
-class ImageFiles(Dataset[tuple[str, Tensor | None, str | None]]):
+class ImageFiles(Dataset[Item]):
     """Files as (path, image in all its views (V, C, H, W) or None, what is wrong with it or None)."""
 
     def __init__(self, paths: Sequence[str], spec: InputSpec, augment: Augment | None = None, views: int = 1) -> None:
@@ -79,7 +95,7 @@ class ImageFiles(Dataset[tuple[str, Tensor | None, str | None]]):
         """How many files there are."""
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor | None, str | None]:
+    def __getitem__(self, index: int) -> Item:
         """Read one file; what cannot be read is said, not replaced."""
         path = self.paths[index]
         try:
@@ -100,16 +116,21 @@ class ImageFiles(Dataset[tuple[str, Tensor | None, str | None]]):
             with seeded(seed_of(view_keys([content], view)[0])):
                 yield self.varied.apply(store.open(path, self.channels))
 
+    def together(self, batch_size: int) -> int:
+        """Return how many files are read at once."""
+        return batch_size
+
+    @staticmethod
+    def collate(samples: Sequence[Item]) -> Read:
+        """Return files that were read together."""
+        paths, tensors, errors = zip(*samples, strict=True)
+        held = [tensor for tensor in tensors if tensor is not None]
+        return Read(list(paths), torch.stack(held) if held else None, list(errors))
+
 
 def read_batches(images: ImageFiles, *, batch_size: int, workers: int) -> Iterable[Read]:
-    """Yield (paths, images (B, V, C, H, W) of those that can be read or None, error or None per path)."""
-    return DataLoader(images, batch_size=batch_size, num_workers=workers, collate_fn=_collate, shuffle=False)
-
-
-def _collate(samples: list[tuple[str, Tensor | None, str | None]]) -> Read:
-    paths, tensors, errors = zip(*samples, strict=True)
-    held = [tensor for tensor in tensors if tensor is not None]
-    return list(paths), torch.stack(held) if held else None, list(errors)
+    """Yield what can be read, one batch after the other."""
+    return DataLoader(images, batch_size=batch_size, num_workers=workers, collate_fn=images.collate, shuffle=False)
 
 
 @dataclass(frozen=True)

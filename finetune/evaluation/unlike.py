@@ -205,7 +205,7 @@ def see_images(bundle: Bundle, batches: Iterable[Read], *, device: torch.device,
         DataError: None can be read.
     """
     features, logits, unread = [], [], 0
-    for _, images, errors in batches:
+    for _, images, errors, _ in batches:
         unread += sum(error is not None for error in errors)
         if images is None:
             continue

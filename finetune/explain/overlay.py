@@ -24,6 +24,8 @@ COLOURS = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252
 def seen_box(spec: InputSpec, size: tuple[int, int]) -> Box:
     """Return the part of an image that the network sees: left, top, right and bottom as shares of its sides.
 
+    Where the network is shown a border around the image, the part reaches beyond it: below 0 and above 1.
+
     An image whose colours are its coordinates is brought to the input like any other, and read at its borders.
 
     Args:
@@ -37,16 +39,24 @@ def seen_box(spec: InputSpec, size: tuple[int, int]) -> Box:
     image = Image.fromarray((coded * 255).round().astype(np.uint8))
     plain = replace(spec, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, exact=True)
     found = np.asarray(eval_transform(plain).pixels(Picture(image, 3, name="coordinates")), np.float64) / 255
-    rows, columns = found[found.shape[0] // 2, :, 0], found[:, found.shape[1] // 2, 1]
-    ends = [end for line in (rows, columns) for end in borders(line)]
+    row, column = found[found.shape[0] // 2], found[:, found.shape[1] // 2]
+    ends = [end for line in (row[:, (0, 2)], column[:, (1, 2)]) for end in borders(line)]
     return ends[0], ends[2], ends[1], ends[3]
 
 
 def borders(line: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return the coordinates at both ends of a line whose inner part rises evenly."""
-    quarter = max(1, len(line) // 4)
-    slope, start = np.polyfit(np.arange(quarter, len(line) - quarter), line[quarter : len(line) - quarter], 1)
-    return float(np.clip(start - slope / 2, 0, 1)), float(np.clip(start + slope * (len(line) - 0.5), 0, 1))
+    """Return the coordinates at both ends of a line of which a part shows the image, along which they rise evenly.
+
+    Args:
+        line: Coordinates and whether the image is there (N, 2), 0 to 1; where it is not, it has been padded.
+    """
+    shown = np.flatnonzero(line[:, 1] > 0.5)
+    inner = shown[len(shown) // 4 : max(len(shown) - len(shown) // 4, len(shown) // 4 + 2)]
+    slope, start = np.polyfit(inner, line[inner, 0], 1)
+    ends = (float(start - slope / 2), float(start + slope * (len(line) - 0.5)))
+    if len(shown) < len(line):
+        return ends
+    return float(np.clip(ends[0], 0, 1)), float(np.clip(ends[1], 0, 1))
 
 
 def overlay(image: Image.Image, values: npt.NDArray[np.float32], box: Box) -> Image.Image:

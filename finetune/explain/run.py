@@ -3,6 +3,10 @@
 It decides which images are read and for which class each is explained; how is left to `maps`.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,33 +15,33 @@ from finetune.data.table import ImageStore
 from finetune.data.transforms import eval_transform
 from finetune.evaluation.predictions import Predictions
 from finetune.explain.examples import choose_examples, explained
-from finetune.explain.maps import explain, resolve_method
+from finetune.explain.maps import check_method, explain, resolve_method
 from finetune.explain.store import save_maps
 from finetune.models.network import Network
-from finetune.runs import Run
 
 
 def explain_run(
-    run: Run, network: Network, store: ImageStore, predictions: Predictions, *, number: int, method: str, seed: int
+    folder: Path, network: Network, store: ImageStore, predictions: Predictions, config: Mapping[str, Any]
 ) -> int:
-    """Keep maps of the best, worst and some random images of a run, and return how many.
+    """Keep maps of the best, worst and some random images, as many as a run asks for, and return how many.
+
+    Of sequences there are none: maps are of single images.
 
     Args:
-        run: Where they are kept.
+        folder: Where they are kept: the run's, or that of an evaluation.
         network: Whose predictions they are.
         store: Reads the images.
-        predictions: Of the split that the report is about.
-        number: Of each kind; 0 for none.
-        method: auto, gradcam, rollout or integrated_gradients.
-        seed: Of the random ones.
+        predictions: Of the split that the page is about.
+        config: Of the run: its seed, and `explain`, which a run that is older than maps has not.
 
     Raises:
-        ConfigError: The method is not known, or not one for this network.
+        ConfigError: The method is not one for this network.
     """
-    if number < 1:
+    settings = config.get("explain") or {"images": 0}
+    if not settings["images"] or network.frames is not None:
         return 0
-    chosen = resolve_method(network, method)
-    rows = explained(choose_examples(predictions, number, seed))
+    chosen = resolve_method(network, settings["method"])
+    rows = explained(choose_examples(predictions, settings["images"], config["seed"]))
     if not len(rows):
         return 0
     device = next(network.parameters()).device
@@ -46,10 +50,27 @@ def explain_run(
     images = torch.stack([transform.apply(picture) for picture in pictures]).to(device)
     targets = torch.from_numpy(explained_class(predictions, rows)).to(device)
     maps = explain(network, images, targets, chosen)
-    save_maps(run, {str(predictions.ids[row]): found for row, found in zip(rows, maps, strict=True)}, chosen)
+    save_maps(folder, {str(predictions.ids[row]): found for row, found in zip(rows, maps, strict=True)}, chosen)
     return len(rows)
 
 
 def explained_class(predictions: Predictions, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the class that each of some images is explained for: the most probable one."""
     return np.asarray(predictions.probabilities[rows].argmax(axis=1), np.int64)
+
+
+def check_explained(network: Network, settings: Mapping[str, Any] | None) -> None:
+    """Refuse, before hours of training, what could not be explained after them.
+
+    Args:
+        network: What is to be explained.
+        settings: How many images of each kind, and by which method; None in runs that are older than maps.
+
+    Raises:
+        ConfigError: The method is not known, or not one for this network.
+    """
+    if settings is None:
+        return
+    check_method(settings["method"])
+    if settings["images"] and settings["method"] != "auto":
+        resolve_method(network, settings["method"])

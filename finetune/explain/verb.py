@@ -3,8 +3,10 @@
 It is a composition root, the only code of explanations that sees a config.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +75,23 @@ def explain(cfg: DictConfig) -> None:
     config = to_dict(cfg)
     run = Run.find(config["run"], Path(config["runs"]))
     bundle = load_bundle(run.model_dir)
+    if bundle.network.frames is not None:
+        raise ConfigError(
+            "finetune explain draws maps over single images, and this run reads sequences of frames. Use finetune "
+            "predict, or name a run on single images: run=PATH."
+        )
+    output = output_folder(config["output"])
     asked = find(config, run, bundle)
     target = label_number(config["target"], bundle)
     method = resolve_method(bundle.network, config["method"])
     device = use_device(config["device"])
     bundle.network.to(device)
-    known = training_images(run, bundle, device, open_cache(config["cache"])) if config["neighbours"] else None
     images = [each.store.read(each.path, bundle.network.spec.channels) for each in asked]
+    known = training_images(run, bundle, device, open_cache(config["cache"])) if config["neighbours"] else None
     sections = describe(asked, images, bundle, known, config, target, method, own_precision(run, None, device))
-    output = Path(config["output"]).expanduser()
-    for each, image, values in zip(asked, images, sections.maps, strict=True):
+    for name, image, values in zip(file_names(asked), images, sections.maps, strict=True):
         drawn = overlay(image.convert("RGB"), values, seen_box(bundle.network.spec, image.size))
-        write_atomic(output / file_name(each.name), encoded(drawn, quality=90))
+        write_atomic(output / name, encoded(drawn, quality=90))
     page = render("Explanations", sections.sections, subtitle=f"{run.path.name}, {method.replace('_', ' ')}")
     write_atomic(output / "explain.html", page)
     Console().print(f"Explained {len(asked):,} images: {output / 'explain.html'}", highlight=False, soft_wrap=True)
@@ -96,13 +103,15 @@ def find(config: Mapping[str, Any], run: Run, bundle: Bundle) -> list[Asked]:
     Raises:
         ConfigError: Neither or both were named, there are too many, or the run has no such image.
     """
-    if (config["input"] is None) == (config["ids"] is None):
+    given = config["ids"] if isinstance(config["ids"], list) else [config["ids"]]
+    ids = [str(each) for each in given if each is not None]
+    if (config["input"] is None) == (not ids):
         raise ConfigError("Name what is explained: input=FILE_OR_FOLDER, or ids=[…] of the run's own images.")
     if config["input"] is not None:
         paths = find_images(Path(config["input"]).expanduser())
         found = [Asked(path, path, FileStore()) for path in paths]
     else:
-        found = own(run, [str(each) for each in config["ids"]], config["split"], bundle)
+        found = own(run, ids, config["split"], bundle)
     if len(found) > MOST:
         raise ConfigError(f"{len(found):,} images are too many for a page. Name at most {MOST}.")
     return found
@@ -183,17 +192,18 @@ def describe(
     targets = probabilities.argmax(axis=1) if target is None else np.full(len(images), target)
     maps = explain_images(network, inputs.to(device), torch.from_numpy(targets).to(device), method)
     features = torch.cat(seen).float().cpu().numpy()
-    like = near.nearest(known.features, features, config["neighbours"]) if known is not None else None
+    like = near.nearest(known.features, features, config["neighbours"] + 1) if known is not None else None
     sections = []
     for number, (each, image) in enumerate(zip(asked, images, strict=True)):
         box = seen_box(network.spec, image.size)
         label = bundle.labels[int(targets[number])]
         facts = most_probable(probabilities[number], bundle.labels)
         over = encoded(overlay(image.convert("RGB"), maps[number], box), SIDE)
-        shown = Picture(each.name, encoded(image.convert("RGB"), SIDE), over, f"Evidence for {label}", facts)
-        blocks: list[Block] = [Gallery(f"Evidence for {label}", (shown,))]
+        plain = Picture(each.name, encoded(image.convert("RGB"), SIDE), facts=facts)
+        drawn = Picture("its map", over, description=f"Where {each.name} speaks for {label}")
+        blocks: list[Block] = [Gallery(f"Evidence for {label}", (plain, drawn))]
         if known is not None and like is not None:
-            blocks.append(neighbour_gallery(known, like, number))
+            blocks.append(neighbour_gallery(known, like, number, each, config["neighbours"]))
         sections.append(Section(f"image-{number}", Path(each.name).name, tuple(blocks)))
     note = Section("note", "How to read this", (Text(reading(method)),))
     return Described([note, *sections], maps)
@@ -205,11 +215,14 @@ def most_probable(probabilities: Values, labels: Sequence[str], number: int = 3)
     return {labels[place]: f"{probabilities[place]:.3f}" for place in order.tolist()}
 
 
-def neighbour_gallery(known: Known, like: near.Neighbours, number: int) -> Gallery:
-    """Return the training images that are most like an image."""
+def neighbour_gallery(known: Known, like: near.Neighbours, number: int, asked: Asked, most: int) -> Gallery:
+    """Return the training images that are most like an image, itself aside."""
     frame, names = known.table.frame, known.table.names()
-    pictures = []
-    for row, similarity in zip(like.rows[number].tolist(), like.similarity[number].tolist(), strict=True):
+    pictures: list[Picture] = []
+    pairs = zip(like.rows[number].tolist(), like.similarity[number].tolist(), strict=True)
+    itself = os.path.realpath(asked.path)
+    others = [pair for pair in pairs if os.path.realpath(str(frame["path"].iloc[pair[0]])) != itself]
+    for row, similarity in others[:most]:
         image = known.table.store.read(str(frame["path"].iloc[row]), 3)
         facts = {"label": ", ".join(names[row]), "similarity": f"{similarity:.3f}"}
         pictures.append(Picture(str(frame["id"].iloc[row]), encoded(image, SIDE), facts=facts))
@@ -224,10 +237,29 @@ def reading(method: str) -> str:
         "integrated_gradients": "Bright cells hold the pixels that move the score of the class, up or down "
         "(integrated gradients).",
     }[method]
-    return f"{said} A map says where a network looks, not whether it is right to."
+    return f"{said} A map says where a network looks, not whether it is right to; what it leaves plain was cropped."
 
 
-def file_name(name: str) -> str:
-    """Return the file of an image's overlay: its name, with folders joined."""
-    stem = str(Path(name).with_suffix("")).strip("/").replace("/", "__")
-    return f"{stem[-120:]}.jpg"
+def file_names(asked: Sequence[Asked]) -> list[str]:
+    """Return the files of the images' overlays: their names with folders joined, and numbers where two are alike."""
+    names: list[str] = []
+    for each in asked:
+        stem = str(Path(each.name).with_suffix("")).strip("/").replace("/", "__")[-120:]
+        others = (f"{stem}.jpg" if number == 1 else f"{stem}_{number}.jpg" for number in count(1))
+        names.append(next(name for name in others if name not in names))
+    return names
+
+
+def output_folder(output: str) -> Path:
+    """Return where page and overlays go.
+
+    Raises:
+        ConfigError: It, or what it would lie in, is a file.
+    """
+    path = Path(output).expanduser()
+    for each in (path, *path.parents):
+        if each.is_file():
+            raise ConfigError(
+                f"output={path}: {each} is a file. Name a folder: output={each.with_suffix('')}_explained"
+            )
+    return path

@@ -6,13 +6,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from finetune.heads.sequences import mean_of
+
 
 @contextmanager
 def inputs_of(head: nn.Module, seen: list[Tensor]) -> Iterator[None]:
-    """Append what is given to a head (B, F) to a list, an entry for each call."""
+    """Append what is given to a head (B, F) to a list, an entry for each call; of a sequence the mean of its frames."""
 
     def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen.append(inputs[0].detach())
+        given: Tensor = inputs[0].detach()
+        seen.append(mean_of(given) if given.ndim == 3 else given)
 
     handle = head.register_forward_pre_hook(note)
     try:

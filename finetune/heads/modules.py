@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.errors import ConfigError, nearest
+from finetune.heads.sequences import AttentionPool, MeanPool, Recurrent, TemporalConvolution
 
-Kind = Literal["linear", "mlp", "cosine"]
-KINDS = ("linear", "mlp", "cosine")
+Kind = Literal["linear", "mlp", "cosine", "mean_pool", "attention", "gru", "lstm", "tcn"]
+SEQUENCE_KINDS = ("mean_pool", "attention", "gru", "lstm", "tcn")
+KINDS = ("linear", "mlp", "cosine", *SEQUENCE_KINDS)
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,23 @@ class HeadSpec:
     """The classifier on top of the pooled features.
 
     Attributes:
-        kind: linear, mlp with one hidden layer, or cosine of the angle between features and a vector per class.
-        hidden: Width of the hidden layer of an mlp.
+        kind: linear, mlp with one hidden layer, or cosine of the angle between features and a vector per class; for
+            sequences of frames mean_pool, attention, gru, lstm or tcn (temporal convolution), each with a linear layer.
+        hidden: Width of the hidden layer of an mlp, of attention's scores, of a gru, an lstm or a tcn.
         dropout: Probability of dropping a feature in training.
         standardize: Whether each feature is brought to mean 0 and deviation 1 over the training images first.
+        layers: Layers of a gru, an lstm or a tcn.
+        bidirectional: Whether a gru or an lstm reads a sequence from both ends.
+        kernel: Frames that a layer of a tcn sees at once, an odd number.
     """
 
     kind: Kind = "linear"
     hidden: int = 512
     dropout: float = 0.0
     standardize: bool = False
+    layers: int = 1
+    bidirectional: bool = True
+    kernel: int = 3
 
 
 class Standardize(nn.Module):
@@ -82,15 +91,37 @@ def build_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequen
     """
     check_spec(spec)
     layers: list[nn.Module] = [Standardize(num_features)] if spec.standardize else []
+    width = num_features
+    if spec.kind in SEQUENCE_KINDS:
+        summary = build_summary(spec, num_features)
+        layers.append(summary)
+        width = summary.width
     if spec.kind == "mlp":
         layers += [nn.Linear(num_features, spec.hidden), nn.GELU()]
+        width = spec.hidden
     layers.append(nn.Dropout(spec.dropout))
     if spec.kind == "cosine":
         return nn.Sequential(*layers, CosineLinear(num_features, num_classes))
-    last = nn.Linear(num_features if spec.kind == "linear" else spec.hidden, num_classes)
+    last = nn.Linear(width, num_classes)
     nn.init.trunc_normal_(last.weight, std=0.01)
     nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
+
+
+def build_summary(spec: HeadSpec, num_features: int) -> MeanPool | AttentionPool | Recurrent | TemporalConvolution:
+    """Return what makes one vector of a sequence."""
+    if spec.kind == "mean_pool":
+        return MeanPool(num_features)
+    if spec.kind == "attention":
+        return AttentionPool(num_features, spec.hidden)
+    if spec.kind == "tcn":
+        return TemporalConvolution(
+            num_features, spec.hidden, layers=spec.layers, kernel=spec.kernel, dropout=spec.dropout
+        )
+    return Recurrent(
+        spec.kind, num_features, spec.hidden, layers=spec.layers, bidirectional=spec.bidirectional,
+        dropout=spec.dropout,
+    )  # fmt: skip
 
 
 def check_spec(spec: HeadSpec) -> None:
@@ -106,8 +137,15 @@ def check_spec(spec: HeadSpec) -> None:
         )
     if not 0 <= spec.dropout < 1:
         raise ConfigError(f"head.dropout={spec.dropout} is not a probability from 0 to below 1.")
-    if spec.hidden < 1:
-        raise ConfigError(f"head.hidden={spec.hidden} must be a whole number of 1 or more.")
+    for name, value in (("hidden", spec.hidden), ("layers", spec.layers), ("kernel", spec.kernel)):
+        if value < 1:
+            raise ConfigError(f"head.{name}={value} must be a whole number of 1 or more.")
+    if spec.kernel % 2 == 0:
+        raise ConfigError(f"head.kernel={spec.kernel} must be odd, so that a frame is in the middle. Use 3 or 5.")
+    if spec.kind in SEQUENCE_KINDS and spec.standardize:
+        raise ConfigError(
+            f"head.standardize=true is for features of single images. Set it to false with head.kind={spec.kind}."
+        )
 
 
 def standardize_layer(head: nn.Sequential) -> Standardize | None:

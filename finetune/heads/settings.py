@@ -45,7 +45,9 @@ def head_settings(head: Mapping[str, Any], *, seed: int) -> tuple[HeadSpec, Solv
     Raises:
         ConfigError: A key has no meaning, or does not go with another.
     """
-    spec = HeadSpec(head["kind"], head["hidden"], head["dropout"], head["standardize"])
+    # a resumed run may be older than the keys of sequences
+    of_sequences = {key: head[key] for key in ("layers", "bidirectional", "kernel") if key in head}
+    spec = HeadSpec(head["kind"], head["hidden"], head["dropout"], head["standardize"], **of_sequences)
     check_spec(spec)
     strengths = {name: check_strength(name, head[name]) for name in ("l2", "l1")}
     solver = choose_solver(head["solver"], strengths)

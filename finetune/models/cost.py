@@ -44,22 +44,29 @@ def evaluating(network: Network, device: torch.device, precision: str) -> Iterat
             module.training = training
 
 
+def blank_inputs(network: Network, count: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Return what a network takes for so many images; of a network of sequences, so many of the greatest length."""
+    if network.frames is None:
+        return (blank_images(network, count, device),)
+    return blank_images(network, count * network.frames, device), torch.full((count,), network.frames, device=device)
+
+
 def stopwatch(network: Network, count: int, *, device: torch.device, precision: str = "32-true") -> Callable[[], float]:
-    """Return a function that passes a batch through a network and returns the milliseconds per image.
+    """Return a function that passes a batch through a network and returns the milliseconds per image or sequence.
 
     Args:
         network: Computes as in evaluation, with channels last; it is moved to the device.
-        count: Images in the batch.
+        count: Images, or sequences, in the batch.
         device: Where.
         precision: 32-true, bf16-mixed or 16-mixed.
     """
-    images = blank_images(network, count, device)
+    inputs = blank_inputs(network, count, device)
 
     def measure() -> float:
         with evaluating(network, device, precision):
             wait(device)
             started = time.perf_counter()
-            network(images)
+            network(*inputs)
             wait(device)
             return (time.perf_counter() - started) * 1000 / count
 
@@ -76,9 +83,10 @@ def wait(device: torch.device) -> None:
 def cost(network: Network, *, device: torch.device, precision: str) -> dict[str, Any]:
     """Return what a finished network costs, as it is written into a run's metrics.json.
 
-    The latency is the median time of a pass of one image of zeros, without decoding, on the device and in the precision
-    of evaluation and with the threads that the process has. Measuring takes about half a second, and what else the
-    machine does has a part in it. Adapters are merged into the weights, as they are in the finished model.
+    The latency is the median time of a pass of one image of zeros, or of one sequence of them, without decoding, on the
+    device and in the precision of evaluation and with the threads that the process has. Measuring takes about half a
+    second, and what else the machine does has a part in it. Adapters are merged into the weights, as they are in the
+    finished model.
     """
     precision = choose_precision(precision, device)
     network = merge(network)

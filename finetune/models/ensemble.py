@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,11 +19,14 @@ from finetune.data.table import Task
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError
 from finetune.heads.modules import HeadSpec, build_head, fold_standardize, standardize_layer
+from finetune.heads.sequences import columns_of
 from finetune.models.identity import backbone_identity
 from finetune.models.network import Network, build_network
 
 Rule = Literal["mean", "logits", "vote", "stacking"]
 RULES = get_args(Rule)
+# scores beyond it say no more than that a member is sure
+LIMIT = 15.0
 
 
 def combine(scores: Tensor, rule: Rule, weights: Tensor, *, multilabel: bool) -> Tensor:
@@ -55,6 +60,14 @@ def combine(scores: Tensor, rule: Rule, weights: Tensor, *, multilabel: bool) ->
     return ((members * (share * cast).sum(0) + 1 / labels) / (members + 1)).log()
 
 
+def scores_of(probabilities: npt.NDArray[Any], *, multilabel: bool) -> Tensor:
+    """Return what members say (M, N, K) as `combine` takes it, from their probabilities (M, N, K)."""
+    values = torch.from_numpy(probabilities.astype(np.float64))
+    tiny = float(np.finfo(np.float32).tiny)
+    found = torch.logit(values, eps=1e-7) if multilabel else values.clamp(min=tiny).log()
+    return found.clamp(-LIMIT, LIMIT)
+
+
 class JoinedHead(nn.Module):
     """The heads of all members, scaled as each was calibrated, and what they say together.
 
@@ -86,15 +99,18 @@ class JoinedHead(nn.Module):
         self.shift[member] = torch.tensor(scaling.shift, dtype=torch.float32)
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return what each member says (M, B, K) of features (B, F): logarithms of probabilities, or log-odds."""
+        """Return what each member says (M, B, K) of features (B, F): logarithms of probabilities, or log-odds.
+
+        Of sequences the features are those of their frames, padded (B, T, 1 + F).
+        """
         found = []
         for member, (head, (start, end)) in enumerate(zip(self.heads, self.parts, strict=True)):
-            logits = head(features[:, start:end]).float()
+            logits = head(columns_of(features, start, end)).float()
             if not self.multilabel:  # as calibration was fitted
                 logits = logits - logits.mean(dim=1, keepdim=True)
             scaled = logits * self.scale[member] + self.shift[member]
             found.append(scaled if self.multilabel else scaled.log_softmax(dim=1))
-        return torch.stack(found)
+        return torch.stack(found).clamp(-LIMIT, LIMIT)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, K) of the features of all backbones (B, F)."""
@@ -146,21 +162,23 @@ def join(members: Sequence[Member], rule: Rule, task: Task) -> Network:
     """Return one network of several; backbones with the same weights are there once.
 
     Raises:
-        ConfigError: There is no member, or their labels or channels differ in number.
+        ConfigError: There is no member, or their labels, channels or frames differ in number.
     """
     if not members:
         raise ConfigError("An ensemble needs at least one member.")
-    numbers = {(each.network.num_classes, each.network.spec.channels) for each in members}
+    numbers = {(each.network.num_classes, each.network.spec.channels, each.network.frames or 0) for each in members}
     if len(numbers) > 1:
-        raise ConfigError(f"Members must agree in labels and channels; they have {sorted(numbers)}.")
+        raise ConfigError(
+            f"Members must agree in labels and channels, and in frames of a sequence; they have {sorted(numbers)}."
+        )
     owners, places = distinct([each.network for each in members])
     heads = [fold_standardize(each.network.head) for each in members]
     labels = members[0].network.num_classes
     structure = {
-        "rule": rule, "task": task, "labels": labels,
+        "rule": rule, "task": task, "labels": labels, "frames": members[0].network.frames,
         "backbones": [describe(owner) for owner in owners],
         "members": [
-            {"backbone": place, "head": each.network.options["head"] | {"standardize": bool(standardize_layer(head))}}
+            {"backbone": place, "head": describe_head(each.network, head)}
             for place, head, each in zip(places, heads, members, strict=True)
         ],
     }  # fmt: skip
@@ -187,9 +205,17 @@ def distinct(networks: Sequence[Network]) -> tuple[list[Network], list[int]]:
     return owners, places
 
 
+def describe_head(network: Network, head: nn.Sequential) -> dict[str, Any]:
+    """Return what a member's head is built from again; that of an ensemble is one of the whole."""
+    if "ensemble" in network.options:
+        return {"ensemble": network.options["ensemble"]}
+    found: dict[str, Any] = network.options["head"] | {"standardize": standardize_layer(head) is not None}
+    return found
+
+
 def describe(network: Network) -> dict[str, Any]:
     """Return what a backbone is built from again."""
-    options = {name: value for name, value in network.options.items() if name != "head"}
+    options = {name: value for name, value in network.options.items() if name not in ("head", "frames")}
     return {
         "name": network.name,
         "options": options,
@@ -216,7 +242,7 @@ def assemble(
     return Network(
         backbone, nn.Sequential(head), name="+".join(dict.fromkeys(names)), spec=spec,
         num_features=sum(int(each["num_features"]) for each in structure["backbones"]),
-        num_classes=int(structure["labels"]), options={"ensemble": structure},
+        num_classes=int(structure["labels"]), options={"ensemble": structure}, frames=structure.get("frames"),
     ).eval()  # fmt: skip
 
 
@@ -224,11 +250,15 @@ def build_joined(structure: Mapping[str, Any]) -> Network:
     """Return the network of a stored structure, without its weights."""
     labels = int(structure["labels"])
     owners = [
-        build_network(each["name"], num_classes=labels, weights="none", **each["options"])
+        build_joined(each["options"]["ensemble"])
+        if "ensemble" in each["options"]
+        else build_network(each["name"], num_classes=labels, weights="none", **each["options"])
         for each in structure["backbones"]
     ]
     heads = [
-        build_head(HeadSpec(**each["head"]), owners[each["backbone"]].num_features, labels)
+        build_joined(each["head"]["ensemble"]).head
+        if "ensemble" in each["head"]
+        else build_head(HeadSpec(**each["head"]), owners[each["backbone"]].num_features, labels)
         for each in structure["members"]
     ]
     head = JoinedHead(heads, columns(structure), labels, structure["rule"], structure["task"])

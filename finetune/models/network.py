@@ -3,21 +3,21 @@
 It decides how a model's name and options become a network; which of its layers move is left to the strategies.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError, nearest
-from finetune.heads.modules import HeadSpec, build_head
+from finetune.heads.modules import SEQUENCE_KINDS, HeadSpec, build_head
+from finetune.heads.sequences import pad
 from finetune.models.depth import truncate
+from finetune.models.inputs import input_spec
 from finetune.models.weights import create_backbone
-
-INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
 
 
 class Network(nn.Module):
@@ -25,12 +25,13 @@ class Network(nn.Module):
 
     Attributes:
         backbone: Images (B, C, H, W), normalised, to pooled features (B, F).
-        head: Features (B, F) to logits (B, K).
+        head: Features (B, F), or padded sequences of frames' features (B, T, 1 + F), to logits (B, K).
         name: The backbone's name in timm.
         spec: What its weights expect of an image.
         num_features: F.
         num_classes: K.
         options: What `build_network` needs to build the same architecture again.
+        frames: Of a sequence at most; None for a network of single images.
         resting: Modules that stay in eval mode while the rest trains; set by `finetune.strategies.freezing`.
     """
 
@@ -44,6 +45,7 @@ class Network(nn.Module):
         num_features: int,
         num_classes: int,
         options: dict[str, Any],
+        frames: int | None = None,
     ) -> None:
         """Put the parts together."""
         super().__init__()
@@ -54,11 +56,13 @@ class Network(nn.Module):
         self.num_features = num_features
         self.num_classes = num_classes
         self.options = options
+        self.frames = frames
         self.resting: tuple[nn.Module, ...] = ()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, K) of images (B, C, H, W)."""
-        return self.head(self.backbone(images))  # type: ignore[no-any-return]
+    def forward(self, images: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Return logits (B, K) of images (B, C, H, W), or of sequences that have so many frames (B,) of the images."""
+        features: Tensor = self.backbone(images)
+        return self.head(features if frames is None else pad(features, frames))  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> "Network":
         """Set training mode; modules that a phase leaves at rest stay in eval mode."""
@@ -83,8 +87,10 @@ def build_network(
     std: Sequence[float] | None = None,
     interpolation: str | None = None,
     crop_pct: float | None = None,
+    crop_mode: str | None = None,
     grad_checkpointing: bool = False,
     depth: float | None = None,
+    frames: int | None = None,
 ) -> Network:
     """Return a network with a new head.
 
@@ -101,14 +107,18 @@ def build_network(
         std: Per channel.
         interpolation: How images are resized.
         crop_pct: Share of the image that the central crop keeps.
+        crop_mode: center, squash (whole images, their aspect ratio not kept) or border (whole images, padded); None for
+            the weights' own. The last two keep all of an image where crop_pct is None.
         grad_checkpointing: Whether activations are computed again in the backward pass to save memory.
         depth: Share of the backbone's blocks that is kept, above 0 and at most 1; None for all.
+        frames: Of a sequence at most; None for single images.
 
     Raises:
         ConfigError: There is no such model, or it cannot do what is asked.
     """
     check_name(name)
     head = head or HeadSpec()
+    check_head(head, frames)
     options = model_options(name, drop_rate, drop_path_rate, in_chans, image_size)
     try:
         backbone = create_backbone(name, weights, options)
@@ -121,15 +131,33 @@ def build_network(
         truncate(backbone, depth, name)
     if grad_checkpointing:
         set_checkpointing(backbone, name)
-    overrides = {"mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct}
+    overrides = {"mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_pct, "crop_mode": crop_mode}
     spec = input_spec(backbone, in_chans, image_size, overrides)
     num_features = count_features(backbone, spec, name)
     remembered = {"head": vars(head), "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    remembered |= {"in_chans": in_chans, "image_size": image_size, "depth": depth}
+    remembered |= {"in_chans": in_chans, "image_size": image_size, "depth": depth, "frames": frames}
     return Network(
         backbone, new_head(head, num_features, num_classes), name=name, spec=spec,
-        num_features=num_features, num_classes=num_classes, options=remembered,
+        num_features=num_features, num_classes=num_classes, options=remembered, frames=frames,
     )  # fmt: skip
+
+
+def check_head(head: HeadSpec, frames: int | None) -> None:
+    """Check that a head reads what it is given: single images, or sequences.
+
+    Raises:
+        ConfigError: It reads the other.
+    """
+    if frames is None and head.kind in SEQUENCE_KINDS:
+        raise ConfigError(
+            f"head.kind={head.kind} reads sequences of frames, and these are single images. Use data=sequences or "
+            "data=sequence_table, or head=linear."
+        )
+    if frames is not None and head.kind not in SEQUENCE_KINDS:
+        raise ConfigError(
+            f"head.kind={head.kind} reads single images, and these are sequences of frames. Use head=gru, lstm, tcn, "
+            "attention or mean_pool."
+        )
 
 
 def new_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequential:
@@ -180,39 +208,6 @@ def set_checkpointing(backbone: nn.Module, name: str) -> None:
         ) from error
 
 
-def input_spec(backbone: nn.Module, channels: int, size: int | None, overrides: dict[str, Any]) -> InputSpec:
-    """Return what the weights expect of an image, with the given values in place of theirs."""
-    config: dict[str, Any] = resolve_model_data_config(backbone)  # type: ignore[no-untyped-call]
-    height, width = (size, size) if size is not None else config["input_size"][1:]
-    interpolation = overrides["interpolation"] or config["interpolation"]
-    if interpolation not in INTERPOLATIONS:
-        raise ConfigError(
-            f"model.interpolation={interpolation} is not known. Use one of "
-            f"{', '.join(INTERPOLATIONS)}.{nearest(interpolation, INTERPOLATIONS)}"
-        )
-    crop = config["crop_pct"] if overrides["crop_pct"] is None else float(overrides["crop_pct"])
-    if not 0 < crop <= 1:
-        raise ConfigError(f"model.crop_pct={crop} is not a share above 0 and at most 1.")
-    return InputSpec(
-        channels, height, width,
-        per_channel("mean", overrides["mean"], config["mean"], channels),
-        per_channel("std", overrides["std"], config["std"], channels),
-        interpolation, crop, config["crop_mode"],
-    )  # fmt: skip
-
-
-def per_channel(key: str, given: Sequence[float] | None, default: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Return one value per channel; the weights' own are averaged for other channels than theirs."""
-    if given is not None and len(given) not in (1, channels):
-        raise ConfigError(f"model.{key} has {len(given)} values for {channels} channels. Give one per channel.")
-    values = tuple(float(value) for value in (given if given is not None else default))
-    if key == "std" and min(values) <= 0:
-        raise ConfigError(f"model.std={list(values)} must be above 0.")
-    if len(values) == channels:
-        return values
-    return (sum(values) / len(values),) * channels
-
-
 @torch.no_grad()
 def count_features(backbone: nn.Module, spec: InputSpec, name: str) -> int:
     """Return the number of pooled features, found by passing one blank image through the backbone.
@@ -242,10 +237,16 @@ def count_features(backbone: nn.Module, spec: InputSpec, name: str) -> int:
 
 
 def shape_of_features(backbone: nn.Module, image: Tensor) -> Tensor | None:
-    """Return what the backbone makes of an image, without values, or None where it needs these on the way."""
-    state = {name: value.to("meta") for name, value in (*backbone.named_parameters(), *backbone.named_buffers())}
+    """Return what the backbone makes of an image, without values, or None where it needs these on the way.
+
+    A copy without values is asked: a model may keep what it has computed, and may use one layer in several places.
+    """
+    bare: dict[int, Any] = {}
+    for value in (*backbone.parameters(), *backbone.buffers()):
+        empty = value.to("meta")
+        bare[id(value)] = nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
     try:
-        features: Tensor = torch.func.functional_call(backbone, state, (image.to("meta"),))
+        features: Tensor = copy.deepcopy(backbone, bare)(image.to("meta"))
     except (RuntimeError, AssertionError, ValueError, TypeError):
         return None
     return features

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finetune.data.table import ImageStore
 from finetune.evaluation.curves.operating import OperatingChoice
 from finetune.evaluation.predictions import Predictions
 from finetune.page.blocks import Section
@@ -19,12 +20,14 @@ from finetune.report.sections.calibration import calibration_section
 from finetune.report.sections.classes import classes_section, errors_section
 from finetune.report.sections.confusion import confusion_section
 from finetune.report.sections.data import data_section, reproduce_section
+from finetune.report.sections.ensemble import crossval_section, ensemble_section
 from finetune.report.sections.evaluations import evaluations_section
 from finetune.report.sections.examples import examples_section
 from finetune.report.sections.fairness import fairness_section
 from finetune.report.sections.learning import learning_section
 from finetune.report.sections.ranking import gains_section, ranking_section
 from finetune.report.sections.reliability import reliability_section
+from finetune.report.sections.robustness import robustness_section
 from finetune.report.sections.thresholds import threshold_section
 from finetune.report.sections.unlike import unlike_section
 from finetune.report.sections.verdict import verdict_section
@@ -36,6 +39,8 @@ record = logging.getLogger("finetune.record")
 
 BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     verdict_section,
+    crossval_section,
+    ensemble_section,
     learning_section,
     classes_section,
     fairness_section,
@@ -46,6 +51,7 @@ BEFORE: tuple[Callable[[Material], Section | None], ...] = (
     gains_section,
     reliability_section,
     calibration_section,
+    robustness_section,
 )
 AFTER: tuple[Callable[[Material], Section | None], ...] = (
     unlike_section,
@@ -78,9 +84,23 @@ def write_report(
     return file
 
 
-def write_evaluation(run: Run, folder: Path, split: str, predictions: Predictions, document: dict[str, Any]) -> Path:
-    """Write the page of an evaluation into its folder, and the run's anew, which lists it; return the first."""
-    material = replace(gather(run), splits={split: predictions}, document=document)
+def write_evaluation(
+    run: Run,
+    folder: Path,
+    predictions: dict[str, Predictions],
+    document: dict[str, Any],
+    store: ImageStore | None = None,
+) -> Path:
+    """Write the page of an evaluation into its folder, and the run's anew, which lists it; return the first.
+
+    Args:
+        run: What was evaluated.
+        folder: Of the evaluation.
+        predictions: Of its split.
+        document: Its scores.
+        store: Reads its images, whose paths may mean others in the run's own source; None where that is the same.
+    """
+    material = replace(gather(run), splits=predictions, document=document, folder=folder, store=store)
     title = f"Evaluation {folder.name} of {run.path.name}"
     write_atomic(
         folder / "report.html", render(title, list(sections(material, OperatingChoice())), subtitle=subtitle(run))

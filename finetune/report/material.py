@@ -5,8 +5,10 @@ It decides which files count and what a missing one means; what is told of them 
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from finetune.data.table import ImageStore
 from finetune.data.transforms import InputSpec
 from finetune.errors import RunError
 from finetune.evaluation.predictions import Predictions
@@ -28,6 +30,8 @@ class Material:
         splits: Predictions by split, as far as they are stored.
         history: Rows of metrics.csv.
         baseline: Name and test predictions of another run that this one is held against; None for none.
+        folder: Of the evaluation whose maps are told of; None for those of the run itself.
+        store: Reads the images of that evaluation; None for the run's own.
     """
 
     run: Run
@@ -37,6 +41,8 @@ class Material:
     splits: dict[str, Predictions]
     history: list[dict[str, Any]] = field(default_factory=list)
     baseline: tuple[str, Predictions] | None = None
+    folder: Path | None = None
+    store: ImageStore | None = None
 
 
 def gather(run: Run, baseline: Run | None = None) -> Material:

@@ -6,6 +6,8 @@ It decides the order and which part may fail without the run; what each part hol
 import io
 import logging
 from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,11 +32,11 @@ from finetune.report.wandb_plots import charts_of, gallery
 from finetune.runs import Run, write_json
 from finetune.tracking import Tracker
 from finetune.training.trainer import device_of
+from finetune.training.words.regularize import zeros
 
 log = logging.getLogger(__name__)
 # goes to the run's train.log alone, since the screen shows the same in another form
 record = logging.getLogger("finetune.record")
-NOTHING_SEEN: Mapping[str, Seen] = {}
 
 
 def write_results(
@@ -43,9 +45,20 @@ def write_results(
     network: Network,
     calibrated: Calibrated,
     detector: Detector | None = None,
-    seen: Mapping[str, Seen] = NOTHING_SEEN,
+    seen: Mapping[str, Seen] = MappingProxyType({}),
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Write predictions, metrics with intervals, and the model that predict and export need."""
+    """Write predictions, metrics with intervals, and the model that predict and export need.
+
+    Args:
+        run: The folder.
+        config: The run's whole configuration.
+        network: The finished network.
+        calibrated: What it says.
+        detector: Tells images unlike those of training; None for none.
+        seen: Features and logits of some images, by split, on which the detector is judged.
+        more: What else metrics.json is to hold.
+    """
     predictions = calibrated.predictions
     for split, found in predictions.items():
         found.save(run.predictions_file(split))
@@ -57,6 +70,8 @@ def write_results(
     settings = group_settings(config.get("groups"), list(map(str, any_split.groups.columns)))
     document["groups"] = groups_document(predictions, settings, resamples=config["bootstrap"], seed=config["seed"])
     document["model"] = cost(network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
+    document["model"]["head_zeros"] = zeros(network.head)
+    document |= more
     write_json(run.metrics_file, document)
     save_bundle(network, any_split.labels, any_split.task, run.model_dir, calibrated.fitted.scaling, detector)
     return document
@@ -66,15 +81,8 @@ def write_extras(
     run: Run, config: dict[str, Any], network: Network, predictions: Predictions, table: ImageTable
 ) -> None:
     """Write maps of some images and the page of a run; what fails is said, and the run is finished all the same."""
-    explain = config.get("explain") or {"images": 0, "method": "auto"}  # a resumed run may be older than the setting
-
-    def maps() -> None:
-        explain_run(
-            run, network, table.store, predictions, number=explain["images"], method=explain["method"],
-            seed=config["seed"],
-        )  # fmt: skip
-
-    attempt(maps, "Maps of what the network looks at")
+    make = partial(explain_run, run.path, network, table.store, predictions, config)
+    attempt(make, "Maps of what the network looks at")
     if config.get("report"):
         attempt(lambda: write_report(run), "The report")
 
@@ -89,7 +97,7 @@ def publish(
     """Hand scores, curves and predictions to the tracker, and the worst errors as images where the user asked."""
     if tracker is None:
         return
-    for split in ("test", "val"):
+    for split in [name for name in ("test", "val") if name in document]:
         scores = {f"{split}/{name}": score["value"] for name, score in document[split].items()}
         bounds = {
             f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")

@@ -39,8 +39,9 @@ def describe_start(
     spec = network.spec
     target = config["data"]["source"]["_target_"].rsplit(".", 1)[-1]
     source = config["data"].get("root") or config["data"].get("path") or config["data"].get("name") or target
+    unit = "images" if network.frames is None else f"sequences of up to {network.frames} frames"
     data = DataSummary(
-        str(source), table.task, table.num_classes, table.sizes(), ordered[0], ordered[-1], len(table.skipped)
+        str(source), table.task, table.num_classes, table.sizes(), ordered[0], ordered[-1], len(table.skipped), unit
     )
     total = sum(value.numel() for value in sizes.values())
     model = ModelSummary(network.name, config["model"]["weights"], total, (spec.channels, spec.height, spec.width))

@@ -46,6 +46,7 @@ class DataSummary:
         smallest: The rarest class of the training split and its number of images.
         largest: The most frequent one.
         skipped: Images left out because they cannot be read.
+        unit: What is counted: images, or sequences.
     """
 
     source: str
@@ -55,6 +56,7 @@ class DataSummary:
     smallest: tuple[str, int]
     largest: tuple[str, int]
     skipped: int = 0
+    unit: str = "images"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def start_summary(
     facts.add_row("data", Text(_data_line(data)))
     facts.add_row("", Text(_balance_line(data)))
     if data.skipped:
-        facts.add_row("", Text(f"{data.skipped:,} unreadable images left out", style="yellow"))
+        facts.add_row("", Text(f"{data.skipped:,} unreadable {data.unit} left out", style="yellow"))
     facts.add_row("model", Text(_model_line(model)))
     facts.add_row("strategy", Text(strategy))
     return Group(facts, _phase_table(phases))
@@ -118,14 +120,14 @@ def start_summary(
 def _data_line(data: DataSummary) -> str:
     splits = ", ".join(f"{split} {number:,}" for split, number in data.images.items())
     what = "classes" if data.task == "multiclass" else "labels, any number per image"
-    return f"{data.source}: {splits} images; {data.num_classes:,} {what}"
+    return f"{data.source}: {splits} {data.unit}; {data.num_classes:,} {what}"
 
 
 def _balance_line(data: DataSummary) -> str:
     (rare, fewest), (frequent, most) = data.smallest, data.largest
     if fewest == most:
-        return f"balanced: {most:,} training images of each"
-    return f"training images: {fewest:,} of the rarest ({rare}) to {most:,} of the commonest ({frequent})"
+        return f"balanced: {most:,} training {data.unit} of each"
+    return f"training {data.unit}: {fewest:,} of the rarest ({rare}) to {most:,} of the commonest ({frequent})"
 
 
 def _model_line(model: ModelSummary) -> str:

@@ -96,13 +96,17 @@ class Sweep:
     nameless: bool = True
 
 
-def make_plan(request: Request) -> Plan:
+def make_plan(request: Request, root: str = "sweep") -> Plan:
     """Return the plan of a command line, checked.
+
+    Args:
+        request: The command line.
+        root: The root configuration, which has the groups sweep, space and pool.
 
     Raises:
         ConfigError: It cannot be run.
     """
-    cfg = request.compose("sweep", [*request.own, *request.fixed], hydra=True)
+    cfg = request.compose(root, [*request.own, *request.fixed], hydra=True)
     choices = {str(key): value for key, value in cfg.hydra.runtime.choices.items()}
     check_numbers(cfg)
     sweep: dict[str, Any] = plain(cfg, "sweep")

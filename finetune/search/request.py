@@ -78,6 +78,11 @@ class Request:
         config = self.compose("train", [*self.fixed, *overrides])
         check_read(config)
         plain = to_dict(config)
+        if plain["recipe"]["name"] != "none":
+            raise ConfigError(
+                f"recipe={plain['recipe']['name']} chooses for one run, and a sweep compares what it is told to. Leave "
+                "it out, and name the settings that all trials share."
+            )
         build_strategy(plain["strategy"])
         return plain
 
@@ -133,25 +138,28 @@ def request_of(stored: Mapping[str, Any]) -> Request:
     return Request(**lists, config_dir=stored["config_dir"])
 
 
-def read_request(arguments: Sequence[str]) -> Request:
+def read_request(arguments: Sequence[str], own_groups: Sequence[str] = OWN, verb: str = "sweep") -> Request:
     """Return what a command line asks for.
 
     Args:
-        arguments: With --config-name sweep.
+        arguments: With --config-name, and the verb.
+        own_groups: Whose settings are the verb's own, and not its runs'.
+        verb: The verb.
 
     Raises:
         ConfigError: A word is not Hydra's grammar, or has no place in a sweep.
     """
     parsed = get_args_parser().parse_args(list(arguments))
     if parsed.multirun:
-        raise ConfigError("finetune sweep runs many configurations by itself. Leave -m out.")
+        raise ConfigError(f"finetune {verb} runs many configurations by itself. Leave -m out.")
     own: list[str] = []
     fixed: list[str] = []
     swept: list[str] = []
     for override in parse_all(parsed.overrides):
-        check_override(override)
+        is_own = override.key_or_group.split(".")[0] in own_groups
+        check_override(override, is_own=is_own, verb=verb)
         line = str(override.input_line)
-        kind = own if is_own(override) else swept if override.is_sweep_override() else fixed
+        kind = own if is_own else swept if override.is_sweep_override() else fixed
         kind.append(line)
     folder = os.path.abspath(parsed.config_dir) if parsed.config_dir else None
     if folder is not None and not Path(folder).is_dir():
@@ -159,22 +167,17 @@ def read_request(arguments: Sequence[str]) -> Request:
     return Request(tuple(own), tuple(fixed), tuple(swept), folder)
 
 
-def is_own(override: Override) -> bool:
-    """Return whether an override is the sweep's own, and not its trials'."""
-    return override.key_or_group.split(".")[0] in OWN
-
-
-def check_override(override: Override) -> None:
-    """Check that an override has a place in a sweep.
+def check_override(override: Override, *, is_own: bool, verb: str) -> None:
+    """Check that an override has a place in a sweep, or whatever runs many configurations.
 
     Raises:
         ConfigError: It has none.
     """
     key, line = override.key_or_group, override.input_line
-    if key.startswith(("hydra.", "hydra/")):
-        raise ConfigError(f"{line} cannot be used in a sweep: each trial is a process with a folder of its own.")
-    if is_own(override) and override.is_sweep_override():
-        raise ConfigError(f"{line} has several values, and a sweep has one {key}. For two spaces: space=[a,b].")
+    if key.startswith(("hydra.", "hydra/")) and not is_own:
+        raise ConfigError(f"{line} cannot be used in a {verb}: each of its runs has a folder of its own.")
+    if is_own and override.is_sweep_override():
+        raise ConfigError(f"{line} has several values, and a {verb} has one {key}. For two spaces: space=[a,b].")
 
 
 def without_sweeps(arguments: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from finetune.errors import ConfigError, FinetuneError, RunError
 from finetune.search.head_only.here import in_process, share_process
 from finetune.search.multirun.board import DONE, Board
 from finetune.search.multirun.driving import Stop, stoppable
+from finetune.search.multirun.logs import keep_log, record
 from finetune.search.plan import PROGRAM, Plan, Sweep, make_plan
 from finetune.search.pools.build import build_pool
 from finetune.search.request import Request, read_request, request_of
@@ -35,8 +36,6 @@ from finetune.strategies.phases import build_strategy
 
 log = logging.getLogger(__name__)
 
-# goes to the sweep's log alone, since the screen shows the same in another form
-record = logging.getLogger("finetune.record")
 # of trials, where nothing else was typed
 QUICK = {"report": "false", "explain.images": "0"}
 FAILED = 1  # the exit code where every trial has failed, or a failure has ended the sweep
@@ -62,7 +61,7 @@ def run_sweep(arguments: Sequence[str], program: Sequence[str] = PROGRAM) -> int
         sweep = resume(typed, str(asked["resume"]))
     else:
         sweep = begin(typed)
-    keep_log(sweep.folder)
+    keep_log(sweep.folder.log_file)
     log.info("Sweep %s: %d trials of %s", sweep.place.study, sweep.search.total, about(sweep.plan))
     with stoppable() as stop:
         with closing(sweep.pool), telling_failure(sweep.folder):
@@ -268,13 +267,3 @@ def say_best(best: Sequence[Best], folder: SweepFolder) -> None:
 def about(plan: Plan) -> str:
     """Return in a line what varies."""
     return ", ".join(map(str, plan.space.dimensions))
-
-
-def keep_log(folder: SweepFolder) -> None:
-    """Show messages as they are, and keep them with their time."""
-    screen, file = logging.StreamHandler(sys.stderr), logging.FileHandler(folder.log_file, encoding="utf-8")
-    screen.setFormatter(logging.Formatter("%(message)s"))
-    file.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s][%(name)s] %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[screen, file], force=True)
-    record.propagate = False
-    record.handlers = [file]

@@ -45,12 +45,14 @@ class FeatureSettings:
         test_views: Views of each image that is scored at the end of a run; their probabilities are averaged.
         dtype: float32, or float16 for half the size on disk.
         cache: Where features are kept; None keeps them in memory for the phase.
+        repeat_views: Views of an image of a rare class for draws that are repeats, where these are varied otherwise.
     """
 
     views: int = 1
     test_views: int = 1
     dtype: str = "float32"
     cache: Cache | None = None
+    repeat_views: int = 4
 
     @property
     def exact(self) -> bool:
@@ -79,6 +81,10 @@ class Features:
     def views(self) -> int:
         """The number of views of each row."""
         return len(self.places)
+
+    def pooled(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Return one vector for each of some rows (B, F), in the first view."""
+        return self.take(rows)
 
     def take(self, rows: npt.NDArray[np.int64], views: npt.NDArray[np.int64] | None = None) -> Tensor:
         """Return the features (B, F), float32, of rows (B,), each in its view (B,) or all in the first."""
@@ -156,6 +162,10 @@ class FeatureSource:
             self.fill(True, {key: draw for part in wanted[1:] for key, draw in part.items()}) if views > 1 else plain
         )
         return Features(rows, keys, [plain, *[varied] * (views - 1)])
+
+    def count(self, rows: npt.NDArray[np.int64]) -> int:
+        """Return how many images are passed through the backbone for some rows, where none is known."""
+        return len(rows)
 
     def kept(self, rows: npt.NDArray[np.int64], views: int) -> int:
         """Return how many features of some rows need not be computed."""

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from finetune.cache.spaces import show_size
 from finetune.data.datamodule import ImageData
-from finetune.data.sampling import EvalBatches, TrainBatches
+from finetune.data.sampling import EvalBatches
 from finetune.models.network import Network
 from finetune.strategies.feature_data import feature_loader
 from finetune.strategies.features import FeatureSettings, FeatureSource
@@ -89,8 +89,9 @@ class PrefixData(pl.LightningDataModule):
         network: Network = classifier.network
         machine = machine_of(trainer)
         batch = self.some_images(machine)
-        compiled = getattr(network.backbone, "_compiled_call_impl", None) is not None  # as a whole: no part is left out
-        cut = find_cut(network, batch) if machine.rank == 0 and not compiled else None
+        # compiled as a whole, no part is left out; repeats that are varied otherwise would be kept like all others
+        whole = getattr(network.backbone, "_compiled_call_impl", None) is not None or self.images.repeats is not None
+        cut = find_cut(network, batch) if machine.rank == 0 and not whole else None
         costs = self.costs(network, machine, batch, cut) if cut is not None else None
         if machine.rank == 0:
             log.info("%s", decision(classifier.phase.name, cut, costs))
@@ -132,7 +133,9 @@ class PrefixData(pl.LightningDataModule):
         )
         size = wanted * int(np.prod(cut.shape)) * np.dtype(self.settings.dtype).itemsize
         room = self.settings.cache.max_size if self.settings.cache is not None else 2**62
-        return Costs(self.epochs * sum(counts.values()), wanted - kept, seconds / len(images), size, room)
+        resampling = self.images.balance.resampling(self.images.table)
+        epoch = (counts["train"] if resampling is None else resampling.size) + counts["val"]
+        return Costs(self.epochs * epoch, wanted - kept, seconds / len(images), size, room)
 
     def train_dataloader(self) -> "DataLoader[dict[str, Tensor]]":
         """Return shuffled training batches."""
@@ -142,14 +145,8 @@ class PrefixData(pl.LightningDataModule):
             self.images.trainer = trainer
             return self.images.train_dataloader()
         features = self.source.features(self.images.table.rows("train"), self.settings.views)
-        ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        batches = TrainBatches(
-            features.rows,
-            self.images.batch_size,
-            seed=self.images.seed,
-            weights=self.images.training_weights(),
-            **ranks,
-        )
+        images, place = self.images, {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        batches = images.balance.batches(images.table, features.rows, images.batch_size, seed=images.seed, **place)
         done: Any = trainer.fit_loop.epoch_progress.current
         batches.set_epoch(done.processed)
         return feature_loader(features, batches, self.images, "activations")
@@ -174,7 +171,10 @@ class PrefixData(pl.LightningDataModule):
 def decision(phase: str, cut: Cut | None, costs: Costs | None) -> str:
     """Return what is done in a phase, and why."""
     if cut is None or costs is None:
-        return f"Phase {phase}: nothing is kept, since the backbone cannot be cut before what moves."
+        return (
+            f"Phase {phase}: nothing is kept, since the backbone cannot be cut before what moves, or rare classes are "
+            "augmented anew."
+        )
     if not costs.worth_it:
         return f"Phase {phase}: activations after {cut.name} are not kept: {costs.why()}."
     return f"Phase {phase}: activations after {cut.name} are kept: {costs.why()}."

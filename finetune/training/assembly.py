@@ -5,7 +5,6 @@ DictConfig, and what the parts do is theirs.
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,9 @@ from finetune.config import build
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import verify
 from finetune.data.folds import split_table
-from finetune.data.groups import training_balance
 from finetune.data.pixels import PixelCache
+from finetune.data.sequences.batches import loaders_of
+from finetune.data.sequences.store import sequence_limit
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, nearest
@@ -35,17 +35,20 @@ from finetune.strategies.features import DTYPES, FeatureSettings
 from finetune.strategies.phases import Strategy
 from finetune.tracking import Tracker, start_wandb
 from finetune.training.fit import OptimizerSettings, Recipe
-from finetune.training.losses import check_image_weights, check_task, class_weights, is_convex
+from finetune.training.losses import is_convex
 from finetune.training.metrics import check_monitor
-from finetune.training.mixing import build_mixing
+from finetune.training.mixing import FeatureMixing, build_mixing
 from finetune.training.schedules import Schedule
+from finetune.training.sequences import check_sequences
 from finetune.training.solved import HeadPlan
-from finetune.training.trainer import TrainerSettings
+from finetune.training.trainer import TrainerSettings, free_workers, without_gpu
+from finetune.training.words.balance import build_image_weights, build_loss, draws_of, stronger
+from finetune.training.words.regularize import build_regularizer
+from finetune.training.words.resolve import MIXUP, check_words
 
 log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
-IMBALANCE = ("none", "class_weights", "balanced_sampler")
 
 
 def open_cache(cache: Config) -> Cache | None:
@@ -78,7 +81,8 @@ def build_features(config: Config, cache: Cache | None) -> FeatureSettings:
                 f"features.{name}={features[name]} would take the same image as often, since nothing is augmented. "
                 f"Choose augment=light, or set features.{name}=1."
             )
-    return FeatureSettings(**features, cache=cache)
+    views = (config.get("balance") or {}).get("views", FeatureSettings.repeat_views)
+    return FeatureSettings(**features, cache=cache, repeat_views=views)
 
 
 def load_table(data: Config, stored: Path | None = None, known: KnownFiles | None = None) -> ImageTable:
@@ -111,7 +115,9 @@ def load_network(config: Config, strategy: Strategy, table: ImageTable) -> Netwo
     model = config["model"]
     head = head_settings(config["head"], seed=config["seed"])[0] if "head" in config else HeadSpec()
     options = {name: value for name, value in model.items() if name != "name"}
-    network = build_network(model["name"], num_classes=table.num_classes, head=head, **options)
+    check_sequences(config, strategy, table)
+    frames = sequence_limit(table) if "head" in config else None  # without a head, a network of frames
+    network = build_network(model["name"], num_classes=table.num_classes, head=head, frames=frames, **options)
     network.spec = replace(network.spec, exact=config["data"]["exact_pixels"])
     if strategy.adapter is not None:
         adapter = strategy.adapter
@@ -129,38 +135,34 @@ def load_images(config: Config, table: ImageTable, network: Network, cache: Cach
     augment = Augment(**config["augment"])
     if data["pixel_cache"] and cache is None:
         raise ConfigError("data.pixel_cache=true needs the cache. Set cache.enabled=true, or leave it out.")
-    images = ImageData(
+    options = {
+        "batch_size": data["batch_size"],
+        "eval_batch_size": data["eval_batch_size"],
+        "workers": data["workers"] if data["workers"] is not None else free_workers(config["trainer"]),
+        "seed": config["seed"],
+        "device_pixels": data["device_pixels"],
+    }
+    repeated = repeats_of(config, augment, network)
+    images = loaders_of(table)(
         table,
         network.spec,
         augment,
-        batch_size=data["batch_size"],
-        eval_batch_size=data["eval_batch_size"],
-        workers=data["workers"] if data["workers"] is not None else free_workers(config["trainer"]),
-        seed=config["seed"],
-        balanced=data["imbalance"] == "balanced_sampler",
-        balance_groups=balanced_columns(config, table),
+        balance=draws_of(config, table),
+        repeats=None if repeated is None else ImageData(table, network.spec, repeated, **options),
         pixel_cache=PixelCache(cache, network.spec, augment) if data["pixel_cache"] and cache is not None else None,
-        device_pixels=data["device_pixels"],
+        **options,
     )
     if images.device_pixels and without_gpu(config["trainer"]):
         log.warning("data.device_pixels=true is for GPUs: here images are made on the CPU, one after the other.")
     return images
 
 
-def free_workers(trainer: Config) -> int:
-    """Return how many processes may decode images: the cores that training leaves idle.
-
-    On the CPU the network itself is the bottleneck and uses all cores, so batches are made in the same process.
-    """
-    if without_gpu(trainer):
-        return 0
-    cores = int(os.environ.get("FINETUNE_CORES", 0)) or len(os.sched_getaffinity(0))  # a pool's job has a share
-    return max(1, min(8, cores // max(1, torch.cuda.device_count()) - 1))
-
-
-def without_gpu(trainer: Config) -> bool:
-    """Return whether the network is computed where images are read."""
-    return trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
+def repeats_of(config: Config, augment: Augment, network: Network) -> Augment | None:
+    """Return how draws of rare classes that are repeats are varied; None where all draws are varied alike."""
+    data = config["data"]
+    if data["imbalance"] != "augment_minority" or "loss" not in config:  # a verb that trains nothing
+        return None
+    return stronger(augment, channels=network.spec.channels, device_pixels=data["device_pixels"])
 
 
 def build_recipe(config: Config, table: ImageTable, cache: Cache | None = None) -> Recipe:
@@ -177,6 +179,8 @@ def build_recipe(config: Config, table: ImageTable, cache: Cache | None = None) 
         schedule=Schedule(**config["schedule"]),
         trainer=build_trainer_settings(config["trainer"]),
         mixing=build_mixing(Augment(**config["augment"]), num_classes=table.num_classes, task=table.task),
+        feature_mixing=build_feature_mixing(config, table),
+        regularizer=build_regularizer(config),
         seed=config["seed"],
         monitor=config["monitor"],
         features=build_features(config, cache),
@@ -191,7 +195,15 @@ def build_plan(config: Config, loss: torch.nn.Module, table: ImageTable) -> Head
     if solver is not None:
         check_loss(solver, loss=config["loss"]["_target_"].rsplit(".", 1)[-1], convex=is_convex(loss))
         check_solver_task(solver, table.task)
+        check_words(solver, config)
     return HeadPlan(spec, solver, config["data"]["splits"]["group"])
+
+
+def build_feature_mixing(config: Config, table: ImageTable) -> FeatureMixing | None:
+    """Return what mixes cached features, where the word that is against wrong labels mixes images."""
+    if config.get("noise", "none") != "mixup":  # a resumed run may be older than the setting
+        return None
+    return FeatureMixing(config["augment"]["mixup"] or MIXUP, table.num_classes)
 
 
 def build_trainer_settings(trainer: Config) -> TrainerSettings:
@@ -199,65 +211,6 @@ def build_trainer_settings(trainer: Config) -> TrainerSettings:
     if trainer["threads"] is not None:
         torch.set_num_threads(trainer["threads"])
     return TrainerSettings(**{name: value for name, value in trainer.items() if name != "threads"})
-
-
-def build_loss(config: Config, table: ImageTable) -> torch.nn.Module:
-    """Return the loss, with class weights where the imbalance policy asks for them."""
-    imbalance = config["data"]["imbalance"]
-    if imbalance not in IMBALANCE:
-        raise ConfigError(
-            f"data.imbalance={imbalance} is not one of {', '.join(IMBALANCE)}.{nearest(imbalance, IMBALANCE)}"
-        )
-    options: Config = {}
-    if imbalance == "class_weights" and not balanced_columns(config, table):  # else images have weights
-        targets = torch.from_numpy(table.targets()[table.rows("train")])
-        options["class_weights"] = class_weights(targets, table.task, table.num_classes)
-    loss: torch.nn.Module = build(config["loss"], **options)
-    check_task(loss, table.task)
-    return loss
-
-
-def build_image_weights(config: Config, loss: torch.nn.Module, table: ImageTable) -> torch.Tensor | None:
-    """Return what each row of the table (N,) counts in the training loss; None where all count the same.
-
-    Raises:
-        ConfigError: The loss takes no such weights, or images are mixed with each other.
-    """
-    columns = balanced_columns(config, table)
-    if not columns or config["data"]["imbalance"] != "class_weights":
-        return None
-    check_image_weights(loss)
-    augment = config["augment"]
-    if augment["enabled"] and (augment["mixup"] > 0 or augment["cutmix"] > 0):
-        raise ConfigError(
-            "data.balance_groups with data.imbalance=class_weights weighs single images, and mixup and cutmix mix "
-            "them. Use data.imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0."
-        )
-    weights = torch.ones(len(table))
-    weights[torch.from_numpy(table.rows("train"))] = torch.from_numpy(training_balance(table, columns)).float()
-    return weights
-
-
-def balanced_columns(config: Config, table: ImageTable) -> tuple[str, ...]:
-    """Return the group columns of which each class of each group is to count the same; none for classes alone.
-
-    Raises:
-        ConfigError: The table has no such column, or nothing says how to balance.
-    """
-    columns = tuple(config["data"].get("balance_groups") or ())  # a resumed run may be older than the setting
-    for column in columns:
-        if column not in table.groups:
-            known = f"There are: {', '.join(table.groups)}." if table.groups else "There are none."
-            raise ConfigError(
-                f"data.balance_groups names '{column}', which is no group column. {known} Name it in "
-                f"data.group_columns=[{column}] with data=csv.{nearest(column, table.groups)}"
-            )
-    if columns and config["data"]["imbalance"] == "none":
-        raise ConfigError(
-            "data.balance_groups says what is balanced, not how. Set data.imbalance=balanced_sampler, or "
-            "data.imbalance=class_weights."
-        )
-    return columns
 
 
 def build_callbacks(

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last epoch, from which it resumes, and the best one, which it ships.
+"""Checkpoints of a run: the last epoch, from which it resumes, the best one, and the probe that was fine-tuned.
 
 It decides when they are written and which epoch is best, over all phases together; what a checkpoint holds is
 Lightning's and the steps' business.
@@ -79,6 +79,7 @@ class Checkpoints(Callback):
         self.best_epoch = -1
         self.io = CheckpointIO()
         self.written = 0.0
+        self.follows_probe = False
 
     @property
     def best_value(self) -> float | None:
@@ -86,8 +87,10 @@ class Checkpoints(Callback):
         return None if self.best is None else self.sign * self.best[0]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of the phase."""
+        """Start the clock of the phase, and keep the probe that it starts from apart from what it makes of it."""
         self.written = time.monotonic()
+        if self.follows_probe and trainer.is_global_zero and not self.run.probe_checkpoint.exists():
+            duplicate(self.run.best_checkpoint, self.run.probe_checkpoint)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch that has just been validated."""
@@ -109,6 +112,17 @@ class Checkpoints(Callback):
             self.hold(trainer, pl_module, improved)
         else:
             self.write(trainer, improved)
+        trainer.strategy.barrier("checkpoints")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last epoch of a phase that has ended before its time, which early stopping says after the epoch."""
+        assert isinstance(pl_module, Classifier)
+        if not trainer.should_stop:
+            return
+        if pl_module.phase.at_rest:
+            self.hold(trainer, pl_module, improved=False)
+        else:
+            self.write(trainer, improved=False)
         trainer.strategy.barrier("checkpoints")
 
     def write(self, trainer: pl.Trainer, improved: bool) -> None:

@@ -19,6 +19,7 @@ from finetune.heads.inputs import inputs_of
 from finetune.models.network import Network
 from finetune.strategies.phases import Phase
 from finetune.strategies.prefix import Cut
+from finetune.training.words.regularize import Regularizer
 
 Batch = dict[str, Tensor]
 NO_ROWS = torch.empty(0, dtype=torch.int64)
@@ -36,6 +37,8 @@ class Classifier(pl.LightningModule):
         build_optimizer: Callable[[Network], Optimizer],
         build_scheduler: Callable[[Optimizer, int], LRScheduler],
         mixing: Callable[[Batch], Batch] | None = None,
+        feature_mixing: Callable[[Batch], Batch] | None = None,
+        regularizer: Regularizer | None = None,
         seed: int = 0,
         phase_index: int = 0,
         steps_before: int = 0,
@@ -53,6 +56,8 @@ class Classifier(pl.LightningModule):
             build_optimizer: Makes the optimizer over the moving parameters.
             build_scheduler: Makes the schedule from the optimizer and the phase's number of steps.
             mixing: Mixes the images and targets of a training batch; None for no mixing.
+            feature_mixing: The same for cached features.
+            regularizer: Penalties beside those of the optimizer; None for none.
             seed: The run's seed; each epoch's randomness is a function of it, the phase and the epoch.
             phase_index: The position of the phase in its strategy.
             steps_before: Optimizer steps of the phases before this one.
@@ -68,6 +73,8 @@ class Classifier(pl.LightningModule):
         self.build_optimizer = build_optimizer
         self.build_scheduler = build_scheduler
         self.mixing = mixing
+        self.feature_mixing = feature_mixing
+        self.regularizer = regularizer or Regularizer()
         self.seed = seed
         self.phase_index = phase_index
         self.steps_before = steps_before
@@ -79,13 +86,17 @@ class Classifier(pl.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B, K) of a batch of images (B, C, H, W), of cached features (B, F), or of activations."""
+        """Return the logits (B, K) of a batch of images (B, C, H, W), of cached features (B, F), or of activations.
+
+        Of sequences there are the images of all frames, and how many each has, or cached features (B, T, 1 + F).
+        """
         if "activations" in batch:
             assert self.cut is not None
             return self.network.head(self.cut.resume(self.network.backbone, batch["activations"]))  # type: ignore[no-any-return]
         if "features" in batch:
             return self.network.head(batch["features"])  # type: ignore[no-any-return]
-        return self.network(batch["image"])  # type: ignore[no-any-return]
+        frames = (batch["frames"],) if "frames" in batch else ()
+        return self.network(batch["image"], *frames)  # type: ignore[no-any-return]
 
     def on_train_epoch_start(self) -> None:
         """Make dropout and mixing a function of seed, phase, epoch and rank, so that a resumed run repeats them."""
@@ -100,10 +111,24 @@ class Classifier(pl.LightningModule):
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the loss of a training batch, mixed where the augmentation says so."""
+        """Return the loss of a training batch, mixed where the augmentation says so, and penalised."""
         if self.mixing is not None and "image" in batch:
             batch = self.mixing(batch)
-        return {"loss": self.training_loss(batch)}
+        if self.feature_mixing is not None and "features" in batch:
+            batch = self.feature_mixing(batch)
+        loss, penalty = self.training_loss(batch), self.regularizer.penalty(self.network)
+        return {"loss": loss if penalty is None else loss + penalty}
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Let the optimizer step, and the head's weights shrink where they are to become zero."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.regularizer.shrink(getattr(optimizer, "optimizer", optimizer))  # Lightning wraps it
+
+    def notes(self) -> dict[str, float]:
+        """Return what there is to log at the end of an epoch beside losses and metrics."""
+        return self.regularizer.notes(self.network)
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Return the mean loss of a training batch, weighted by image where images have weights."""

@@ -16,8 +16,8 @@ from finetune.cache.spaces import Cache, SpaceInfo, show_size
 from finetune.config import to_dict
 from finetune.data.table import SPLITS
 from finetune.errors import ConfigError, nearest
-from finetune.strategies.features import FeatureSource
 from finetune.strategies.phases import Strategy
+from finetune.strategies.sequence_features import feature_source
 from finetune.training.assembly import (
     build_features,
     build_trainer_settings,
@@ -72,15 +72,16 @@ def compute(config: dict[str, Any], cache: Cache, console: Console) -> None:
     table = load_table(config["data"], known=known_files(cache))
     network = load_network(config, Strategy("features", ()), table)
     images = load_images(config, table, network, cache)
-    source = FeatureSource(network, images, build_features(config, cache), machine)
+    source = feature_source(network, images, build_features(config, cache), machine)
     started = time.monotonic()
     for split in config["splits"]:
         rows = table.rows(split)
         views = config["features"]["views" if split == "train" else "test_views"]
         before = source.computed
         source.features(rows, views)
-        known = len(rows) * views - (source.computed - before)
-        console.print(f"{split}: {len(rows):,} images, {views} views each; {known:,} were there.", highlight=False)
+        count = source.count(rows)
+        known = count * views - (source.computed - before)
+        console.print(f"{split}: {count:,} images, {views} views each; {known:,} were there.", highlight=False)
     console.print(
         f"Computed {source.computed:,} in {time.monotonic() - started:.1f} s; kept in {cache.folder}",
         highlight=False,

@@ -23,11 +23,12 @@ from finetune.data.datamodule import ImageData
 from finetune.models.network import Network
 from finetune.strategies import phases
 from finetune.strategies.feature_data import FeatureData, eval_loader
-from finetune.strategies.features import FeatureSettings, FeatureSource
+from finetune.strategies.features import FeatureSettings
 from finetune.strategies.freezing import apply_phase
 from finetune.strategies.machine import machine_of
 from finetune.strategies.phases import Phase
 from finetune.strategies.prefix_data import PrefixData
+from finetune.strategies.sequence_features import feature_source
 from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.classifier import NO_ROWS, Batch, Classifier
 from finetune.training.metrics import MetricsCallback
@@ -35,6 +36,7 @@ from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import Schedule, build_scheduler
 from finetune.training.solved import HeadPlan, HeadSetup, SolvedClassifier, check_plan
 from finetune.training.trainer import TrainerSettings, build_trainer
+from finetune.training.words.regularize import Regularizer
 
 # outputs of a split that are those of the sample alone
 SAMPLED = ("sampled", "features")
@@ -59,6 +61,8 @@ class Recipe:
     schedule: Schedule
     trainer: TrainerSettings
     mixing: Callable[[Batch], Batch] | None = None
+    feature_mixing: Callable[[Batch], Batch] | None = None
+    regularizer: Regularizer = field(default_factory=Regularizer)
     seed: int = 0
     monitor: str = "val/accuracy"
     head_batch_size: int = 256
@@ -150,6 +154,7 @@ def fit(
         if index < place.phase:
             continue
         apply_phase(network, phase)
+        checkpoints.follows_probe = not phase.at_rest and follows_probe(strategy, index)
         classifier = build_classifier(network, phase, recipe, index, place)
         extra: list[Callback] = [*callbacks(), *([HeadSetup(checkpoints.run)] if phase.at_rest else [])]
         trainer = build_trainer(
@@ -165,6 +170,12 @@ def fit(
         data = batches_of(phase, images, recipe)
         trainer.fit(classifier, datamodule=data, ckpt_path=place.checkpoint, weights_only=True)
         place = Place(index + 1, place.steps + trainer.global_step, place.epochs + trainer.current_epoch)
+
+
+def follows_probe(strategy: phases.Strategy, index: int) -> bool:
+    """Return whether nothing but a head on features at rest was trained before a phase."""
+    before = strategy.phases[:index]
+    return bool(before) and all(phase.at_rest for phase in before)
 
 
 def loop_of(phase: Phase, recipe: Recipe) -> dict[str, Any]:
@@ -209,6 +220,8 @@ def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int,
         build_optimizer=optimizer,
         build_scheduler=partial(build_scheduler, schedule=schedule_of(phase, recipe.schedule)),
         mixing=recipe.mixing,
+        feature_mixing=recipe.feature_mixing,
+        regularizer=recipe.regularizer,
         seed=recipe.seed,
         phase_index=index,
         steps_before=place.steps,
@@ -228,6 +241,7 @@ def schedule_of(phase: Phase, default: Schedule) -> Schedule:
         kind=phase.schedule or default.kind,  # type: ignore[arg-type]
         warmup=default.warmup if phase.warmup is None else phase.warmup,
         final=default.final,
+        cycles=default.cycles,
     )
 
 
@@ -259,7 +273,7 @@ def predict_split(
     trainer = build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False)
     views = recipe.features.test_views
     if cached:
-        source = FeatureSource(classifier.network, images, recipe.features, machine_of(trainer))
+        source = feature_source(classifier.network, images, recipe.features, machine_of(trainer))
         features = source.features(images.table.rows(split), views)
         loaders = [eval_loader(features, images, trainer, view) for view in range(views)]
     else:

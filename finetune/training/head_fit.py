@@ -7,7 +7,6 @@ It is for many short trials, where the trainer would take longer than the traini
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +15,16 @@ from torch import Tensor, nn
 from finetune.data.sampling import TrainBatches
 from finetune.errors import RunError
 from finetune.heads.modules import standardize_layer
-from finetune.heads.solve import solve_head, statistics
+from finetune.heads.solve import statistics
 from finetune.models.network import Network
 from finetune.strategies.feature_data import EVAL_BATCH, FeatureData
 from finetune.strategies.freezing import apply_phase
 from finetune.strategies.phases import Phase, Strategy
 from finetune.training.fit import Recipe, schedule_of
-from finetune.training.metrics import build_metrics, build_support, macro_average
+from finetune.training.metrics import monitored
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import build_scheduler
-from finetune.training.solved import HeadPlan, examples, view_of
+from finetune.training.solved import HeadPlan, examples, solve, view_of
 
 
 class HeadFit:
@@ -65,11 +64,7 @@ class HeadFit:
         for index, phase in enumerate(strategy.phases):
             apply_phase(self.network, phase)
             if recipe.solves(phase):
-                assert recipe.head.solver is not None
-                solve_head(
-                    self.network.head, recipe.head.spec,
-                    examples(self.data, recipe.loss, recipe.head, recipe.image_weights), recipe.head.solver,
-                )  # fmt: skip
+                solve(self.network.head, self.data, recipe.loss, recipe.head, recipe.image_weights)
                 best.look(self.network.head, *self.validate(recipe))
             else:
                 self.train(phase, index, recipe, best)
@@ -83,9 +78,8 @@ class HeadFit:
             layer.set_statistics(*statistics(examples(self.data, recipe.loss, HeadPlan())))
         groups = parameter_groups(self.network, phase, lr=settings.lr, weight_decay=settings.weight_decay)
         optimizer = build_optimizer(settings.name, groups, settings.options)
-        weights = self.data.images.training_weights()
-        places = np.arange(len(self.rows))
-        batches = TrainBatches(places, recipe.head_batch_size, seed=recipe.seed, weights=weights)
+        images, places = self.data.images, np.arange(len(self.rows))
+        batches = images.balance.batches(images.table, places, recipe.head_batch_size, seed=recipe.seed)
         scheduler = build_scheduler(
             optimizer, max(1, len(batches) * phase.epochs), schedule=schedule_of(phase, recipe.schedule)
         )
@@ -95,12 +89,16 @@ class HeadFit:
             batches.set_epoch(epoch)
             for features, target, rows in self.batches(batches):
                 optimizer.zero_grad()
+                if recipe.feature_mixing is not None:
+                    mixed = recipe.feature_mixing({"features": features, "target": target})
+                    features, target = mixed["features"], mixed["target"]
                 counted = () if recipe.image_weights is None else (recipe.image_weights[rows],)
-                loss = recipe.loss(head(features), target, *counted)
-                loss.backward()
+                loss, penalty = recipe.loss(head(features), target, *counted), recipe.regularizer.penalty(self.network)
+                (loss if penalty is None else loss + penalty).backward()
                 if recipe.trainer.gradient_clip:
                     nn.utils.clip_grad_norm_(head.parameters(), recipe.trainer.gradient_clip)
                 optimizer.step()
+                recipe.regularizer.shrink(optimizer)
                 scheduler.step()
                 check_finite("The training loss", float(loss.detach()))
             best.look(head, *self.validate(recipe))
@@ -127,16 +125,9 @@ class HeadFit:
     def monitored(self, monitor: str, logits: Tensor, loss: float) -> float:
         """Return one validation metric, as it is computed while a run trains."""
         table = self.data.images.table
-        if monitor == "val/loss":
-            return loss
-        if monitor == "val/accuracy" and table.task == "multiclass":
+        if monitor == "val/accuracy" and table.task == "multiclass":  # the same, and faster in many short trials
             return float((logits.argmax(1) == self.targets).float().mean())
-        metric: Any = build_metrics(table.task, table.num_classes)[monitor]
-        value: Tensor = metric(logits, self.targets.long())
-        if value.ndim:
-            support = build_support(table.task, table.num_classes)
-            value = macro_average(monitor, value, support(logits, self.targets.long()))
-        return float(value)
+        return monitored(monitor, logits, self.targets, loss, table.task, table.num_classes)
 
 
 def seed_head(seed: int, phase: int, epoch: int) -> None:

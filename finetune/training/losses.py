@@ -1,4 +1,4 @@
-"""Losses over logits: cross-entropy and focal for one label per image, binary cross-entropy for any number of labels.
+"""Losses over logits: cross-entropy, focal and generalised cross-entropy for one label per image, binary for several.
 
 It decides what each loss means for hard, mixed and multi-hot targets and which task it fits; how images are weighted
 against imbalance is asked for elsewhere and only computed here.
@@ -50,6 +50,9 @@ class _WeightedLoss(nn.Module):
 class CrossEntropy(_WeightedLoss):
     """Softmax cross-entropy, for one label per image.
 
+    Attributes:
+        offsets: Added to the logits (K,) wherever the loss is computed; None for nothing.
+
     Source: Szegedy et al. 2016, Rethinking the Inception Architecture, section 7 (label smoothing).
     """
 
@@ -67,6 +70,8 @@ class CrossEntropy(_WeightedLoss):
         """
         super().__init__(class_weights)
         self.label_smoothing = _checked_smoothing(label_smoothing)
+        self.offsets: Tensor | None
+        self.register_buffer("offsets", None, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor, image_weights: Tensor | None = None) -> Tensor:
         """Return the mean loss of logits (B, K) against classes (B,) or class probabilities (B, K).
@@ -74,7 +79,7 @@ class CrossEntropy(_WeightedLoss):
         With class weights, hard targets are averaged by weight and probabilities by image, as torch does; with weights
         of images (B,), see `weighted_mean`.
         """
-        logits = logits.float()
+        logits = logits.float() if self.offsets is None else logits.float() + self.offsets
         options: Any = {"weight": self.weights_for(logits), "label_smoothing": self.label_smoothing}
         if image_weights is None:
             return functional.cross_entropy(logits, target, **options)
@@ -114,17 +119,42 @@ class Focal(_WeightedLoss):
         # away from 0, where the power has no finite slope for a gamma below 1
         misses = (-log_probabilities.expm1()).clamp(min=torch.finfo(torch.float32).eps)
         losses = -misses.pow(self.gamma) * log_probabilities
-        weights = self.weights_for(logits)
-        if target.ndim == 2:
-            soft = target.float() if weights is None else target.float() * weights
-            return weighted_mean((soft * losses).sum(dim=1), image_weights)
-        own = losses.gather(1, target[:, None]).squeeze(1)
-        if weights is None:
-            return weighted_mean(own, image_weights)
-        own_weights = weights[target]
-        if image_weights is not None:
-            return weighted_mean(own * own_weights, image_weights)
-        return (own * own_weights).sum() / own_weights.sum()
+        return _own_losses(losses, target, self.weights_for(logits), image_weights)
+
+
+class GeneralisedCrossEntropy(_WeightedLoss):
+    """A loss between cross-entropy and absolute error, which a few wrong labels sway less, for one label per image.
+
+    Source: Zhang and Sabuncu 2018, Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels,
+    section 3.2.
+    """
+
+    task = "multiclass"
+    convex = False
+
+    def __init__(self, q: float = 0.7, class_weights: Weights = None) -> None:
+        """Hold the settings.
+
+        Args:
+            q: From above 0, near which it is cross-entropy, to 1, where it is half the absolute error.
+            class_weights: One weight per class.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
+        super().__init__(class_weights)
+        if not 0 < q <= 1:
+            raise ConfigError(f"loss.q={q} must be above 0 and at most 1; 0.7 is usual, and near 0 is cross-entropy.")
+        self.q = q
+
+    def forward(self, logits: Tensor, target: Tensor, image_weights: Tensor | None = None) -> Tensor:
+        """Return the mean of (1 - p^q) / q, where p is what logits (B, K) give the class (B,) or classes (B, K).
+
+        Weights of classes and of images (B,) are used as in cross-entropy.
+        """
+        # as an exponential, whose slope is finite where a probability is 0
+        losses = -(self.q * functional.log_softmax(logits.float(), dim=1)).expm1() / self.q
+        return _own_losses(losses, target, self.weights_for(logits), image_weights)
 
 
 class BinaryCrossEntropy(_WeightedLoss):
@@ -166,6 +196,20 @@ def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
     that of all images together.
     """
     return losses.mean() if weights is None else (losses * weights.to(losses)).mean()
+
+
+def _own_losses(losses: Tensor, target: Tensor, weights: Tensor | None, image_weights: Tensor | None) -> Tensor:
+    """Return the mean of the losses of all classes (B, K) over classes (B,) or class probabilities (B, K)."""
+    if target.ndim == 2:
+        soft = target.float() if weights is None else target.float() * weights
+        return weighted_mean((soft * losses).sum(dim=1), image_weights)
+    own = losses.gather(1, target[:, None]).squeeze(1)
+    if weights is None:
+        return weighted_mean(own, image_weights)
+    own_weights = weights[target]
+    if image_weights is not None:
+        return weighted_mean(own * own_weights, image_weights)
+    return (own * own_weights).sum() / own_weights.sum()
 
 
 def check_image_weights(loss: nn.Module) -> None:

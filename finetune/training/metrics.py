@@ -95,6 +95,26 @@ def macro_average(name: str, values: Tensor, counts: Tensor) -> Tensor:
     return values[measured].mean()
 
 
+def monitored(monitor: str, logits: Tensor, target: Tensor, loss: float, task: Task, num_classes: int) -> float:
+    """Return one validation metric of a whole split, as it is computed while a run trains.
+
+    Args:
+        monitor: Its name, such as val/accuracy.
+        logits: Of all images (N, K).
+        target: Classes (N,), or a 0 or 1 for each label (N, K).
+        loss: The split's mean loss, which may be what is monitored.
+        task: One label per image or several.
+        num_classes: K.
+    """
+    if monitor == "val/loss":
+        return loss
+    metric: Any = build_metrics(task, num_classes)[monitor]
+    value: Tensor = metric(logits, target.long())
+    if value.ndim:
+        value = macro_average(monitor, value, build_support(task, num_classes)(logits, target.long()))
+    return float(value)
+
+
 def check_monitor(monitor: str, task: Task, num_classes: int) -> None:
     """Check that the monitored value will exist.
 
@@ -196,7 +216,9 @@ class MetricsCallback(Callback):
         mean = torch.stack([total, torch.tensor(float(count), device=total.device)])
         if trainer.world_size > 1:
             torch.distributed.all_reduce(mean)
-        self.write(trainer, pl_module, {"train/loss": float(mean[0] / mean[1].clamp(min=1)), **self.values})
+        assert isinstance(pl_module, Classifier)
+        losses = {"train/loss": float(mean[0] / mean[1].clamp(min=1)), **pl_module.notes()}
+        self.write(trainer, pl_module, {**losses, **self.values})
 
     def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
         """Write values with the step, epoch, phase and learning rates to the history and the loggers."""

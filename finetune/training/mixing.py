@@ -1,4 +1,4 @@
-"""Mixup and CutMix: each image of a training batch is mixed with another one, and its target likewise.
+"""Mixup and CutMix: each image, or its features, of a training batch is mixed with another one, its target likewise.
 
 It decides which of the two a batch gets and what becomes of its targets; the mixing itself is torchvision's, and label
 smoothing is left to the loss.
@@ -51,6 +51,30 @@ def build_mixing(
     if augment.cutmix > 0:
         choices.append(v2.CutMix(alpha=augment.cutmix, num_classes=classes))
     return Mixing(choices) if choices else None
+
+
+class FeatureMixing:
+    """Mixes the features of each image with those of its neighbour in the batch, by one share for all.
+
+    Source: Verma et al. 2019, Manifold Mixup, section 2, at the last layer before the head.
+    """
+
+    def __init__(self, alpha: float, num_classes: int) -> None:
+        """Hold the alpha of the Beta distribution of the shares, and the number of classes."""
+        self.alpha = alpha
+        self.num_classes = num_classes
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with mixed features (B, F) and target (B, K); the given one is left as it is.
+
+        What is random is drawn from torch's global generator.
+        """
+        share = float(torch.distributions.Beta(self.alpha, self.alpha).sample())
+        target = batch["target"]
+        if target.ndim == 1:
+            target = torch.nn.functional.one_hot(target, self.num_classes).float()
+        mixed = {"features": batch["features"], "target": target}
+        return {**batch, **{name: share * value + (1 - share) * value.roll(1, 0) for name, value in mixed.items()}}
 
 
 class Mixing:

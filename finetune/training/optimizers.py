@@ -109,6 +109,13 @@ def _classifier_shares_a_layer(backbone: nn.Module) -> bool:
     return not {depths[name] for name in own}.isdisjoint(depths[name] for name in others)
 
 
+def decayed_parameters(network: Network) -> dict[str, nn.Parameter]:
+    """Return the moving parameters that weight decay acts on, by name."""
+    undecayed = no_decay_patterns(network)
+    moving = ((name, weight) for name, weight in network.named_parameters() if weight.requires_grad)
+    return {name: weight for name, weight in moving if not _is_plain(name, weight, undecayed)}
+
+
 def no_decay_patterns(network: Network) -> set[str]:
     """Return the names, as patterns, of the parameters that the backbone itself wants without weight decay."""
     declared = getattr(network.backbone, "no_weight_decay", None)

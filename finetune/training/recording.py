@@ -19,7 +19,8 @@ from finetune.runs import PRUNED, Run
 from finetune.tracking import Tracker
 from finetune.training.assembly import build_tracker
 
-PRETRAIN = "pretrain"  # the verb that trains without labels
+TRAIN, PRETRAIN, CROSSVAL = "train", "pretrain", "crossval"
+RESUMABLE = (TRAIN, PRETRAIN, CROSSVAL)  # the verbs whose runs can be continued
 
 
 class Pruned(Exception):
@@ -92,14 +93,16 @@ def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Trac
                 tracker.finish(code)
             if status == "interrupted":
                 again = resume_command(run, config)
-                print(f"finetune: Interrupted. Continue with: {again}", file=sys.stderr)
+                print(f"finetune: Interrupted.{f' Continue with: {again}' if again else ''}", file=sys.stderr)
         signal.signal(signal.SIGTERM, previous)
 
 
 def resume_command(run: Run, config: Mapping[str, Any]) -> str:
-    """Return the command that continues a run."""
-    verb = f"{PRETRAIN} " if config.get("verb") == PRETRAIN else ""
-    return f"finetune {verb}resume={shlex.quote(str(run.path))}"
+    """Return the command that continues a run; empty where its verb takes so little time that none does."""
+    verb = config.get("verb", TRAIN)
+    if verb not in RESUMABLE:
+        return ""
+    return f"finetune {'' if verb == TRAIN else f'{verb} '}resume={shlex.quote(str(run.path))}"
 
 
 def check_verb(run: Run, verb: str) -> None:
@@ -109,10 +112,10 @@ def check_verb(run: Run, verb: str) -> None:
         ConfigError: It is not.
     """
     config = run.config
-    if (config.get("verb") == PRETRAIN) != (verb == PRETRAIN):
-        raise ConfigError(
-            f"{run.path} was begun by finetune {config.get('verb', 'train')}. Type: {resume_command(run, config)}"
-        )
+    own = config.get("verb", TRAIN)
+    if own != verb:
+        hint = resume_command(run, config)
+        raise ConfigError(f"{run.path} was begun by finetune {own}. {f'Type: {hint}' if hint else 'Begin it anew.'}")
 
 
 def note_pruned(run: Run, end: Pruned, tracker: Tracker | None) -> None:

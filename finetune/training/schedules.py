@@ -23,14 +23,16 @@ class Schedule:
         kind: The way down after the warm-up: cosine, linear, or constant for none.
         warmup: Share of the phase, in [0, 1), over which the rate rises linearly from 0 to its full value.
         final: Share of the full rate that is left at the end, in [0, 1]; a constant schedule ignores it.
+        cycles: How often the rate goes up and down in a phase, each time for the same number of steps.
 
-    Source: Loshchilov and Hutter 2017, SGDR, section 3 (cosine); Goyal et al. 2017, Accurate, Large Minibatch SGD,
-    section 2.2 (gradual warm-up).
+    Source: Loshchilov and Hutter 2017, SGDR, section 3 (cosine and restarts); Goyal et al. 2017, Accurate, Large
+    Minibatch SGD, section 2.2 (gradual warm-up).
     """
 
     kind: Kind = "cosine"
     warmup: float = 0.1
     final: float = 0.0
+    cycles: int = 1
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -46,12 +48,16 @@ class Schedule:
             raise ConfigError(f"schedule.warmup={self.warmup} must be a share of the phase, at least 0 and below 1.")
         if not 0 <= self.final <= 1:
             raise ConfigError(f"schedule.final={self.final} must be a share of the full rate, from 0 to 1.")
+        if self.cycles < 1:
+            raise ConfigError(f"schedule.cycles={self.cycles} must be a whole number of 1 or more.")
 
     def factor(self, progress: float) -> float:
         """Return the share of the full rate, in [0, 1], at a progress through the phase in [0, 1]."""
+        turns = min(progress, 1.0) * self.cycles
+        progress = turns - min(math.floor(turns), self.cycles - 1)
         if progress < self.warmup:
             return progress / self.warmup
-        descent = (min(progress, 1.0) - self.warmup) / (1 - self.warmup)
+        descent = (progress - self.warmup) / (1 - self.warmup)
         if self.kind == "cosine":
             return self.final + (1 - self.final) * (1 + math.cos(math.pi * descent)) / 2
         if self.kind == "linear":

@@ -75,12 +75,14 @@ class SolvedClassifier(Classifier):
 
     def solve(self, data: FeatureData) -> Solved:
         """Return how the head was solved."""
-        assert self.plan.solver is not None
-        found = examples(data, self.loss, self.plan, self.image_weights)
         head = self.network.head.cpu()
-        report = solve_head(head, self.plan.spec, found, self.plan.solver)
+        report = solve(head, data, self.loss, self.plan, self.image_weights)
         head.to(self.device)
         return report
+
+    def notes(self) -> dict[str, float]:
+        """Return nothing: penalties other than the solver's own have no part in it."""
+        return {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss of a batch."""
@@ -112,6 +114,21 @@ class HeadSetup(Callback):
             log.info("Baseline on validation: %.4f of images right by their nearest neighbours.", score)
             if self.run.record_file.exists():
                 self.run.update(baselines={"val": {"nearest_neighbours": score}})
+
+
+@torch.no_grad()
+def solve(head: Any, data: FeatureData, loss: Any, plan: HeadPlan, image_weights: Tensor | None) -> Solved:
+    """Find the weights of a head on the CPU for a loss, and return how it went.
+
+    A loss that adds offsets to the logits has the same least value with a bias that is smaller by them, since no
+    penalty is on the bias.
+    """
+    assert plan.solver is not None
+    report = solve_head(head, plan.spec, examples(data, loss, plan, image_weights), plan.solver)
+    offsets: Tensor | None = getattr(loss, "offsets", None)
+    if offsets is not None:
+        head[-1].bias -= offsets.to(head[-1].bias)
+    return report
 
 
 def examples(data: FeatureData, loss: Any, plan: HeadPlan, image_weights: Tensor | None = None) -> Examples:
@@ -183,7 +200,7 @@ def baseline(data: FeatureData) -> float:
     rows = np.random.default_rng(0).permutation(known.rows)[:VOTERS]
     targets = torch.from_numpy(table.targets())
     found = neighbour_probabilities(
-        known.take(rows), targets[rows], asked.take(asked.rows), num_classes=table.num_classes, chunk=CHUNK
+        known.pooled(rows), targets[rows], asked.pooled(asked.rows), num_classes=table.num_classes, chunk=CHUNK
     )
     truth = targets[asked.rows]
     right = found.argmax(1) == truth if table.task == "multiclass" else (found >= 0.5) == truth.bool()

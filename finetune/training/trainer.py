@@ -4,6 +4,8 @@ It decides how devices, precision and limits become a trainer, and what this mac
 fit's.
 """
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,22 @@ def trains_on_cpu(settings: TrainerSettings) -> bool:
     return settings.accelerator == "cpu" or (
         settings.accelerator == "auto" and not (torch.cuda.is_available() or torch.backends.mps.is_available())
     )
+
+
+def free_workers(trainer: Mapping[str, Any]) -> int:
+    """Return how many processes may decode images: the cores that training leaves idle.
+
+    On the CPU the network itself is the bottleneck and uses all cores, so batches are made in the same process.
+    """
+    if without_gpu(trainer):
+        return 0
+    cores = int(os.environ.get("FINETUNE_CORES", 0)) or len(os.sched_getaffinity(0))  # a pool's job has a share
+    return max(1, min(8, cores // max(1, torch.cuda.device_count()) - 1))
+
+
+def without_gpu(trainer: Mapping[str, Any]) -> bool:
+    """Return whether the network is computed where images are read."""
+    return trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
 
 
 def device_of(accelerator: str) -> torch.device:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from finetune.data.balance import Balance
 from finetune.data.datamodule import Batch, ImageData, seeded
 from finetune.data.decoding import ArrayStore, verify
 from finetune.data.sources import csv, folder
@@ -138,7 +139,7 @@ def test_balanced_training_draws_each_class_equally_often() -> None:
     frame = frame_of({"id": ids, "path": ids, "label": labels, "split": splits})
     store = ArrayStore(np.zeros((len(ids), 8, 8), dtype=np.uint8))
     table = ImageTable(frame, ("common", "rare"), "multiclass", store)
-    batches = ImageData(table, SPEC, Augment(enabled=False), batch_size=16, balanced=True).loader(
+    batches = ImageData(table, SPEC, Augment(enabled=False), batch_size=16, balance=Balance("balanced_sampler")).loader(
         "train", augmented=True
     )
     drawn = []

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import labels_of, table_of
 
 from finetune.data.folds import FoldSettings, fold_settings, make_folds, pool_of, split_table, with_fold
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, DataError
-from tests.data.test_splits import labels_of, table_of
 
 SIZES = st.lists(st.integers(6, 20), min_size=2, max_size=4)
 FEW = settings(max_examples=25, deadline=None)

@@ -70,8 +70,10 @@ def test_evaluation_is_bitwise_the_same_from_the_cache(data: Make, exact: bool, 
         assert_same(batches(data(spec=spec, augment=still), split), expected)
 
 
-def test_training_sees_the_same_crops_of_fewer_pixels(data: Make) -> None:
-    pairs = zip(batches(data(), "train"), batches(data(cached=False), "train"), strict=True)
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_training_sees_the_same_crops_of_fewer_pixels(data: Make, crop_mode: str) -> None:
+    spec = replace(SPEC, crop_mode=crop_mode)
+    pairs = zip(batches(data(spec=spec), "train"), batches(data(cached=False, spec=spec), "train"), strict=True)
     for cached, read in pairs:
         assert torch.equal(cached["row"], read["row"])
         assert (cached["image"] - read["image"]).abs().mean() * 127.5 < 4

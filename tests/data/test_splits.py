@@ -1,7 +1,6 @@
 """Splits are stratified, seeded, never part a group, and leave what is given as it is."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,31 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tables import labels_of, table_of
 
-from finetune.data.decoding import ArrayStore
 from finetune.data.splits import make_splits
-from finetune.data.table import ImageTable, frame_of
+from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, DataError
 
-STORE = ArrayStore(np.zeros((1, 2, 2), dtype=np.uint8))
 SHARES = st.tuples(st.floats(0.05, 0.45), st.floats(0.05, 0.45))
 CLASS_SIZES = st.lists(st.integers(2, 40), min_size=2, max_size=12)
-
-
-def table_of(labels: Sequence[Any], splits: Sequence[str | None] = (), groups: Sequence[str | None] = ()) -> ImageTable:
-    """Return a table of images with the given labels, and splits and groups where there are any."""
-    ids = [f"{number:04d}" for number in range(len(labels))]
-    columns = {"id": ids, "path": ["0"] * len(ids), "label": list(labels), "split": list(splits) or [None] * len(ids)}
-    if groups:
-        columns["patient"] = list(groups)
-    multilabel = isinstance(labels[0], tuple)
-    names = {name for label in labels for name in (label if multilabel else (label,))}
-    task: Any = "multilabel" if multilabel else "multiclass"
-    return ImageTable(frame_of(columns), tuple(sorted(names)), task, STORE, ("patient",) if groups else ())
-
-
-def labels_of(sizes: Sequence[int]) -> list[str]:
-    return [f"class {number}" for number, size in enumerate(sizes) for _ in range(size)]
 
 
 def splits_of(table: ImageTable) -> list[str]:

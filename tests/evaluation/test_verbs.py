@@ -23,10 +23,11 @@ from finetune.data.splits import make_splits
 from finetune.data.transforms import Augment, InputSpec, eval_transform
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.intervals import metrics_document
+from finetune.evaluation.predict import predict
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.evaluation.scores import score
 from finetune.evaluation.unlabelled import ImageFiles
-from finetune.evaluation.verbs import evaluate, predict
+from finetune.evaluation.verbs import evaluate
 from finetune.heads.modules import HeadSpec
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.network import build_network
@@ -121,6 +122,32 @@ def evaluation_of(run):
 
 def files_of(folder):
     return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def test_robustness_is_scored_written_printed_and_told_on_the_page(run, capsys):
+    evaluate(evaluate_config(run, robustness=True, corruptions=["jpeg", "contrast"], severities=[5]))
+    found, metrics, facts = evaluation_of(run)
+    document = metrics["robustness"]
+    assert document["passes"] == 3 and document["split"] == "test" and document["seed"] == 3
+    assert document["clean"]["value"] == pytest.approx(metrics["test"]["accuracy"]["value"])
+    assert set(document["corruptions"]) == {"jpeg", "contrast"}
+    said = capsys.readouterr().out
+    assert f"Robustness: 3 passes over {document['n']} images" in said and "severity 5" in said
+    assert "Over all corruptions the accuracy is" in said
+    page = (found / "report.html").read_text()
+    assert "Corrupted images" in page and "What costs most is" in page
+    assert "in severity 5" in page and all(f"<figcaption>{name}" in page for name in ("clean", "JPEG", "contrast"))
+    with pytest.raises(ConfigError, match="Did you mean 'jpeg'"):
+        evaluate(evaluate_config(run, robustness=True, corruptions=["jpg"]))
+    shutil.rmtree(run.config["data"]["root"])
+    with pytest.raises(DataError, match="images cannot be found"):
+        evaluate(evaluate_config(run, robustness=True, severities=[5]))
+
+
+def test_robustness_of_several_labels_counts_each(multilabel_run, capsys):
+    evaluate(evaluate_config(multilabel_run, robustness=True, corruptions=["contrast"], severities=[1], report=False))
+    metrics = evaluation_of(multilabel_run)[1]
+    assert metrics["robustness"]["clean"]["value"] == pytest.approx(metrics["test"]["accuracy"]["value"])
 
 
 def test_evaluation_of_a_stored_run_repeats_its_metrics_and_predictions(run, capsys):

@@ -34,8 +34,8 @@ def trained(name: str) -> Network:
     images, targets, _ = patches(192, 1)
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     network.train()
-    for epoch in range(8):
-        for rows in torch.randperm(192, generator=torch.Generator().manual_seed(epoch)).split(32):
+    for epoch in range(4):
+        for rows in torch.randperm(192, generator=torch.Generator().manual_seed(epoch)).split(16):
             loss = nn.functional.cross_entropy(network(images[rows]), targets[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -62,10 +62,12 @@ def test_maps_point_at_the_evidence_and_not_with_random_weights(name: str) -> No
     for method in METHODS[name]:
         if method == "rollout":  # the class plays no part in it
             continue
-        maps = explain(network, images, targets, method)
-        assert inside(maps, masks) > 2 * chance, method
-        random = explain(other, images, targets, method)
-        alike = [np.corrcoef(one.ravel(), two.ravel())[0, 1] for one, two in zip(maps, random, strict=True)]
+        some = 12 if method == "integrated_gradients" else 24  # each of them is passed through 32 times and more
+        maps = explain(network, images[:some], targets[:some], method)
+        assert inside(maps, masks[:some]) > 2 * chance, method
+        random = explain(other, images[:some], targets[:some], method)
+        with np.errstate(invalid="ignore"):  # of maps that are blank
+            alike = [np.corrcoef(one.ravel(), two.ravel())[0, 1] for one, two in zip(maps, random, strict=True)]
         assert np.nanmean(alike) < 0.8, method
 
 

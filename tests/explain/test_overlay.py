@@ -13,7 +13,6 @@ from finetune.explain.examples import choose_examples
 from finetune.explain.neighbours import nearest
 from finetune.explain.overlay import overlay, seen_box
 from finetune.explain.store import load_maps, maps_file, save_maps
-from finetune.runs import Run
 
 
 def spec(crop_pct: float = 1.0, crop_mode: str = "center") -> InputSpec:
@@ -27,6 +26,9 @@ def spec(crop_pct: float = 1.0, crop_mode: str = "center") -> InputSpec:
         ((100, 200), spec(), (0, 0.25, 1, 0.75)),
         ((100, 100), spec(0.8), (0.1, 0.1, 0.9, 0.9)),
         ((300, 100), spec(crop_mode="squash"), (0, 0, 1, 1)),
+        ((300, 100), spec(crop_mode="border"), (0, -1, 1, 2)),
+        ((100, 200), spec(crop_mode="border"), (-0.5, 0, 1.5, 1)),
+        ((200, 100), spec(0.8, crop_mode="border"), (0.1, -0.3, 0.9, 1.3)),
     ],
 )
 def test_the_part_that_is_seen_is_that_of_the_transform(
@@ -50,17 +52,28 @@ def test_outside_of_what_is_seen_the_image_is_as_it_was() -> None:
     assert 75 <= column <= 100
 
 
+def test_a_map_of_an_image_with_a_border_covers_the_image_where_it_lay() -> None:
+    values = np.zeros((9, 9), np.float32)
+    values[4, 0] = 1  # the middle of the left edge
+    image = Image.new("RGB", (300, 100), (90, 120, 60))
+    changed = np.abs(np.asarray(overlay(image, values, (0, -1, 1, 2)), int) - np.asarray(image)).sum(axis=2)
+    row, column = np.unravel_index(changed.argmax(), changed.shape)
+    assert 33 <= row <= 67 and column <= 33
+    values = np.zeros((9, 9), np.float32)
+    values[0] = 1  # of the border alone
+    assert overlay(image, values, (0, -1, 1, 2)).tobytes() == image.tobytes()
+
+
 def test_maps_are_kept_by_id_and_a_damaged_file_is_none(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", config={}, command=[], seed=0)
-    assert load_maps(run) is None
+    assert load_maps(tmp_path) is None
     maps = {"a/1.jpg": np.eye(7, dtype=np.float32), "ü": np.full((3, 5), 0.25, np.float32)}
-    save_maps(run, maps, "gradcam")
-    found = load_maps(run)
+    save_maps(tmp_path, maps, "gradcam")
+    found = load_maps(tmp_path)
     assert found is not None
     assert found[1] == "gradcam"
     assert all(np.allclose(found[0][name], value) for name, value in maps.items())
-    maps_file(run).write_bytes(b"nothing")
-    assert load_maps(run) is None
+    maps_file(tmp_path).write_bytes(b"nothing")
+    assert load_maps(tmp_path) is None
 
 
 def test_examples_are_the_surest_of_each_class_the_worst_errors_and_others() -> None:

@@ -24,6 +24,14 @@ def test_a_stored_model_reads_images_as_in_training(tmp_path: Path, exact: bool)
     assert load_bundle(stored(tmp_path, exact=exact)).network.spec.exact is exact
 
 
+@pytest.mark.parametrize("mode", ["squash", "border"])
+def test_a_stored_model_is_shown_whole_images_where_it_was_in_training(tmp_path: Path, mode: str) -> None:
+    network = build_network("test_resnet", num_classes=2, weights="none", crop_mode=mode)
+    save_bundle(network, ("a", "b"), "multiclass", tmp_path)
+    found = load_bundle(tmp_path).network.spec
+    assert found == network.spec and (found.crop_mode, found.crop_pct) == (mode, 1.0)
+
+
 def test_a_model_stored_before_there_was_a_choice_reads_images_exactly(tmp_path: Path) -> None:
     file = stored(tmp_path, exact=False) / "model.json"
     meta = json.loads(file.read_text())

@@ -96,6 +96,25 @@ def test_each_backbone_sees_images_as_it_wants_them() -> None:
     assert mixed(pixels).shape == (2, 3)
 
 
+def test_networks_of_sequences_are_joined_and_stored_too(tmp_path: Path) -> None:
+    members = []
+    for seed, kind in enumerate(("gru", "mean_pool")):
+        torch.manual_seed(seed)
+        head = HeadSpec(kind, 8)  # type: ignore[arg-type]
+        made = build_network("test_resnet", num_classes=3, weights="none", head=head, image_size=32, frames=4).eval()
+        torch.nn.init.normal_(made.head[-1].weight)
+        members.append(made)
+    save_bundle(join([Member(each) for each in members], "mean", "multiclass"), ("a", "b", "c"), "multiclass", tmp_path)
+    loaded = load_bundle(tmp_path).network
+    assert loaded.frames == 4
+    given = images(32), torch.tensor([3, 1])
+    with torch.no_grad():
+        each = [to_probabilities(member(*given).numpy(), "multiclass") for member in members]
+        assert np.allclose(to_probabilities(loaded(*given).numpy(), "multiclass"), np.mean(each, axis=0), atol=1e-5)
+    with pytest.raises(ConfigError, match="frames of a sequence"):
+        join([Member(members[0]), Member(network(0))], "mean", "multiclass")
+
+
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least one member"):
         join([], "mean", "multiclass")

@@ -1,6 +1,7 @@
 """Networks from timm: shapes, inputs, heads, weights, and clear errors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,13 @@ def test_features_are_counted_without_computing_them(name: str, size: int) -> No
     assert found is not None and found.is_meta
     assert found.shape == backbone(torch.zeros(1, 3, size, size)).shape
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_a_model_that_uses_layers_in_several_places_keeps_their_weights() -> None:
+    network = build_network("coat_tiny", num_classes=2, weights="none", image_size=32).eval()
+    assert not [name for name, value in network.named_parameters() if value.is_meta]
+    assert network.num_features == network.backbone.num_features
+    assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
 
 @pytest.mark.parametrize(("name", "size"), NAMES.items())
@@ -147,6 +155,7 @@ def test_code_in_a_weights_file_is_never_run(tmp_path: Path) -> None:
         ("vgg11", {"drop_path_rate": 0.1}, "drop_path_rate"),
         ("test_resnet", {"interpolation": "bicubc"}, "'bicubic'"),
         ("test_resnet", {"crop_pct": 2.0}, "crop_pct"),
+        ("test_resnet", {"crop_mode": "squish"}, "'squash'"),
         ("test_resnet", {"mean": [0.5, 0.5]}, "2 values for 3 channels"),
         ("test_resnet", {"head": HeadSpec(kind="mpl")}, "'mlp'"),  # type: ignore[arg-type]
         ("vit_tiny_patch16_224", {"image_size": 30}, "image_size"),
@@ -157,6 +166,24 @@ def test_what_a_model_cannot_do_is_one_clear_line(name: str, options: dict[str, 
         build_network(name, **{"num_classes": 3, "weights": "none", **options})  # type: ignore[arg-type]
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ("center", 0.95)),
+        ({"crop_pct": 1.0}, ("center", 1.0)),
+        ({"crop_mode": "squash"}, ("squash", 1.0)),
+        ({"crop_mode": "border"}, ("border", 1.0)),
+        ({"crop_mode": "border", "crop_pct": 0.9}, ("border", 0.9)),
+        ({"crop_mode": "center"}, ("center", 0.95)),
+    ],
+)
+def test_whole_images_are_whole_unless_a_share_is_asked_for(
+    options: dict[str, Any], expected: tuple[str, float]
+) -> None:
+    spec = build_network("test_resnet", num_classes=2, weights="none", **options).spec
+    assert (spec.crop_mode, spec.crop_pct) == expected
 
 
 def test_head_starts_near_uniform_predictions() -> None:

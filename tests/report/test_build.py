@@ -1,5 +1,6 @@
 """The page of a run is made from files alone, stays small, and never costs a run."""
 
+import io
 import json
 import logging
 import shutil
@@ -11,9 +12,11 @@ import pandas as pd
 import pytest
 from browser import opened
 from command import finetune
+from PIL import Image
 from scored import scored
 from stored import photos_of, stored_run
 
+from finetune.data.decoding import ArrayStore
 from finetune.errors import RunError
 from finetune.evaluation.curves.operating import OperatingChoice
 from finetune.explain.store import save_maps
@@ -22,6 +25,7 @@ from finetune.models.network import build_network
 from finetune.page.blocks import Gallery
 from finetune.report.build import attempt, sections, write_report
 from finetune.report.material import gather
+from finetune.report.sections.examples import examples_section
 from finetune.runs import Run, write_json
 
 GONE = "The image is not there any more."
@@ -58,7 +62,7 @@ def test_deleting_the_model_and_the_images_leaves_the_report(tmp_path: Path, mul
     run = stored_run(tmp_path / "run", {"val": scored(60, 3, seed=1, multilabel=multilabel), "test": predictions})
     network = build_network("test_resnet", num_classes=3, weights="none", image_size=32)
     save_bundle(network, predictions.labels, predictions.task, run.model_dir)
-    save_maps(run, {str(name): np.ones((4, 4), np.float32) for name in predictions.ids}, "gradcam")
+    save_maps(run.path, {str(name): np.ones((4, 4), np.float32) for name in predictions.ids}, "gradcam")
     before = write_report(run).read_text()
     pictures = [picture for gallery in galleries(run) for picture in gallery.pictures]
     assert pictures and all(picture.image and picture.overlay for picture in pictures)
@@ -82,7 +86,7 @@ def test_ten_thousand_images_with_their_maps_stay_below_five_megabytes(tmp_path:
     network = build_network("test_resnet", num_classes=200, weights="none", image_size=32)
     save_bundle(network, predictions.labels, predictions.task, run.model_dir)
     noise = np.random.default_rng(0).random((10_000, 7, 7), np.float32)
-    save_maps(run, dict(zip(map(str, predictions.ids), noise, strict=True)), "gradcam")
+    save_maps(run.path, dict(zip(map(str, predictions.ids), noise, strict=True)), "gradcam")
     assert all(picture.overlay for gallery in galleries(run) for picture in gallery.pictures)
     file = write_report(run)
     assert file.stat().st_size < 5_000_000
@@ -102,6 +106,23 @@ def test_report_of_a_run_opens_without_a_word_on_a_phone(tmp_path: Path) -> None
         assert figures.count() >= 5
         assert all(figures.evaluate_all("found => found.map((figure) => figure.ariaLabel)"))
     assert (seen.problems, seen.requests) == ([], [])
+
+
+def test_images_of_an_evaluation_are_read_as_it_read_them(
+    tmp_path: Path,
+) -> None:
+    predictions = scored(8, 3)
+    run = stored_run(tmp_path / "run", {"test": predictions})
+    object.__setattr__(predictions, "paths", np.array([f"digits/{number:04d}" for number in range(8)], object))
+    source = {"_target_": "finetune.data.sources.digits"}  # which has images of those names
+    told = replace(gather(run), splits={"test": predictions}, config={**run.config, "data": {"source": source}})
+    white = ArrayStore(np.full((8, 6, 6), 255, np.uint8))
+    for material, expected in ((told, False), (replace(told, store=white), True)):
+        section = examples_section(material)
+        assert section is not None
+        images = [each.image for block in section.blocks if isinstance(block, Gallery) for each in block.pictures]
+        pixels = [np.asarray(Image.open(io.BytesIO(image))).min() > 250 for image in images if image is not None]
+        assert pixels and all(is_white == expected for is_white in pixels)
 
 
 def test_repeat_is_the_command_without_its_folder(tmp_path: Path) -> None:

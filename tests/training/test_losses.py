@@ -11,7 +11,15 @@ from torch import nn
 from torch.nn import functional
 
 from finetune.errors import ConfigError
-from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, check_task, class_weights, is_convex
+from finetune.training.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Focal,
+    GeneralisedCrossEntropy,
+    check_task,
+    class_weights,
+    is_convex,
+)
 
 WEIGHTS = torch.tensor([0.5, 1.0, 3.0, 0.1])
 
@@ -169,3 +177,30 @@ def test_class_weights_are_no_part_of_the_state() -> None:
 def test_convexity_is_known_of_our_own_losses_alone() -> None:
     losses = (CrossEntropy(0.1), BinaryCrossEntropy(), Focal(), nn.MSELoss())
     assert [is_convex(loss) for loss in losses] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("q", [0.3, 1.0])
+def test_generalised_cross_entropy_is_its_formula(logits: torch.Tensor, hard: torch.Tensor, q: float) -> None:
+    own = logits.softmax(1).gather(1, hard[:, None]).squeeze(1)
+    losses = (1 - own**q) / q
+    torch.testing.assert_close(GeneralisedCrossEntropy(q)(logits, hard), losses.mean())
+    weighted = (losses * WEIGHTS[hard]).sum() / WEIGHTS[hard].sum()
+    torch.testing.assert_close(GeneralisedCrossEntropy(q, WEIGHTS)(logits, hard), weighted)
+
+
+def test_generalised_cross_entropy_lies_between_cross_entropy_and_absolute_error(
+    logits: torch.Tensor, hard: torch.Tensor
+) -> None:
+    near = GeneralisedCrossEntropy(1e-4)(logits, hard)
+    torch.testing.assert_close(near, functional.cross_entropy(logits, hard), rtol=1e-2, atol=1e-3)
+    absolute = (logits.softmax(1) - functional.one_hot(hard, 4)).abs().sum(1).mean() / 2
+    torch.testing.assert_close(GeneralisedCrossEntropy(1.0)(logits, hard), absolute)
+    assert not is_convex(GeneralisedCrossEntropy())
+
+
+def test_generalised_cross_entropy_has_a_slope_where_a_probability_is_zero() -> None:
+    logits = torch.tensor([[300.0, 0.0]], requires_grad=True)
+    GeneralisedCrossEntropy(0.5)(logits, torch.tensor([1])).backward()
+    assert torch.isfinite(logits.grad).all()  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"loss\.q=0"):
+        GeneralisedCrossEntropy(0.0)

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError
 from finetune.training.losses import CrossEntropy
-from finetune.training.mixing import Batch, build_mixing
+from finetune.training.mixing import Batch, FeatureMixing, build_mixing
 
 CLASSES = 5
 
@@ -107,3 +108,17 @@ def test_mixed_targets_train() -> None:
 def test_negative_alpha_is_an_error() -> None:
     with pytest.raises(ConfigError, match="augment.cutmix=-1"):
         build_mixing(Augment(cutmix=-1), num_classes=2, task="multiclass")
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_features_and_targets_are_mixed_by_one_share(hard: bool) -> None:
+    features = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 1, 1, 0, 1]) if hard else torch.eye(5, 2)
+    torch.manual_seed(0)
+    found = FeatureMixing(0.5, 2)({"features": features, "target": target, "row": target})
+    one_hot = functional.one_hot(target, 2).float() if hard else target
+    torch.manual_seed(0)
+    share = torch.distributions.Beta(0.5, 0.5).sample()
+    torch.testing.assert_close(found["features"], share * features + (1 - share) * features[[4, 0, 1, 2, 3]])
+    torch.testing.assert_close(found["target"], share * one_hot + (1 - share) * one_hot[[4, 0, 1, 2, 3]])
+    assert found["row"] is target

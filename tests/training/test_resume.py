@@ -108,6 +108,11 @@ def test_resume_equals_uninterrupted(
     assert History(run.history_file).read() == History(Run(folder).history_file).read()
     best = [torch.load(Run(place).best_checkpoint, weights_only=True)["state_dict"] for place in (tmp_path, folder)]
     assert all(torch.equal(best[0][key], best[1][key]) for key in best[1])
+    probes = [Run(place).probe_checkpoint for place in (tmp_path, folder)]
+    assert [probe.is_file() for probe in probes] == [name == "lp_ft"] * 2
+    if name == "lp_ft":
+        kept = [torch.load(probe, weights_only=True)["state_dict"] for probe in probes]
+        assert all(torch.equal(kept[0][key], kept[1][key]) for key in kept[1])
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

@@ -44,6 +44,16 @@ def test_cosine_is_half_a_cosine_down_to_final() -> None:
         assert schedule.factor(progress) == pytest.approx(0.2 + 0.8 * math.cos(math.pi * progress / 2) ** 2)
 
 
+def test_cycles_repeat_the_whole_way() -> None:
+    once, thrice = Schedule("cosine", 0.2, 0.1), Schedule("cosine", 0.2, 0.1, cycles=3)
+    for cycle in range(3):
+        for progress in (0.0, 0.1, 0.3, 0.9):
+            assert thrice.factor((cycle + progress) / 3) == pytest.approx(once.factor(progress))
+    assert thrice.factor(1.0) == pytest.approx(0.1)
+    with pytest.raises(ConfigError, match="schedule.cycles=0"):
+        Schedule(cycles=0)
+
+
 def test_linear_goes_straight_down_to_final() -> None:
     schedule = Schedule("linear", warmup=0.5, final=0.2)
     assert [schedule.factor(progress) for progress in (0.5, 0.75, 1.0)] == pytest.approx([1, 0.6, 0.2])

@@ -9,23 +9,26 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 import torch
-from timm.data.transforms import CenterCropOrPad
+from timm.data.transforms import CenterCropOrPad, RandomCropOrPad, crop_or_pad
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import io
-from torchvision.transforms import CenterCrop, functional
+from torchvision.transforms import CenterCrop, GaussianBlur, RandomApply, functional
 
 from finetune.data.device.plans import FRAMES, Plan, Planner, Source
 from finetune.data.pictures import Picture
 from finetune.data.resizing import Scale, own_bytes
 from finetune.data.transforms import InputSpec, Transform
+from finetune.data.varying.steps import rotated
 
 log = logging.getLogger(__name__)
 
 # of what is made; kept features of another format are not used
 FORMAT = 1
+Frame: TypeAlias = CenterCrop | CenterCropOrPad | RandomCropOrPad
 READ_MODES = {1: "GRAY", 3: "RGB"}
 ADJUST = {
     "brightness": functional.adjust_brightness,
@@ -43,8 +46,11 @@ class DeviceTransform:
     def __init__(self, transform: Transform) -> None:
         """Take a transform whose settings `check_device_pixels` has accepted."""
         self.planner = Planner(transform)
-        frame = next((step for step in transform.middle.transforms if isinstance(step, FRAMES)), None)
-        self.maker = Maker(transform.spec, frame)
+        steps = transform.middle.transforms
+        frame = next((step for step in steps if isinstance(step, FRAMES)), None)
+        blurs = (step.transforms[0] for step in steps if isinstance(step, RandomApply))
+        blur: GaussianBlur | None = next(blurs, None)
+        self.maker = Maker(transform.spec, frame, tuple(blur.kernel_size) if blur is not None else ())
 
     def apply(self, picture: Picture) -> Source:
         """Return what the image of a picture is made of, with all that is random drawn."""
@@ -111,10 +117,12 @@ class Maker:
     Attributes:
         spec: What the weights expect.
         frame: The step that cuts or pads the resized region to their size; None where it has it.
+        kernel: Width and height of the kernel of a blur, in pixels; empty where nothing is blurred.
     """
 
     spec: InputSpec
-    frame: CenterCrop | CenterCropOrPad | None
+    frame: Frame | None
+    kernel: tuple[int, ...] = ()
 
     @torch.no_grad()
     def make(self, sources: Sequence[Source], device: torch.device) -> Tensor:
@@ -125,8 +133,9 @@ class Maker:
         """
         plans = [source.plan for source in sources]
         works = device if device.type == "cuda" else torch.device("cpu")  # others have no decoder of their own
-        shown = torch.stack([framed(region, self.frame) for region in self.regions(sources, works)])
-        varied = recoloured(turned(shown, plans), plans)
+        regions = zip(self.regions(sources, works), plans, strict=True)
+        shown = torch.stack([framed(region, self.frame, plan.corner) for region, plan in regions])
+        varied = blurred(recoloured(turned(shown, plans), plans), plans, self.kernel)
         scale = Scale(self.spec.mean, self.spec.std)
         images = varied.float().mul_(scale.factor.to(works)).sub_(scale.offset.to(works))
         for image, source in zip(images, sources, strict=True):
@@ -199,26 +208,49 @@ def resized(picture: Tensor, plan: Plan, interpolation: str) -> Tensor:
     return part[0].byte()
 
 
-def framed(region: Tensor, frame: CenterCrop | CenterCropOrPad | None) -> Tensor:
-    """Return a region (C, H, W) cut or padded to the weights' size by timm's step, if it has one."""
+def framed(region: Tensor, frame: Frame | None, corner: tuple[int, int] | None) -> Tensor:
+    """Return a region (C, H, W) cut or padded to the weights' size by timm's step, if it has one.
+
+    Args:
+        region: Resized, 0 to 255.
+        frame: The step.
+        corner: Top and left that were drawn for it; None for the centre.
+    """
     if frame is None:
         return region
     if isinstance(frame, CenterCrop):
         return frame(region)  # type: ignore[no-any-return]
     # tensors are padded by one number for all channels
     fill = torch.tensor(frame.fill, dtype=torch.int16, device=region.device).reshape(-1, 1, 1)
-    padded: Tensor = CenterCropOrPad(frame.size)(region - fill) + fill
+    if corner is None:
+        padded: Tensor = CenterCropOrPad(frame.size)(region - fill) + fill
+    else:
+        padded = crop_or_pad(region - fill, *corner, *frame.size) + fill
     return padded.byte()
 
 
 def turned(images: Tensor, plans: Sequence[Plan]) -> Tensor:
-    """Return images (B, C, H, W), each mirrored or upside down where its plan says so."""
+    """Return images (B, C, H, W), each mirrored, upside down, turned and rotated as its plan says."""
     mirrored, inverted = (
         torch.tensor(flags, device=images.device).reshape(-1, 1, 1, 1)
         for flags in ([plan.mirrored for plan in plans], [plan.inverted for plan in plans])
     )
     images = torch.where(mirrored, images.flip(-1), images)
-    return torch.where(inverted, images.flip(-2), images)
+    images = torch.where(inverted, images.flip(-2), images)
+    for row, plan in enumerate(plans):
+        if plan.turns:
+            images[row] = images[row].rot90(plan.turns, (-2, -1)).clone()
+        if plan.rotation:
+            images[row] = rotated(images[row], plan.rotation)
+    return images
+
+
+def blurred(images: Tensor, plans: Sequence[Plan], kernel: Sequence[int]) -> Tensor:
+    """Return images (B, C, H, W), 0 to 255, blurred in place as their plans say, by kernels of a size in pixels."""
+    for row, plan in enumerate(plans):
+        if plan.blur:
+            images[row] = functional.gaussian_blur(images[row], list(kernel), [plan.blur, plan.blur])
+    return images
 
 
 def recoloured(images: Tensor, plans: Sequence[Plan]) -> Tensor:

@@ -9,17 +9,25 @@ from typing import Any, NamedTuple
 import torch
 from PIL.JpegImagePlugin import JpegImageFile
 from timm.data.random_erasing import RandomErasing
-from timm.data.transforms import CenterCropOrPad
+from timm.data.transforms import CenterCropOrPad, RandomCropOrPad
 from torch import Tensor
-from torchvision.transforms import CenterCrop, ColorJitter, RandomHorizontalFlip, RandomVerticalFlip
+from torchvision.transforms import (
+    CenterCrop,
+    ColorJitter,
+    GaussianBlur,
+    RandomApply,
+    RandomHorizontalFlip,
+    RandomVerticalFlip,
+)
 
 from finetune.data.channels import MODES
 from finetune.data.pictures import Picture, Region, Size
 from finetune.data.resizing import CHANNELS, SHARED, choose_region, own_bytes, resize
 from finetune.data.transforms import Augment, InputSpec, Transform
+from finetune.data.varying.steps import QuarterTurn, Rotation
 from finetune.errors import ConfigError
 
-FRAMES = (CenterCrop, CenterCropOrPad)
+FRAMES = (CenterCrop, CenterCropOrPad, RandomCropOrPad)
 COLOURS = ("brightness", "contrast", "saturation", "hue")
 END_OF_IMAGE = b"\xff\xd9"
 # components of a JPEG that is stored without conversion to luminance and chroma
@@ -33,15 +41,23 @@ class Plan(NamedTuple):
         region: What of the picture is shown, and at what size before it is framed.
         mirrored: Whether left and right change places.
         inverted: Whether top and bottom change places.
+        turns: By how many right angles it is turned, counter-clockwise.
+        rotation: By how many degrees it is turned, clockwise, and enlarged to fill the frame.
         colours: What of the colours is changed (one of COLOURS), each by a factor, one after the other.
+        blur: Standard deviation of a Gaussian blur in pixels; 0 for none.
         erased: Top, left, height and width of what is replaced by noise; None for nothing.
+        corner: Top and left of the frame in the resized region, below 0 where it is padded; None for the centre.
     """
 
     region: Region
     mirrored: bool = False
     inverted: bool = False
+    turns: int = 0
+    rotation: float = 0.0
     colours: tuple[tuple[str, float], ...] = ()
+    blur: float = 0.0
     erased: tuple[int, int, int, int] | None = None
+    corner: tuple[int, int] | None = None
 
 
 class Source(NamedTuple):
@@ -77,6 +93,7 @@ def check_device_pixels(spec: InputSpec, augment: Augment, *, pixel_cache: bool)
         "data.exact_pixels=true": spec.exact,
         "data.pixel_cache=true": pixel_cache,
         f"augment.rand_augment={augment.rand_augment}": augment.enabled and augment.rand_augment is not None,
+        "augment.trivial_augment=true": augment.enabled and augment.trivial_augment,
         f"model.interpolation={spec.interpolation}": spec.interpolation not in SHARED,
         f"model.in_chans={spec.channels}": spec.channels not in CHANNELS.values(),
     }
@@ -95,7 +112,7 @@ class Planner:
         """Take the steps of a transform whose settings have been checked."""
         self.spec = transform.spec
         self.first = transform.first
-        self.varying = [step for step in transform.middle.transforms if not isinstance(step, FRAMES)]
+        self.varying = [step for step in transform.middle.transforms if not isinstance(step, FRAMES[:2])]
         self.erasing = next((step for step in transform.last.transforms if isinstance(step, RandomErasing)), None)
 
     def source(self, picture: Picture) -> Source:
@@ -115,18 +132,33 @@ class Planner:
         return Source(picture.name, picture.size, plan._replace(erased=erased), values, noise)
 
     def varied(self, region: Region) -> Plan:
-        """Return a plan for a region, with flips and colours drawn in the order of the steps."""
+        """Return a plan for a region, with all that the steps draw, in their order."""
         drawn: dict[str, Any] = {}
         for step in self.varying:
-            if isinstance(step, RandomHorizontalFlip):
-                drawn["mirrored"] = bool(torch.rand(1) < step.p)
-            elif isinstance(step, RandomVerticalFlip):
-                drawn["inverted"] = bool(torch.rand(1) < step.p)
-            else:
-                assert isinstance(step, ColorJitter)
-                order, *factors = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
-                drawn["colours"] = tuple((COLOURS[i], factors[i]) for i in order.tolist() if factors[i] is not None)
+            drawn |= self.drawn(step, region)
         return Plan(region, **drawn)
+
+    def drawn(self, step: torch.nn.Module, region: Region) -> dict[str, Any]:
+        """Return what a step draws, by its name in a plan."""
+        match step:
+            case RandomCropOrPad():
+                resized = torch.empty((1, region.size[1], region.size[0]), device="meta")
+                return {"corner": step.get_params(resized, step.size)}  # type: ignore[no-untyped-call]
+            case RandomHorizontalFlip():
+                return {"mirrored": bool(torch.rand(1) < step.p)}
+            case RandomVerticalFlip():
+                return {"inverted": bool(torch.rand(1) < step.p)}
+            case QuarterTurn():
+                return {"turns": step.draw()}
+            case Rotation():
+                return {"rotation": step.draw()}
+            case RandomApply():
+                (blur,) = step.transforms
+                assert isinstance(blur, GaussianBlur)
+                return {"blur": blur.get_params(*blur.sigma)} if step.p >= torch.rand(1) else {}
+        assert isinstance(step, ColorJitter)
+        order, *factors = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
+        return {"colours": tuple((COLOURS[i], factors[i]) for i in order.tolist() if factors[i] is not None)}
 
     def erased(self) -> tuple[tuple[int, int, int, int] | None, Tensor]:
         """Return the rectangle that timm's step erases, if any, and the noise that it puts there."""

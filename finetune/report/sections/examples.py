@@ -35,7 +35,7 @@ def examples_section(material: Material) -> Section | None:
     _, predictions = told
     number = int((material.config.get("explain") or {}).get("images") or NUMBER)
     chosen = choose_examples(predictions, number, int(material.config.get("seed", 0)))
-    kept = load_maps(material.run)
+    kept = load_maps(material.folder or material.run.path)
     maps, method = kept if kept is not None else ({}, "")
     store = find_store(material, predictions)
     spec = read_spec(material.run)
@@ -55,7 +55,9 @@ def examples_section(material: Material) -> Section | None:
 
 
 def find_store(material: Material, predictions: Predictions) -> ImageStore | None:
-    """Return what reads the run's images: their files, or their source where they are in none."""
+    """Return what reads the images: as their evaluation did, from files, or from the run's source."""
+    if material.store is not None:
+        return material.store
     paths = [Path(str(path)) for path in predictions.paths[:1]]
     if not paths or paths[0].is_absolute():
         return FileStore()

@@ -55,5 +55,9 @@ def of_base(base: Mapping[str, Any]) -> Iterator[str]:
     for name, value in usual.items():
         if trainer[name] not in (value, str(value)):
             yield f"trainer.{name}={trainer[name]}"
+    if "augment_minority" in (base["imbalance"], base["data"]["imbalance"]):
+        yield "imbalance=augment_minority"
+    if base["noise"] == "drop_suspects":
+        yield "noise=drop_suspects"
     if base["features"]["dtype"] != "float32":
         yield f"features.dtype={base['features']['dtype']}"

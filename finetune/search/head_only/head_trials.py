@@ -25,9 +25,9 @@ from finetune.search.study.loop import Policy
 from finetune.search.study.samplers import Objective
 from finetune.search.study.study import Asked, Result, Search
 from finetune.strategies.feature_data import FeatureData
-from finetune.strategies.features import FeatureSource
 from finetune.strategies.machine import machine_of
 from finetune.strategies.phases import Strategy, build_strategy
+from finetune.strategies.sequence_features import feature_source
 from finetune.training.assembly import build_recipe, known_files, load_images, load_network, load_table, open_cache
 from finetune.training.head_fit import HeadFit
 from finetune.training.quiet import quieten
@@ -52,7 +52,7 @@ class HeadTrials:
             keep_freed_memory()
         images: ImageData = load_images(config, self.table, network, self.cache)
         trainer = build_trainer(recipe.trainer, folder=Path(), logger=False, enable_progress_bar=False)
-        source = FeatureSource(network, images, recipe.features, machine_of(trainer))
+        source = feature_source(network, images, recipe.features, machine_of(trainer))
         self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
         val = self.table.rows("val")
         self.data.found = {

@@ -4,8 +4,9 @@ It decides between one process and many, once, and says why; whether it can be o
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from finetune.errors import ConfigError
 from finetune.runs import FINISHED
@@ -38,6 +39,7 @@ def in_process(plan: Plan) -> bool:
 def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[Asked], stop: Stop, on_end: OnEnd) -> bool:
     """Run the trials in this process, then the best as an ordinary run; return whether a failure has ended them."""
     from finetune.search.head_only.head_trials import HeadTrials, run_here
+    from finetune.training.words.resolve import resolve_words
 
     plan, search = sweep.plan, sweep.search
     log.info(
@@ -45,8 +47,12 @@ def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[Asked], stop: St
         "" if plan.settings.pruner == "none" else ", each too short to be pruned",
     )
     configs = TrialConfigs(plan.request, plan.space)
-    trials = HeadTrials(configs.plain({}), plan.settings.objectives)
-    stopped = run_here(search, trials, configs.plain, plan.policy, stop, left, on_end=on_end)
+
+    def configured(values: Mapping[str, Any]) -> dict[str, Any]:
+        return resolve_words(configs.plain(values), plan.fixed)
+
+    trials = HeadTrials(configured({}), plan.settings.objectives)
+    stopped = run_here(search, trials, configured, plan.policy, stop, left, on_end=on_end)
     if not stop.asked and not stopped:
         run_best(sweep, jobs, stop)
     return stopped

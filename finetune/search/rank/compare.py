@@ -23,8 +23,9 @@ from finetune.search.rank.results import Entry, Skipped
 from finetune.strategies.features import FeatureSettings, FeatureSource
 from finetune.strategies.machine import Machine
 from finetune.strategies.phases import Strategy
-from finetune.training.assembly import build_loss, load_images, load_network
+from finetune.training.assembly import load_images, load_network
 from finetune.training.solved import HeadPlan, examples_of
+from finetune.training.words.balance import build_loss
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ def build_with(candidate: Candidate, weights: str, config: Config, table: ImageT
     """Return a backbone with these weights; random ones are the same in every call, as those of a run are."""
     pl.seed_everything(config["seed"], verbose=False)
     model = {"name": candidate.name, "weights": weights, "image_size": config["data"]["image_size"]}
+    model["crop_mode"] = config["data"]["crop_mode"]
     return load_network({**config, "model": model}, Strategy("rank", ()), table)
 
 

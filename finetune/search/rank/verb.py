@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from finetune.config import to_dict
+from finetune.data.sequences.store import require_single_images
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, FinetuneError, RunError, nearest
 from finetune.search.rank.candidates import (
@@ -56,6 +57,7 @@ def rank(cfg: DictConfig) -> None:
     if candidates:
         cache = open_cache(config["cache"])
         table = load_table(config["data"], known=known_files(cache))
+        require_single_images(table, "finetune rank", "Rank on the frames as images: data=folder, or data=csv.")
         with console.status("") as status:
             entries, skipped = compare(candidates, config, table, machine, cache, status.update)
     if not entries:

@@ -3,6 +3,7 @@
 It decides the layout and writes the record; what the trials' own folders hold is `finetune.runs`'.
 """
 
+import csv
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -100,3 +101,29 @@ def find_folder(reference: str, root: Path) -> SweepFolder:
         near = nearest(reference, ["last", *(each.name for each in found)])
         raise ConfigError(f"There is no sweep '{reference}' below {root.absolute()}.{near}")
     return matches[-1]
+
+
+def best_folders(reference: str, setting: str, top: int) -> list[str]:
+    """Return the run folders of a sweep's best trials, the best first.
+
+    Args:
+        reference: last, a folder, or a name.
+        setting: What the user typed it in.
+        top: How many at most.
+
+    Raises:
+        ConfigError: The sweep has not ended, or fewer than two of its trials have a folder.
+    """
+    folder = find_folder(reference, Path("sweeps"))
+    objectives = folder.record.get("objectives")
+    if not objectives or not folder.table_file.is_file():
+        raise ConfigError(
+            f"{setting}={folder.path} has no results yet. Let it go on: finetune sweep resume={folder.path}"
+        )
+    name, sign = objectives[0]["name"], -1 if objectives[0]["direction"] == "max" else 1
+    with folder.table_file.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["state"] == "complete" and row["folder"]]
+    rows.sort(key=lambda row: sign * float(row[name]))
+    if len(rows) < 2:
+        raise ConfigError(f"{setting}={folder.path} has {len(rows)} trials with a run folder; two are needed.")
+    return [row["folder"] for row in rows[:top]]

@@ -93,6 +93,18 @@ def test_changed_colours_are_within_tolerance() -> None:
     assert (both(colours, FILES["odd"](), SPEC, seed=3)[0] - plain).abs().mean() > 5
 
 
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize(
+    "augment", [Augment(quarter_turns=True), Augment(rotate=20.0), Augment(blur=1.0)], ids=["turns", "rotation", "blur"]
+)
+def test_turns_rotations_and_blur_are_within_tolerance(augment: Augment, crop_mode: str) -> None:
+    spec = replace(SPEC, width=SPEC.height, crop_mode=crop_mode)
+    for name in ("odd", "wide", "PNG"):
+        for seed in range(4):
+            pair = both(lambda spec: train_transform(spec, augment), FILES[name](), spec, exact=True, seed=seed)
+            assert_within(pair, TOLERANCE)
+
+
 def train_transform_of_crops(spec: InputSpec) -> Transform:
     return train_transform(spec, Augment())
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL.Image import Transpose
 
 from finetune.data.datamodule import seeded
 from finetune.data.device.making import DeviceTransform
-from finetune.data.device.plans import Source, check_device_pixels, plain_jpeg
+from finetune.data.device.plans import Plan, Source, check_device_pixels, plain_jpeg
 from finetune.data.pictures import Picture, UnreadableError
 from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError
@@ -21,8 +22,11 @@ AUGMENTS = {
     "flips": Augment(horizontal_flip=0.5, vertical_flip=0.5),
     "colours": Augment(color_jitter=0.4),
     "erasing": Augment(erase=0.5),
-    "all": Augment(vertical_flip=0.5, color_jitter=0.4, erase=0.5),
+    "all": Augment(vertical_flip=0.5, rotate=20, color_jitter=0.4, blur=0.5, erase=0.5),
+    "turns": Augment(quarter_turns=True),
 }
+SQUARE = replace(SPEC, width=96)
+SPECS = {"center": SQUARE, "squash": replace(SQUARE, crop_mode="squash"), "border": replace(SQUARE, crop_mode="border")}
 
 
 def after(make: Callable[[Picture], object], data: bytes, seed: int) -> tuple[object, ...]:
@@ -33,9 +37,12 @@ def after(make: Callable[[Picture], object], data: bytes, seed: int) -> tuple[ob
 
 
 @pytest.mark.parametrize("name", AUGMENTS)
-@pytest.mark.parametrize("file", ["odd", "tall", "wide", "PNG", "turned 6"])
-def test_draws_are_as_many_as_those_of_the_whole_transform(name: str, file: str) -> None:
-    transform = train_transform(SPEC, AUGMENTS[name])
+@pytest.mark.parametrize(
+    ("file", "mode"),
+    [("odd", "center"), ("tall", "squash"), ("wide", "border"), ("PNG", "center"), ("turned 6", "center")],
+)
+def test_draws_are_as_many_as_those_of_the_whole_transform(name: str, file: str, mode: str) -> None:
+    transform = train_transform(SPECS[mode], AUGMENTS[name])
     data = {**PLAIN, **OTHERS}[file]()
     for seed in range(5):
         assert after(DeviceTransform(transform).apply, data, seed) == after(transform.apply, data, seed)
@@ -80,7 +87,7 @@ def test_what_is_erased_is_what_timm_erases() -> None:
 
 def test_evaluation_draws_nothing() -> None:
     plan = planned(eval_transform(SPEC), 0).plan
-    assert plan == plan._replace(mirrored=False, inverted=False, colours=(), erased=None)
+    assert plan == Plan(plan.region)
     assert plan.region.box == (0, 0, 96, 80)
 
 
@@ -119,6 +126,7 @@ def test_a_file_that_is_cut_short_is_named_where_it_is_read() -> None:
         ({"exact": True}, Augment(), False, "data.exact_pixels=true"),
         ({}, Augment(), True, "data.pixel_cache=true"),
         ({}, Augment(rand_augment="rand-m7"), False, "augment.rand_augment=rand-m7"),
+        ({}, Augment(trivial_augment=True), False, "augment.trivial_augment=true"),
         ({"interpolation": "lanczos"}, Augment(), False, "model.interpolation=lanczos"),
         ({"channels": 4}, Augment(), False, "model.in_chans=4"),
     ],

@@ -1,0 +1,1 @@
+"""Sequences of frames: a row of the table is a sequence, and its frames are images like others."""

@@ -1,0 +1,1 @@
+"""Several models from one experiment: cross-validation, and networks that are joined."""

@@ -1,0 +1,155 @@
+"""Folds in this process: one head after the other on features that are computed once.
+
+It decides how a fold is trained so that its run by itself would give the same; how images are dealt out is decided by
+`finetune.data.folds`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+
+from finetune.calibration.scaling import Scaling, check_method, fit_scaling
+from finetune.config import build
+from finetune.data.datamodule import ImageData, view_keys
+from finetune.data.decoding import verify
+from finetune.data.folds import Fold, pool_of, with_fold, without_fold
+from finetune.data.table import ImageTable
+from finetune.evaluation.predictions import Predictions
+from finetune.heads.settings import head_settings
+from finetune.models.ensemble import Member
+from finetune.models.network import Network, new_head
+from finetune.strategies.feature_data import FeatureData
+from finetune.strategies.features import Features
+from finetune.strategies.phases import Strategy, build_strategy
+from finetune.strategies.sequence_features import SequenceFeatures, feature_source
+from finetune.training.assembly import build_recipe, known_files, load_images, load_network, open_cache
+from finetune.training.fit import Recipe
+from finetune.training.head_fit import HeadFit
+from finetune.training.trainer import start_machine
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A fold that has been trained.
+
+    Attributes:
+        number: Its number.
+        member: Its network.
+        predictions: What it says of the images that it has not seen.
+        learnt: How many images it has learnt from, those that chose its epoch among them.
+        settings: What was searched for it, as overrides; none where nothing varies.
+    """
+
+    number: int
+    member: Member
+    predictions: Predictions
+    learnt: int
+    settings: tuple[str, ...] = ()
+
+
+def read_table(config: Config) -> ImageTable:
+    """Return the images of a cross-validation, split as a run would split them."""
+    cache = open_cache(config["cache"])
+    table: ImageTable = build(config["data"]["source"])
+    splits = {name: value for name, value in config["data"]["splits"].items() if name != "fold"}
+    return without_fold(verify(table, config["data"]["unreadable"], known_files(cache)), **splits)
+
+
+class FoldHeads:
+    """The images, the backbone and the features that all folds share."""
+
+    def __init__(self, config: Config, table: ImageTable) -> None:
+        """Compute the features of all images that folds are made of; those in the cache are not computed again."""
+        pl.seed_everything(config["seed"], verbose=False)
+        self.config = config
+        self.cache = open_cache(config["cache"])
+        self.pool = pool_of(table)
+        self.splits = config["data"]["splits"]
+        self.network: Network = load_network(config, Strategy("head", ()), self.pool)
+        recipe = build_recipe(config, self.pool, self.cache)
+        self.settings = recipe.features
+        images = load_images(config, self.pool, self.network, self.cache)
+        source = feature_source(self.network, images, recipe.features, start_machine(recipe.trainer))
+        self.views = max(recipe.features.views, recipe.features.test_views)
+        rows = np.arange(len(self.pool))
+        self.features = source.features(rows, self.views)
+        paths = self.pool.frame["path"].tolist()
+        self.digests = dict(zip(paths, images.digests(rows), strict=True))
+        self.places = dict(zip(paths, rows.tolist(), strict=True))
+        self.network.cpu()
+
+    def table_of(self, fold: Fold) -> ImageTable:
+        """Return the images of a fold, as a run by itself would have them."""
+        return with_fold(self.pool, fold, val=self.splits["val"], seed=self.splits["seed"], group=self.splits["group"])
+
+    def run(self, number: int, fold: Fold, config: Config | None = None) -> FoldResult:
+        """Train a fold's head and let it predict the images that it has not seen."""
+        config = config or self.config
+        table = self.table_of(fold)
+        network, recipe = self.fit(config, table)
+        member, predictions = self.predict(network, table, recipe, config)
+        return FoldResult(number, member, predictions, int((fold.counts > 0).sum()))
+
+    def fit(self, config: Config, table: ImageTable) -> tuple[Network, Recipe]:
+        """Return a network whose head was trained on a table's train split, with its epoch chosen on val."""
+        pl.seed_everything(config["seed"], verbose=False)
+        recipe = build_recipe(config, table, self.cache)
+        images = load_images(config, table, self.network, self.cache)
+        data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
+        data.found = {
+            "train": self.of(images, "train", recipe.features.views),
+            "val": self.of(images, "val", recipe.features.test_views),
+        }
+        spec = head_settings(config["head"], seed=config["seed"])[0]
+        fresh = self.network
+        network = Network(
+            fresh.backbone, new_head(spec, fresh.num_features, fresh.num_classes), name=fresh.name, spec=fresh.spec,
+            num_features=fresh.num_features, num_classes=fresh.num_classes,
+            options=fresh.options | {"head": vars(spec)}, frames=fresh.frames,
+        )  # fmt: skip
+        HeadFit(network, data).fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
+        return network.eval(), recipe
+
+    def of(self, images: ImageData, split: str, views: int) -> Features:
+        """Return the features of a split of a fold's images, found by their content."""
+        rows = images.table.rows(split)
+        paths = images.table.frame["path"].iloc[rows].tolist()
+        if isinstance(self.features, SequenceFeatures):
+            return self.features.renumbered(rows, [self.places[path] for path in paths])
+        digests = [self.digests[path] for path in paths]
+        return Features(rows, [view_keys(digests, view) for view in range(views)], self.features.entries[:views])
+
+    @torch.no_grad()
+    def logits(self, network: Network, table: ImageTable, split: str, views: int) -> npt.NDArray[np.float32]:
+        """Return what a head says of a split (V, N, K), in each view."""
+        images = load_images(self.config, table, self.network, self.cache)
+        found = self.of(images, split, views)
+        parts = [network.head(found.take(found.rows, np.full(len(found.rows), view))) for view in range(views)]
+        return np.asarray(torch.stack(parts).numpy(), np.float32)
+
+    def predict(
+        self, network: Network, table: ImageTable, recipe: Recipe, config: Config
+    ) -> tuple[Member, Predictions]:
+        """Return a fold's network as a member, calibrated on its val split, and its predictions of held-out images."""
+        views, multilabel = recipe.features.test_views, table.task == "multilabel"
+        targets, rows = table.targets(), table.rows("val")
+        method = check_method(config["calibration"])
+        scaling = Scaling()
+        if method != "none":
+            val = self.logits(network, table, "val", views)
+            scaling = fit_scaling(val, targets[rows], method, multilabel=multilabel, seed=config["seed"]).scaling
+        held = scaling.apply(self.logits(network, table, "test", views), multilabel=multilabel)
+        return Member(network, scaling), Predictions.from_logits(table, table.rows("test"), held)
+
+
+def run_here(heads: FoldHeads, folds: list[Fold]) -> Iterator[FoldResult]:
+    """Yield each fold as it is done."""
+    for number, fold in enumerate(folds):
+        yield heads.run(number, fold)

@@ -1,0 +1,1 @@
+"""Finished runs joined to one: by their answers, or by their weights."""

@@ -1,0 +1,168 @@
+"""The verb ensemble: finished models joined to one, scored, and held against the best of them.
+
+It is a composition root, the only code of joining that sees a config; everything it calls takes typed arguments.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from finetune.calibration.scaling import Fitted, Scaling, fit_scaling
+from finetune.calibration.scaling import check_method as check_calibration
+from finetune.compare.contest import Contest, Contestant, hold, short
+from finetune.compare.told import candidate as compared
+from finetune.compare.told import screen_table, verdict
+from finetune.config import to_dict
+from finetune.data.table import ImageTable
+from finetune.ensembles.joining.members import Candidate, check_candidates, find_candidates
+from finetune.ensembles.joining.methods import Joined, Judge, check_method, make
+from finetune.ensembles.joining.running import Runner
+from finetune.evaluation.calibrated import Calibrated, described
+from finetune.evaluation.folds import with_probabilities
+from finetune.evaluation.images import Vocabulary, stored_table
+from finetune.evaluation.predictions import Predictions, to_probabilities
+from finetune.report.build import attempt, write_report
+from finetune.report.results import publish, show_end, write_results
+from finetune.runs import Run
+from finetune.training.quiet import quieten
+from finetune.training.recording import recorded
+
+log = logging.getLogger(__name__)
+Config = dict[str, Any]
+UNSCALED = Fitted(Scaling(), "none", float("nan"), float("nan"), "There are no validation images to calibrate on.")
+
+
+def ensemble(cfg: DictConfig) -> None:
+    """Join finished models, score the result on the first one's test images, and write its run folder.
+
+    Raises:
+        ConfigError: A run or a setting is not there, or models do not fit together.
+        DataError: A model has learnt from the test images.
+    """
+    started = time.monotonic()
+    quieten()
+    config = to_dict(cfg)
+    method = check_method(config["method"])
+    calibration = check_calibration(config["calibration"])
+    candidates = find_candidates(config)
+    check_candidates(candidates)
+    first = candidates[0]
+    config["seed"] = config["seed"] if config["seed"] is not None else first.run.config["seed"]
+    run, own = Run(Path(HydraConfig.get().runtime.output_dir)), own_config(config, candidates)
+    runner = Runner.of(first.run, Vocabulary(first.bundle.labels, first.bundle.task), config)
+    candidates = [each if each.fold or each.test is not None else asked(each, runner) for each in candidates]
+    judge = Judge(own["monitor"], 1.0 if own["mode"] == "max" else -1.0)
+    with recorded(run, own, resume=False) as tracker:
+        table = stored_table(first.run)
+        table.save(run.table_file)
+        run.update(data={"fingerprint": table.fingerprint(), "unreadable": len(table.skipped)})
+        log.info("Joining %d models by %s: %s", len(candidates), method, ", ".join(each.name for each in candidates))
+        joined = make(method, candidates, judge, runner, config)
+        calibrated = scored(joined, runner, table, calibration, config["seed"], crossed=first.fold)
+        contest = against_best(candidates, joined, judge, calibrated.predictions, run, config)
+        facts = {"method": method, "members": told(candidates, joined), **joined.facts}
+        facts |= {} if contest is None else {"against_best": compared(contest.pairs[0], contest.baseline.name)}
+        document = write_results(run, own, joined.network, calibrated, more={"ensemble": facts})
+        run.update(status="finished", ensemble={"method": method, "members": facts["members"]})
+        if config["report"]:
+            attempt(lambda: write_report(run), "The report")
+        publish(own, document, calibrated.predictions["test"], table, tracker)
+        if contest is not None:
+            show_contest(contest)
+        show_end(run, document, tracker, time.monotonic() - started)
+
+
+def own_config(config: Config, candidates: Sequence[Candidate]) -> Config:
+    """Return the configuration of the ensemble's run: the first model's, and how it was made."""
+    first = candidates[0].run.config
+    mine = {name: config[name] for name in ("verb", "name", "seed", "bootstrap", "calibration", "report")}
+    members = [str(each.run.path) for each in candidates]
+    made = {**config["ensemble"], "method": config["method"], "members": members, "command": list(sys.argv[1:])}
+    return {**first, **mine, "ensemble": made}
+
+
+def scored(joined: Joined, runner: Runner, table: ImageTable, method: Any, seed: int, *, crossed: bool) -> Calibrated:
+    """Return what an ensemble says of validation and test, scaled as suits validation.
+
+    Args:
+        joined: The ensemble; where no answers of its members are stored, images are passed through it.
+        runner: Passes images.
+        table: The first run's images.
+        method: none, temperature or vector.
+        seed: Deals validation images out to folds.
+        crossed: Whether the members have learnt from the validation images, which are then left out.
+    """
+    found = dict(joined.stored)
+    if not found:
+        for split in ("test",) if crossed else ("val", "test"):
+            images, (rows, logits) = runner.outputs(joined.network, split)
+            found[split] = (Predictions.from_logits(images, rows, logits), logits)
+    multilabel = table.task == "multilabel"
+    plain = {
+        split: with_probabilities(known, to_probabilities(logits, table.task))
+        for split, (known, logits) in found.items()
+    }
+    if "val" not in found:
+        return Calibrated(plain, UNSCALED, {})
+    fitted = fit_scaling(found["val"][1], plain["val"].targets, method, multilabel=multilabel, seed=seed)
+    scaled = {
+        split: with_probabilities(
+            known, to_probabilities(fitted.scaling.apply(logits, multilabel=multilabel), table.task)
+        )
+        for split, (known, logits) in found.items()
+    }
+    return Calibrated(scaled, fitted, described(fitted, plain, scaled))
+
+
+def asked(candidate: Candidate, runner: Runner) -> Candidate:
+    """Return a model with what it says of validation and test, by passing the images through it."""
+    said = {}
+    for split in ("val", "test"):
+        table, (rows, logits) = runner.outputs(candidate.bundle.network, split)
+        said[split] = Predictions.from_logits(table, rows, candidate.bundle.calibrate(logits))
+    return replace(candidate, val=said["val"], test=said["test"])
+
+
+def against_best(
+    candidates: Sequence[Candidate],
+    joined: Joined,
+    judge: Judge,
+    predictions: dict[str, Predictions],
+    run: Run,
+    config: Config,
+) -> Contest | None:
+    """Return the ensemble beside its best member, chosen on validation; None where members have no stored answers."""
+    able = [each for each in candidates if each.val is not None and each.test is not None]
+    if len(able) < len(candidates):
+        return None
+    best = max(able, key=lambda each: judge(each.val) if each.val is not None else (-np.inf, -np.inf))
+    assert best.test is not None
+    mine = Contestant(short(run.path), run.path, predictions["test"])
+    theirs = Contestant(best.name, best.run.path, best.test)
+    return hold([theirs, mine], "test", common=False, resamples=config["bootstrap"], seed=config["seed"])
+
+
+def told(candidates: Sequence[Candidate], joined: Joined) -> list[dict[str, Any]]:
+    """Return the members and what each counts."""
+    return [
+        {"name": each.name, "path": str(each.run.path), "weight": weight}
+        for each, weight in zip(candidates, joined.weights, strict=True)
+    ]
+
+
+def show_contest(contest: Contest) -> None:
+    """Print how the ensemble stands beside its best member."""
+    console = Console()
+    for pair in contest.pairs:
+        console.print(screen_table(pair, f"its best member, {contest.baseline.name}"))
+        console.print(verdict(pair, contest.baseline.name), highlight=False, markup=False)
+        console.print()

@@ -1,0 +1,1 @@
+"""How well a run does on noisy, blurred, badly lit and badly stored images."""

@@ -1,0 +1,115 @@
+"""The page of a preview: in words what is done with images, then each image in all the ways it is shown.
+
+It decides words and layout; the images are those of `shown`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from finetune.data.table import ImageTable
+from finetune.data.transforms import Augment, InputSpec
+from finetune.data.varying.words import Change, describe
+from finetune.page.blocks import Block, Code, Column, Gallery, Picture, Section, Table, Text
+from finetune.page.thumbnails import encoded
+from finetune.preview.shown import Mixture, Shown
+
+SIDE = 200
+INTERPOLATED = "with {} interpolation"
+MIXED = {
+    "Mixup": "Each image of a batch is blended with the one before it; below are the shares of its target.",
+    "CutMix": "A rectangle of each image of a batch comes from the one before it; below are the shares of its target.",
+}
+
+
+def sections(
+    table: ImageTable,
+    spec: InputSpec,
+    augment: Augment,
+    shown: Sequence[Shown],
+    mixtures: dict[str, list[Mixture]],
+    command: str,
+) -> list[Section]:
+    """Return the sections of the page.
+
+    Args:
+        table: The images.
+        spec: What the network expects of them.
+        augment: How they are varied.
+        shown: Some of them.
+        mixtures: Some that are mixed, by the name of the mixing.
+        command: What trains with these settings.
+    """
+    changes = describe(augment, crop_mode=spec.crop_mode)
+    told = Section("settings", "What is done", tuple(told_blocks(spec, changes, command)), lead_of(changes))
+    found = [told, Section("images", "Images", tuple(gallery(table, each) for each in shown), reading(shown))]
+    for name, made in mixtures.items():
+        if made:
+            found.append(Section(name.lower(), name, (Gallery(name, tuple(map(mixture, made)), MIXED[name]),)))
+    return found
+
+
+def lead_of(changes: Sequence[Change]) -> str:
+    """Return in a sentence what may be done with an image."""
+    active = [change for change in changes if change.probability > 0]
+    if not active:
+        return "Nothing is varied: training sees images as evaluation does."
+    return f"Training images may be changed in {len(active)} ways; evaluation and prediction change nothing."
+
+
+def told_blocks(spec: InputSpec, changes: Sequence[Change], command: str) -> Iterator[Block]:
+    """Yield in words how evaluation sees images and how training varies them, and the command that trains so."""
+    yield Text(f"Evaluation, prediction and cached features: {evaluation_words(spec)}.")
+    active = [change for change in changes if change.probability > 0]
+    if active:
+        columns = (Column("change"), Column("how"), Column("probability", 2, bar=True), Column("setting"))
+        rows = tuple((each.what, each.how, each.probability, each.setting) for each in active)
+        yield Table("Changes of training images, in order", columns, rows)
+        off = ", ".join(each.what for each in changes if each.probability == 0)
+        yield Text(f"Not on: {off}." if off else "Everything is on.")
+        yield Text(
+            "Where a phase trains on cached features, images are seen as in evaluation, and with features.views=K in "
+            "K - 1 fixed variations beside it, never mixed."
+        )
+    yield Code(command, "Train with these settings")
+
+
+def evaluation_words(spec: InputSpec) -> str:
+    """Return in words how evaluation brings an image to the size that the network expects."""
+    size = f"{spec.height} x {spec.width} pixels"
+    share = "" if spec.crop_pct == 1 else f", of which the central {spec.crop_pct:.1%} of each side are kept"
+    shape = {
+        "center": f"the central part, {spec.crop_pct:.1%} of the shorter side, as {size}",
+        "squash": f"the whole image, its aspect ratio not kept, as {size}{share}",
+        "border": f"the whole image in a frame of {size}, filled up with the mean colour{share}",
+    }[spec.crop_mode]
+    return f"{shape}, {INTERPOLATED.format(spec.interpolation)}"
+
+
+def reading(shown: Sequence[Shown]) -> str:
+    """Return how the galleries are read."""
+    views = max((len(each.training) for each in shown), default=0)
+    return (
+        "Each image as it is stored, as evaluation sees it, and "
+        f"{f'in the first {views} of its draws in training' if views != 1 else 'in its first draw in training'}, with "
+        "the normalisation undone."
+    )
+
+
+def gallery(table: ImageTable, shown: Shown) -> Gallery:
+    """Return an image in all its ways."""
+    name = str(table.frame["id"].iloc[shown.row])
+    label = ", ".join(table.names()[shown.row]) or "no label"
+    size = f"{shown.original.width} x {shown.original.height}"
+    pictures = [
+        Picture("original", encoded(shown.original, SIDE), description=f"{name} as it is stored", facts={"size": size}),
+        Picture("evaluation", encoded(shown.evaluation, SIDE), description=f"{name} as evaluation sees it"),
+    ]
+    for number, image in enumerate(shown.training, 1):
+        said = f"{name} in draw {number} of training"
+        pictures.append(Picture(f"training {number}", encoded(image, SIDE), description=said))
+    return Gallery(f"{label}: {name}", tuple(pictures))
+
+
+def mixture(made: Mixture) -> Picture:
+    """Return a mixed image with the shares of its labels."""
+    shares = {label: f"{share:.2f}" for label, share in made.shares}
+    return Picture("mixed", encoded(made.image, SIDE), description="Two training images, mixed", facts=shares)

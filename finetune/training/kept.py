@@ -1,0 +1,162 @@
+"""Which weights a run keeps: those of its probe, those of its fine-tuning, or some between the two.
+
+It decides by the validation split alone, so that what fine-tuning makes worse is not shipped; how weights come about is
+left to the phases.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.data.datamodule import ImageData
+from finetune.errors import ConfigError
+from finetune.models.network import Network
+from finetune.runs import Run
+from finetune.strategies.phases import Strategy
+from finetune.training.checkpoints import network_state, read_checkpoint
+from finetune.training.fit import Place, Recipe, build_classifier, predict_split
+from finetune.training.metrics import monitored
+
+State = dict[str, Tensor]
+PROBE, TUNED, BETWEEN = "probe", "fine-tuned", "interpolation"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights that could be kept, and how they do on validation.
+
+    Attributes:
+        share: How far they are from the probe's (0) to the fine-tuned ones (1).
+        value: The monitored value.
+        loss: The validation loss, which decides between equal values.
+    """
+
+    share: float
+    value: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The weights that a run ships.
+
+    Attributes:
+        state: Of the network.
+        phase: Number of the phase that they are of; that of the fine-tuning where they lie between two.
+        share: As in `Candidate`; None where there was no probe to compare with.
+        candidates: All that were compared.
+    """
+
+    state: State
+    phase: int
+    share: float | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """What was kept, in a word."""
+        return {0.0: PROBE, 1.0: TUNED}.get(self.share if self.share is not None else 1.0, BETWEEN)
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json holds of it."""
+        return {"what": self.what, "share": self.share, "candidates": [asdict(each) for each in self.candidates]}
+
+    def told(self, monitor: str) -> str:
+        """Return the line of the log."""
+        by_share = {each.share: each for each in self.candidates}
+        kept, probe, tuned = (by_share[share] for share in (self.share or 0.0, 0.0, 1.0))
+        which = {
+            PROBE: "the probe, since fine-tuning is not better on validation",
+            TUNED: "the fine-tuned weights",
+            BETWEEN: f"weights {kept.share:.0%} of the way from the probe to the fine-tuned ones",
+        }[self.what]
+        ends = ", ".join(
+            f"{name} {each.value:.4f} (loss {each.loss:.4f})" for name, each in ((PROBE, probe), (TUNED, tuned))
+        )
+        return f"Kept {which}: {monitor} {kept.value:.4f} (loss {kept.loss:.4f}); {ends}."
+
+
+def check_shares(shares: Sequence[Any]) -> tuple[float, ...]:
+    """Return the shares of fine-tuning that are tried between the probe and the fine-tuned weights.
+
+    Raises:
+        ConfigError: One is no number between 0 and 1.
+    """
+    for share in shares:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise ConfigError(
+                f"interpolate={list(shares)} must be numbers between 0 (the probe) and 1 (fine-tuned), both of which "
+                "are compared in any case. Use interpolate=[0.25,0.5,0.75], or [] for no others."
+            )
+    return tuple(float(share) for share in shares)
+
+
+def interpolated(probe: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> State:
+    """Return weights a share of the way from one network's to another's; what cannot be divided is the latter's.
+
+    At 0 and 1 the weights are the given ones, bit for bit.
+
+    Source: Wortsman et al. 2022, Robust fine-tuning of zero-shot models, section 3 (WiSE-FT).
+    """
+    if share in (0, 1):
+        return dict(tuned if share else probe)
+    return {
+        name: torch.lerp(probe[name], value, share) if value.is_floating_point() else value
+        for name, value in tuned.items()
+    }
+
+
+def best_candidate(candidates: Sequence[Candidate], mode: str) -> Candidate:
+    """Return the candidate with the best value, then the least loss, then the least change of the probe.
+
+    Args:
+        candidates: At least one, NaN being worse than any number.
+        mode: Whether the value is better when higher (max) or lower (min).
+    """
+    sign = 1.0 if mode == "max" else -1.0
+    measured = [each for each in candidates if each.value == each.value and each.loss == each.loss]
+    return max(measured or candidates, key=lambda each: (sign * each.value, -each.loss, -each.share))
+
+
+def choose_weights(
+    run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe, *, mode: str,
+    shares: Sequence[float],
+) -> Kept:  # fmt: skip
+    """Return the weights that do best on validation; all ranks score their share of it and agree.
+
+    Without a probe before the fine-tuning these are the best epoch's. The fine-tuned ones are those of the best epoch,
+    or of the last where the probe is better than each of them.
+
+    Args:
+        run: Holds the checkpoints.
+        network: Its weights are changed.
+        strategy: The phases that were trained.
+        images: The images.
+        recipe: The loss and the monitored value.
+        mode: Whether that is better when higher (max) or lower (min).
+        shares: What is tried between the probe (0) and the fine-tuned weights (1).
+    """
+    best = read_checkpoint(run.best_checkpoint)
+    phase = int(best["finetune"]["phase"])
+    if not run.probe_checkpoint.is_file() or not shares:
+        return Kept(network_state(best, averaged=True), phase)
+    tuned = read_checkpoint(run.last_checkpoint) if strategy.phases[phase].at_rest else best
+    phase = int(tuned["finetune"]["phase"])
+    probe = read_checkpoint(run.probe_checkpoint)
+    probe_phase = int(probe["finetune"]["phase"])
+    first, last = (network_state(each, averaged=True) for each in (probe, tuned))
+    plain = replace(recipe, features=replace(recipe.features, test_views=1))
+    classifier = build_classifier(network, strategy.phases[phase], plain, phase, Place())
+    candidates = []
+    for share in sorted({0.0, *shares, 1.0}):
+        network.load_state_dict(interpolated(first, last, share))
+        found = predict_split(classifier, images, "val", plain, run.path)
+        logits, target = found["logits"][0], found["target"]
+        loss = float(recipe.loss.cpu()(logits, target))
+        value = monitored(recipe.monitor, logits, target, loss, images.table.task, images.table.num_classes)
+        candidates.append(Candidate(share, value, loss))
+    share = best_candidate(candidates, mode).share
+    return Kept(interpolated(first, last, share), phase if share else probe_phase, share, tuple(candidates))

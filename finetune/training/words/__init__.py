@@ -1,0 +1,1 @@
+"""Words that say what is done against imbalance, wrong labels and overfitting."""

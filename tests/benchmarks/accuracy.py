@@ -1,0 +1,179 @@
+"""The accuracy of `recipe=auto` beside fastai, the Hugging Face Trainer and torchgeo-style frozen training.
+
+All start from the same backbone with the same bundled weights, train on the same images of the same table (path, label,
+split), at the same size, in the same seconds of one CPU thread, and are scored once on the same test images. Each peer
+does what its documentation tells; its epochs are what a few timed batches say fits into the time (at least one), so
+that imports, the timing itself and the test images are not counted. Ours is given the time as `recipe.budget`. Seconds
+of the processor are what is measured, so other programs on the machine change nothing. Each finished run is a line in
+a file, and what is there already is not run again.
+
+AutoGluon (autogluon.multimodal 1.6.3) is not among them: pip found no set of versions for it within ten minutes.
+
+usage: accuracy.py digits|FOLDER --file FILE.jsonl [--seconds N] [--size PIXELS] [--pieces N] [--methods ours,...]
+       accuracy.py --table FILE.jsonl [FILE.jsonl ...]
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+METHODS = ("ours", "fastai", "transformers", "transformers_tuned", "torchgeo")
+RESULT = "result: "
+DIGITS = {"flip": 0.0, "smallest_crop": 0.8}
+# two-sided 95 % quantiles of Student's t with n - 1 degrees of freedom
+T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all methods are given.
+
+    Attributes:
+        table: CSV with path, label and split of each image.
+        size: Pixels of a side.
+        flip: Probability of a mirror image.
+        smallest_crop: Least share of an image's area that a training crop shows.
+        seconds: Of one CPU thread, for training with its validation.
+    """
+
+    table: str
+    size: int
+    flip: float
+    smallest_crop: float
+    seconds: float
+
+
+def make_table(images: str, pieces: int, folder: Path) -> Path:
+    """Write the table of a set of images: its own splits, or some that no piece crosses."""
+    import pandas as pd
+
+    from finetune.data.sources import folders
+    from finetune.data.splits import make_splits
+
+    if images == "digits":
+        images = str(draw_digits(folder / "digits"))
+    table = folders.folder(images)
+    group = None
+    if pieces:
+        numbers = pd.Series([int(re.findall(r"\d+", Path(name).stem)[-1]) for name in table.frame["path"]])
+        ordered = numbers.sort_values()
+        table.frame["piece"] = (ordered.diff() > pieces).cumsum().sort_index().to_numpy()
+        group = "piece"
+    table = make_splits(table, val=0.15, test=0.25 if pieces else 0.15, seed=0, group=group)
+    labels = [table.labels[target] for target in table.targets()]
+    path = folder / "table.csv"
+    pd.DataFrame({"path": table.frame["path"], "label": labels, "split": table.frame["split"]}).to_csv(
+        path, index=False
+    )
+    return path
+
+
+def draw_digits(folder: Path) -> Path:
+    """Write scikit-learn's digits as a folder per class."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        target = folder / str(label) / f"{number:04}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15.9375).round().astype("uint8")).resize((64, 64), Image.Resampling.BICUBIC).save(
+            target
+        )
+    return folder
+
+
+def finished(file: Path) -> list[dict[str, Any]]:
+    """Return the runs that a file holds."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def measure(method: str, task: Task, seeds: list[int]) -> Iterator[dict[str, Any]]:
+    """Train by one method on one thread, in a process of its own for each seed, and yield what came of each."""
+    folder = Path(__file__).parent
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": f"{folder.parent.parent}:{folder}",
+    }  # fmt: skip
+    command = [sys.executable, str(folder / "accuracy_peers.py"), method, json.dumps(asdict(task)), *map(str, seeds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(RESULT):
+                yield json.loads(line.removeprefix(RESULT))
+    if process.returncode:
+        raise SystemExit(f"{method} failed. Install the peers: tests/benchmarks/peers.txt")
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Return the mean and half of its 95 % t-interval."""
+    half = T[len(values)] * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return statistics.mean(values), half
+
+
+def report(files: list[Path]) -> None:
+    """Print a row for each method, a column for each set, and the mean over the sets as the last."""
+    sets = [file.stem for file in files]
+    runs = {file.stem: finished(file) for file in files}
+    methods = list(dict.fromkeys(run["method"] for found in runs.values() for run in found))
+    print("| method | " + " | ".join(sets) + " | mean |\n|" + " --- |" * (len(sets) + 2))
+    for method in methods:
+        cells, means = [], []
+        for name in sets:
+            own = [run for run in runs[name] if run["method"] == method]
+            if not own:
+                cells.append("-")
+                continue
+            mean, half = interval([run["accuracy"] for run in own])
+            means.append(mean)
+            seconds = statistics.mean(run["seconds"] for run in own)
+            cells.append(
+                f"{mean:.3f} ± {half:.3f} (F1 {statistics.mean(run['f1'] for run in own):.3f}, {seconds:.0f} s)"
+            )
+        total = f"{statistics.mean(means):.4f}" if len(means) == len(sets) else "-"
+        print(f"| {method} | " + " | ".join(cells) + f" | {total} |")
+
+
+def main() -> None:
+    """Run what a file lacks, one process after the other, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="?", help="digits, or a folder of class folders")
+    parser.add_argument("--file", type=Path, help="a JSON line per finished run")
+    parser.add_argument("--table", type=Path, nargs="+", help="print these files and run nothing")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--size", type=int, default=None)
+    parser.add_argument("--pieces", type=int, default=0, help="numbers in file names so close are of one piece")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    options = parser.parse_args()
+    if options.table:
+        report(options.table)
+        return
+    if options.images is None or options.file is None:
+        parser.error("name the images and --file")
+    of_set = DIGITS if options.images == "digits" else {"flip": 0.5, "smallest_crop": 0.35}
+    size = options.size or (64 if options.images == "digits" else 224)
+    done = {(run["method"], run["seed"]) for run in finished(options.file)}
+    with tempfile.TemporaryDirectory() as folder:
+        table = str(make_table(options.images, options.pieces, Path(folder)))
+        task = Task(table, size, seconds=options.seconds, **of_set)
+        for method in options.methods.split(","):
+            seeds = [seed for seed in range(options.seeds) if (method, seed) not in done]
+            for found in measure(method, task, seeds) if seeds else ():
+                with options.file.open("a") as lines:
+                    lines.write(json.dumps({"method": method, **found}) + "\n")
+    report([options.file])
+
+
+if __name__ == "__main__":
+    main()

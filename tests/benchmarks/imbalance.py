@@ -1,0 +1,163 @@
+"""What each word against imbalance, or against wrong labels, changes where a head is trained on cached features.
+
+usage: imbalance.py FOLDER [--seeds 10] [--words none focal …] [--noise none …] [--turned 0.0] [--gap 100] [--kept FILE]
+       [WORD…]                                                      further settings of a run, such as head=logistic
+
+FOLDER holds a folder per class. Images whose names end in numbers that are no more than --gap apart, across classes,
+are exposures of one piece, and no piece stands on two sides of a split: 20 % of the images are for validation, 30 % for
+the test. For each seed, which makes the split as well, a head is trained for each word, its best epoch by macro F1 on
+validation; --turned turns that share of the training labels first. Printed are macro F1, the mean recall of the classes
+and the recall of the class that is recognised worst, on test: means over seeds with 95 % t-intervals, and the same of
+the differences from the first word, paired by seed. The seeds' splits share images, so the intervals tell how sure the
+mean over splits of these images is. --kept remembers what is done, so that the same call goes on where it was stopped.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import re
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from scipy.stats import t
+from sklearn.metrics import f1_score, recall_score
+
+from finetune.audit.suspects import leave_out_suspects
+from finetune.config import conf_dir, register, to_dict
+from finetune.data.table import ImageTable, objects
+from finetune.runs import Run
+from finetune.strategies.phases import build_strategy
+from finetune.training.assembly import build_recipe, load_images, load_network, load_table, open_cache
+from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
+from finetune.training.fit import Place, build_classifier, fit, predict_split
+from finetune.training.metrics import MetricsCallback
+from finetune.training.quiet import quieten
+from finetune.training.words.balance import IMBALANCE
+from finetune.training.words.resolve import resolve_words
+
+SETTINGS = (
+    "strategy=frozen", "trainer=cpu", "trainer.threads=1", "logger=none", "monitor=val/f1_macro",
+    "data.splits.val=0.2", "data.splits.test=0.3", "data.splits.group=piece", "data.group_columns=[piece]",
+)  # fmt: skip
+
+
+def write_table(folder: Path, gap: int, path: Path) -> int:
+    """Write path, label and piece of each image, and return the number of pieces."""
+    files = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    numbers = [(int(found[0]) if (found := re.findall(r"\d+$", file.stem)) else None, file) for file in files]
+    pieces: dict[Path, str] = {file: file.stem for number, file in numbers if number is None}
+    last, piece = -gap - 1, 0
+    for number, file in sorted((number, file) for number, file in numbers if number is not None):
+        piece += number - last > gap
+        last, pieces[file] = number, f"piece{piece}"
+    with path.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["path", "label", "piece"])
+        writer.writerows((str(file.absolute()), file.parent.name, pieces[file]) for file in files)
+    return len(set(pieces.values()))
+
+
+def turn(table: ImageTable, share: float, seed: int) -> ImageTable:
+    """Return a table of which a share of the training labels was turned into others, drawn at random."""
+    generator = np.random.default_rng(seed)
+    labels, rows = table.frame["label"].tolist(), table.rows("train")
+    for row in generator.permutation(rows)[: round(share * len(rows))]:
+        labels[row] = str(generator.choice([name for name in table.labels if name != labels[row]]))
+    return replace(table, frame=table.frame.assign(label=objects(labels)))
+
+
+def measure(overrides: Sequence[str], turned: float, work: Path) -> dict[str, float]:
+    """Train as configured, and return macro F1, the mean recall of classes and the worst class's on test."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config: dict[str, Any] = resolve_words(to_dict(compose("train", list(overrides))), overrides)
+    pl.seed_everything(config["seed"], verbose=False)
+    cache, strategy = open_cache(config["cache"]), build_strategy(config["strategy"])
+    table = turn(load_table(config["data"]), turned, config["seed"])
+    network, run = load_network(config, strategy, table), Run(work)
+    table = leave_out_suspects(run, config, table, network, cache)
+    recipe = build_recipe(config, table, cache)
+    recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
+    images, checkpoints = load_images(config, table, network, cache), Checkpoints(run, config["monitor"], "max")
+    metrics = MetricsCallback(table.task, table.num_classes, None, 1000)
+    fit(network, strategy, images, recipe, place=Place(), metrics=metrics, checkpoints=checkpoints, callbacks=list,
+        loggers=[])  # fmt: skip
+    network.load_state_dict(network_state(read_checkpoint(run.best_checkpoint), averaged=True))
+    classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, Place())
+    found = predict_split(classifier, images, "test", recipe, work, cached=True)
+    truth, said = table.targets()[found["row"].numpy()], found["logits"][0].argmax(1).numpy()
+    recalls = recall_score(truth, said, average=None, labels=np.unique(truth), zero_division=0)
+    f1 = f1_score(truth, said, average="macro", labels=np.unique(truth))
+    return {"f1": float(f1), "recall": float(recalls.mean()), "worst": float(recalls.min())}
+
+
+def interval(values: Sequence[float]) -> str:
+    """Return a mean with its interval."""
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3f} ± {half:.3f}"
+
+
+def show(results: dict[str, list[dict[str, float]]]) -> None:
+    """Print a row for each word."""
+    first = next(iter(results))
+    print("| word | macro F1 | difference | mean recall | difference | worst recall | difference |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for word, found in results.items():
+        cells = []
+        for name in ("f1", "recall", "worst"):
+            values, before = ([entry[name] for entry in part] for part in (found, results[first]))
+            gain = interval([after - then for after, then in zip(values, before, strict=True)])
+            cells += [interval(values), "" if word == first else gain]
+        print(f"| `{word}` | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    """Measure each word for each seed, and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--words", nargs="+", default=[])
+    parser.add_argument("--noise", nargs="+", default=[])
+    parser.add_argument("--turned", type=float, default=0.0)
+    parser.add_argument("--gap", type=int, default=100)
+    parser.add_argument("--kept", type=Path)
+    asked, further = parser.parse_known_args()
+    words = [f"imbalance={word}" for word in asked.words] + [f"noise={word}" for word in asked.noise]
+    words = words or [f"imbalance={word}" for word in IMBALANCE]
+    quieten()
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    register()
+    kept = {}
+    if asked.kept is not None and asked.kept.exists():
+        kept = {entry["key"]: entry["found"] for entry in map(json.loads, asked.kept.read_text().splitlines())}
+    results: dict[str, list[dict[str, float]]] = {word: [] for word in words}
+    with tempfile.TemporaryDirectory() as name:
+        pieces = write_table(asked.folder, asked.gap, Path(name) / "table.csv")
+        print(f"{pieces} pieces")
+        for seed in range(asked.seeds):
+            for word in words:
+                varied = [word, f"seed={seed}", f"data.splits.seed={seed}"]
+                key = " ".join([*varied, *further, f"turned={asked.turned}", f"gap={asked.gap}"])
+                if key not in kept:
+                    data = ["data=csv", f"data.path={name}/table.csv"]
+                    work = Path(name) / str(len(kept))
+                    work.mkdir()
+                    kept[key] = measure([*SETTINGS, *data, *varied, *further], asked.turned, work)
+                    if asked.kept is not None:
+                        with asked.kept.open("a") as file:
+                            file.write(json.dumps({"key": key, "found": kept[key]}) + "\n")
+                results[word].append(kept[key])
+    show(results)
+
+
+if __name__ == "__main__":
+    main()
