@@ -2,21 +2,25 @@
 
 import csv
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import finetune
+from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from finetune.evaluation.unlabelled import TableFormat
 from finetune.evaluation.unlike import acceptance, compare_scores, histogram
+from finetune.evaluation.verbs import evaluate, predict
 from finetune.models.bundle import load_bundle
 from finetune.ood.detector import Detector, Seen
 from finetune.report.material import gather
 from finetune.report.sections.unlike import unlike_section
 from finetune.runs import Run
+from finetune.schema import EvaluateConfig, PredictConfig
 
 GENERATOR = np.random.default_rng(0)
 
@@ -85,20 +89,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = GENERATOR.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "noise" / ("deep" if number % 2 else "") / f"{number}.png")
     (folder / "noise" / "broken.png").write_bytes(b"no image")
-    small = (
+    done = finetune(
         "model=timm", "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "strategy=frozen",
         "strategy.epochs=1", "logger=none", "bootstrap=0", "report=false", "explain.images=0", "ood=pca",
-        f"cache.dir={folder}/kept",
+        f"cache.dir={folder}/kept", folder=folder,
     )  # fmt: skip
-    commands = [
-        small,
-        ("evaluate", "run=last", "bootstrap=50", "ood_data=noise"),
-        ("predict", "run=last", "input=noise", "unreadable=skip", "components=2"),
-    ]
-    for words in commands:
-        done = finetune(*words, folder=folder)
-        assert done.returncode == 0, done.stderr
-        (folder / f"{len(list(folder.glob('*.txt')))}.txt").write_text(done.stdout)
+    assert done.returncode == 0, done.stderr
+    (run,) = Run.all(folder / "runs")
+    common = {"run": str(run.path), "workers": 0}
+    asked = {"bootstrap": 50, "ood_data": str(folder / "noise")}
+    wanted = {"input": str(folder / "noise"), "unreadable": "skip", "components": 2, "output": f"{folder}/new.csv"}
+    for verb, schema, words in ((evaluate, EvaluateConfig, asked), (predict, PredictConfig, wanted)):
+        with (folder / f"{verb.__name__}.txt").open("w") as file, redirect_stdout(file):
+            verb(OmegaConf.merge(OmegaConf.structured(schema), {**common, **words}))
     return folder
 
 
@@ -113,15 +116,15 @@ def test_a_run_tells_noise_from_digits(trained: Path) -> None:
     assert found["accepted"]["own"] == stored["accepted"]["test"]  # the same images, from the stored model
     assert found["n"] == {"own": 270, "others": 9} and set(found["scores"]) == {"pca", "energy", "msp"}
     assert found["scores"]["pca"]["auroc"]["value"] > 0.95 and found["called_unlike"]["value"] > 0.5
-    assert found["notes"] == ["1 images of noise cannot be read."]
-    assert "9 images of noise against 270 of the run" in (trained / "1.txt").read_text()
+    assert found["notes"] == [f"1 images of {trained / 'noise'} cannot be read."]
+    assert "noise against 270 of the run" in " ".join((trained / "evaluate.txt").read_text().split())
     assert "Images unlike the training images" in (evaluated.parent / "report.html").read_text()
 
 
 def test_predictions_say_what_the_bundle_says_of_each_image(trained: Path) -> None:
     (run,) = Run.all(trained / "runs")
     detector = load_bundle(run.model_dir).detector
-    with (trained / "predictions.csv").open() as file:
+    with (trained / "new.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert detector is not None and len(rows) == 10
     read = [row for row in rows if not row["error"]]
@@ -129,7 +132,7 @@ def test_predictions_say_what_the_bundle_says_of_each_image(trained: Path) -> No
                                   for row in read)  # fmt: skip
     assert all(row["component_1"] and row["component_2"] for row in read)
     unlike = sum(row["unlike_training"] == "yes" for row in read)
-    assert f"{unlike} of 9." in (trained / "2.txt").read_text()
+    assert f"{unlike} of 9." in (trained / "predict.txt").read_text()
 
 
 def test_the_page_tells_what_metrics_hold_and_nothing_of_older_runs(trained: Path) -> None:
