@@ -27,8 +27,8 @@ from finetune.runs import INTERRUPTED, Run, write_json
 from finetune.search.multirun.board import Board
 from finetune.search.multirun.driving import Stop, drive, stoppable
 from finetune.search.multirun.grid import Plan, configurations, plan_jobs, without_pool
-from finetune.search.pools.jobs import DONE, FAILED, Job, Outcome, Pool, last_words
 from finetune.search.pools.build import build_pool
+from finetune.search.pools.jobs import DONE, FAILED, Job, Outcome, Pool, last_words
 
 SCHEMA = "multirun_schema"  # the root of what -m itself reads
 

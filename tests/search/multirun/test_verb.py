@@ -14,8 +14,8 @@ from finetune.runs import Run
 from finetune.search.multirun.board import Board
 from finetune.search.multirun.driving import Stop
 from finetune.search.multirun.grid import Plan
-from finetune.search.pools.local import LocalPool
 from finetune.search.multirun.verb import Multirun, new_folder, run_jobs, tell_end
+from finetune.search.pools.local import LocalPool
 from finetune.search.pools.slots import build_slots
 
 SUPPORT = Path(__file__).parents[2] / "support"
