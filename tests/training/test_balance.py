@@ -140,6 +140,7 @@ def test_the_images_weights_are_those_of_their_class_and_group(photos: Path) -> 
             [BALANCED, "data.imbalance=class_weights", "augment=strong", "augment.mixup=0.2"],
             "mixup and cutmix mix them",
         ),
+        ([BALANCED, "data.imbalance=class_weights", "noise=mixup"], "mixup and cutmix mix them"),
     ],
 )
 def test_what_cannot_be_balanced_is_an_error(photos: Path, overrides: list[str], message: str) -> None:

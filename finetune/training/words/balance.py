@@ -3,7 +3,6 @@
 It decides which policy acts where and what does not go together; drawing is the data's and computing the loss's.
 """
 
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +16,6 @@ from finetune.data.table import ImageTable, Task
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, nearest
 from finetune.training.losses import CrossEntropy, check_image_weights, check_task, class_weights
-
-log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
 IMBALANCE = (
@@ -148,11 +145,11 @@ def build_image_weights(config: Config, loss: nn.Module, table: ImageTable) -> T
     if not columns or config["data"]["imbalance"] != "class_weights":
         return None
     check_image_weights(loss)
-    augment = config["augment"]
-    if augment["enabled"] and (augment["mixup"] > 0 or augment["cutmix"] > 0):
+    augment, mixed = config["augment"], config.get("noise", "none") == "mixup"
+    if mixed or (augment["enabled"] and (augment["mixup"] > 0 or augment["cutmix"] > 0)):
         raise ConfigError(
             "data.balance_groups with data.imbalance=class_weights weighs single images, and mixup and cutmix mix "
-            "them. Use data.imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0."
+            "them. Use data.imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0 and no noise=mixup."
         )
     weights = torch.ones(len(table))
     weights[torch.from_numpy(table.rows("train"))] = torch.from_numpy(training_balance(table, columns)).float()
