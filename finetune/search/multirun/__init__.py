@@ -1,0 +1,1 @@
+"""A grid of runs, and how many runs at once are watched."""
