@@ -23,13 +23,23 @@ PRELOADED = (
 _servers: "dict[int, subprocess.Popen[str]]" = {}
 
 
-def finetune(*arguments: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command in a folder, with one thread, and return what came of it."""
+def finetune(
+    *arguments: str, folder: Path, watched: str = "", **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command in a folder, with one thread, and return what came of it.
+
+    Args:
+        arguments: What is typed after its name.
+        folder: Where.
+        watched: An ending of files; how many that have it were opened is printed last, after "opened: ".
+        environment: Variables besides those of this process.
+    """
     server = _server()
     assert server.stdin is not None and server.stdout is not None
     with tempfile.TemporaryDirectory() as kept:
         request = {
             "argv": list(arguments), "folder": str(folder), "environment": {**os.environ, **environment}, "kept": kept,
+            "watched": watched,
         }  # fmt: skip
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
@@ -81,6 +91,8 @@ def become(request: "dict[str, object]") -> NoReturn:
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.path[0] = ""
     sys.argv = [str(Path(sys.executable).with_name("finetune")), *request["argv"]]  # type: ignore[misc]
+    if request["watched"]:
+        watch(str(request["watched"]))
     code = 0
     try:
         from finetune.cli import main
@@ -92,6 +104,18 @@ def become(request: "dict[str, object]") -> NoReturn:
         traceback.print_exc()
         code = 1
     leave(code)
+
+
+def watch(ending: str) -> None:
+    """Count the files of an ending that this process opens, and print the number at its end."""
+    opened: set[str] = set()
+
+    def note(event: str, arguments: "tuple[object, ...]") -> None:
+        if event == "open" and str(arguments[0]).endswith(ending):
+            opened.add(str(arguments[0]))
+
+    sys.addaudithook(note)
+    atexit.register(lambda: print("opened:", len(opened)))
 
 
 def leave(code: int) -> NoReturn:

@@ -1,7 +1,6 @@
 """The verb features, and frozen runs that share what it has computed."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import command
@@ -58,27 +57,15 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, arguments: list[str], messag
     assert found.stderr.count("\n") == 1
 
 
-WATCHED = """
-import sys
-opened = []
-sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-from finetune.cli import main
-try:
-    main()
-finally:
-    print("images opened:", len({name for name in opened if name.endswith(".png")}))
-"""
-
-
 def test_a_second_frozen_run_touches_no_image(tmp_path: Path, photos: Path) -> None:
     data = ["data=folder", f"data.root={photos}", *SMALL, "strategy=frozen", "strategy.epochs=2", "logger=none",
             "report=false", "explain.images=0"]  # fmt: skip
     counts = []
     # weights are seeded by the run, so both have the same seed
     for options in ([], ["strategy.lr=1e-3", "head.dropout=0.1", "optimizer=sgd"]):
-        program = [sys.executable, "-c", WATCHED, *data, *options, f"cache.dir={tmp_path / 'kept'}"]
-        found = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
-        counts.append(int(found.stdout.rpartition("images opened: ")[2]))
+        found = command.finetune(*data, *options, f"cache.dir={tmp_path / 'kept'}", folder=tmp_path, watched=".png")
+        assert found.returncode == 0, found.stderr
+        counts.append(int(found.stdout.rpartition("opened: ")[2]))
     assert counts == [30, 0]
     tables = [pd.read_parquet(path) for path in (tmp_path / "runs").rglob("test.parquet")]
     assert len(tables) == 2 and tables[0]["id"].tolist() == tables[1]["id"].tolist()
