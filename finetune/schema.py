@@ -24,6 +24,8 @@ class HeadConfig:
     layers: int = 1
     bidirectional: bool = True
     kernel: int = 3
+    rounds: int = 50
+    tree_depth: int = 2
 
 
 @dataclass

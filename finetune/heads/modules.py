@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.errors import ConfigError, nearest
+from finetune.heads.boosting import BoostedTrees
 from finetune.heads.sequences import AttentionPool, MeanPool, Recurrent, TemporalConvolution
 
-Kind = Literal["linear", "mlp", "cosine", "mean_pool", "attention", "gru", "lstm", "tcn"]
+Kind = Literal["linear", "mlp", "cosine", "boosted", "mean_pool", "attention", "gru", "lstm", "tcn"]
+DEEPEST = 8  # of boosted trees, which are stored whole
 SEQUENCE_KINDS = ("mean_pool", "attention", "gru", "lstm", "tcn")
-KINDS = ("linear", "mlp", "cosine", *SEQUENCE_KINDS)
+KINDS = ("linear", "mlp", "cosine", "boosted", *SEQUENCE_KINDS)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class HeadSpec:
         layers: Layers of a gru, an lstm or a tcn.
         bidirectional: Whether a gru or an lstm reads a sequence from both ends.
         kernel: Frames that a layer of a tcn sees at once, an odd number.
+        rounds: Trees of a boosted head.
+        tree_depth: Decisions on the way to a leaf of each.
     """
 
     kind: Kind = "linear"
@@ -41,6 +45,8 @@ class HeadSpec:
     layers: int = 1
     bidirectional: bool = True
     kernel: int = 3
+    rounds: int = 50
+    tree_depth: int = 2
 
 
 class Standardize(nn.Module):
@@ -100,6 +106,8 @@ def build_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequen
         layers += [nn.Linear(num_features, spec.hidden), nn.GELU()]
         width = spec.hidden
     layers.append(nn.Dropout(spec.dropout))
+    if spec.kind == "boosted":
+        return nn.Sequential(*layers, BoostedTrees(num_classes, rounds=spec.rounds, depth=spec.tree_depth))
     if spec.kind == "cosine":
         return nn.Sequential(*layers, CosineLinear(num_features, num_classes))
     last = nn.Linear(width, num_classes)
@@ -137,9 +145,16 @@ def check_spec(spec: HeadSpec) -> None:
         )
     if not 0 <= spec.dropout < 1:
         raise ConfigError(f"head.dropout={spec.dropout} is not a probability from 0 to below 1.")
-    for name, value in (("hidden", spec.hidden), ("layers", spec.layers), ("kernel", spec.kernel)):
+    for name, value in (
+        ("hidden", spec.hidden),
+        ("layers", spec.layers),
+        ("kernel", spec.kernel),
+        ("rounds", spec.rounds),
+    ):
         if value < 1:
             raise ConfigError(f"head.{name}={value} must be a whole number of 1 or more.")
+    if not 1 <= spec.tree_depth <= DEEPEST:
+        raise ConfigError(f"head.tree_depth={spec.tree_depth} must be from 1 to {DEEPEST}; boosting wants small trees.")
     if spec.kernel % 2 == 0:
         raise ConfigError(f"head.kernel={spec.kernel} must be odd, so that a frame is in the middle. Use 3 or 5.")
     if spec.kind in SEQUENCE_KINDS and spec.standardize:

@@ -12,8 +12,8 @@ from finetune.data.table import Task
 from finetune.errors import ConfigError, nearest
 from finetune.heads.modules import HeadSpec, check_spec
 
-Solver = Literal["lbfgs", "proximal", "means"]
-SOLVERS = ("optimizer", "lbfgs", "proximal", "means")
+Solver = Literal["lbfgs", "proximal", "means", "samme"]
+SOLVERS = ("optimizer", "lbfgs", "proximal", "means", "samme")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class SolverSettings:
     """How a head's weights are found without the run's optimizer.
 
     Attributes:
-        solver: lbfgs for a squared penalty, proximal for one that makes zeros, means for class means.
+        solver: lbfgs for a squared penalty, proximal for one that makes zeros, means for class means, samme
+            for boosted trees.
         l2: Strength of half the sum of squared weights; None to choose it by cross-validation, 0 for none.
         l1: Strength of the sum of absolute weights; None to choose it by cross-validation, 0 for none.
         folds: Folds of the cross-validation.
@@ -45,13 +46,16 @@ def head_settings(head: Mapping[str, Any], *, seed: int) -> tuple[HeadSpec, Solv
     Raises:
         ConfigError: A key has no meaning, or does not go with another.
     """
-    # a resumed run may be older than the keys of sequences
-    of_sequences = {key: head[key] for key in ("layers", "bidirectional", "kernel") if key in head}
-    spec = HeadSpec(head["kind"], head["hidden"], head["dropout"], head["standardize"], **of_sequences)
+    # a resumed run may be older than some keys
+    later = ("layers", "bidirectional", "kernel", "rounds", "tree_depth")
+    more = {key: head[key] for key in later if key in head}
+    spec = HeadSpec(head["kind"], head["hidden"], head["dropout"], head["standardize"], **more)
     check_spec(spec)
     strengths = {name: check_strength(name, head[name]) for name in ("l2", "l1")}
     solver = choose_solver(head["solver"], strengths)
     if solver == "optimizer":
+        if spec.kind == "boosted":
+            raise ConfigError("head.kind=boosted has no slopes for an optimizer. Type head=boosting alone.")
         return spec, None
     check_kind(spec, solver)
     if head["folds"] < 2:
@@ -96,8 +100,9 @@ def choose_solver(solver: str | None, strengths: Mapping[str, Any]) -> str:
             f"{given[0]} needs a solver, and head.solver=optimizer is none. Set head.solver=null, or use "
             "optimizer.weight_decay instead."
         )
-    if solver == "means" and given:
-        raise ConfigError(f"{given[0]} has no meaning with class means. Set it to null, or choose head=logistic.")
+    if solver in ("means", "samme") and given:
+        what = "class means" if solver == "means" else "boosted trees"
+        raise ConfigError(f"{given[0]} has no meaning with {what}. Set it to null, or choose head=logistic.")
     if solver == "lbfgs" and (l1 is not None or not l2):
         raise ConfigError(
             "head.solver=lbfgs takes head.l2 alone, a number above 0 or cv. "
@@ -129,7 +134,9 @@ def check_kind(spec: HeadSpec, solver: str) -> None:
     Raises:
         ConfigError: It cannot.
     """
-    kinds = ("linear", "cosine") if solver == "means" else ("linear",)
+    kinds = {"means": ("linear", "cosine"), "samme": ("boosted",)}.get(solver, ("linear",))
+    if solver == "samme" and spec.kind != "boosted":
+        raise ConfigError(f"head.solver=samme fits trees, and head.kind={spec.kind} is none. Use head=boosting.")
     if spec.kind not in kinds:
         raise ConfigError(
             f"head.solver={solver} cannot fit head.kind={spec.kind}, only {' and '.join(kinds)}. Set head.kind=linear, "
@@ -148,14 +155,15 @@ def check_solver_task(settings: SolverSettings, task: Task) -> None:
     Raises:
         ConfigError: It cannot.
     """
-    if settings.solver == "means" and task == "multilabel":
+    if settings.solver in ("means", "samme") and task == "multilabel":
         raise ConfigError(
-            "head.solver=means needs exactly one label per image, and these images have several. Use head=logistic."
+            f"head.solver={settings.solver} needs exactly one label per image, and these images have several. Use "
+            "head=logistic."
         )
 
 
 def check_loss(settings: SolverSettings, *, loss: str, convex: bool) -> None:
-    """Check that the loss has the single optimum that a solver looks for; class means use no loss.
+    """Check that the loss has the single optimum that a solver looks for; class means and trees use no loss.
 
     Args:
         settings: The solver.
@@ -165,7 +173,7 @@ def check_loss(settings: SolverSettings, *, loss: str, convex: bool) -> None:
     Raises:
         ConfigError: It is not convex.
     """
-    if settings.solver != "means" and not convex:
+    if settings.solver not in ("means", "samme") and not convex:
         raise ConfigError(
             f"head.solver={settings.solver} needs a loss with a single optimum, and {loss} is none. Use "
             "loss=cross_entropy (or loss=bce for several labels per image), or head.solver=optimizer."

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from finetune.data.table import Task
 from finetune.errors import ConfigError
+from finetune.heads.boosting import BoostedTrees, fit_boosted
 from finetune.heads.means import imprinted, nearest_means
 from finetune.heads.modules import CosineLinear, HeadSpec, standardize_layer
 from finetune.heads.objective import (
@@ -53,7 +54,7 @@ class Solved:
     """What there is to say about a solved head.
 
     Attributes:
-        solver: lbfgs, proximal or means.
+        solver: lbfgs, proximal, means or samme.
         l2: Strength of the squared penalty.
         l1: Strength of the penalty on absolute weights.
         iterations: Steps of the final fit.
@@ -151,6 +152,8 @@ def solve_head(head: nn.Sequential, spec: HeadSpec, examples: Examples, settings
     layer = standardize_layer(head)
     if layer is not None:
         layer.set_statistics(mean, std)
+    if settings.solver == "samme":
+        return replace(solve_boosted(head, examples, settings.seed), seconds=time.monotonic() - started)
     if settings.solver == "means":
         solved = solve_means(head, examples)
     else:
@@ -208,6 +211,16 @@ def solve_means(head: nn.Sequential, examples: Examples) -> Solved:
         last.bias.copy_(bias)
     last.weight.copy_(vectors)
     return Solved("means", 0.0, 0.0, 0, True, 0.0, 0.0, scale=scale)
+
+
+def solve_boosted(head: nn.Sequential, examples: Examples, seed: int) -> Solved:
+    """Fit boosted trees to standardised features, where the head standardises them."""
+    layer, trees = standardize_layer(head), head[-1]
+    assert isinstance(trees, BoostedTrees)
+    features = examples.features if layer is None else layer(examples.features.float())
+    classes = examples.targets if examples.targets.ndim == 1 else examples.targets.argmax(1)
+    arrays = features.float().cpu().numpy(), classes.long().cpu().numpy(), examples.weights().double().cpu().numpy()
+    return Solved("samme", 0.0, 0.0, fit_boosted(trees, *arrays, seed), True, 0.0, 0.0)
 
 
 def solve_convex(

@@ -19,6 +19,7 @@ from finetune.cache.files import KnownFiles
 from finetune.config import build, resumed_config, to_dict
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import verify
+from finetune.data.sequences.store import require_single_images
 from finetune.data.sources.unlabelled import is_unlabelled
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, DataError
@@ -130,6 +131,7 @@ def load_table(data: Config, stored: Path, known: KnownFiles | None) -> ImageTab
         table: ImageTable = build(data["source"])
     except DataError as error:
         raise DataError(f"{error} Images without labels are named by data=unlabelled data.root=FOLDER.") from error
+    require_single_images(table, "finetune pretrain", "Name the frames as images: data=unlabelled data.root=FOLDER.")
     if stored.exists():
         return table.with_splits_of(stored)
     return verify(table, data["unreadable"], known) if is_unlabelled(table) else check_and_split(table, data, known)

@@ -27,6 +27,7 @@ def sections(
     shown: Sequence[Shown],
     mixtures: dict[str, list[Mixture]],
     command: str,
+    notes: Sequence[str] = (),
 ) -> list[Section]:
     """Return the sections of the page.
 
@@ -37,9 +38,10 @@ def sections(
         shown: Some of them.
         mixtures: Some that are mixed, by the name of the mixing.
         command: What trains with these settings.
+        notes: What else is done, in sentences.
     """
     changes = describe(augment, crop_mode=spec.crop_mode)
-    told = Section("settings", "What is done", tuple(told_blocks(spec, changes, command)), lead_of(changes))
+    told = Section("settings", "What is done", tuple(told_blocks(spec, changes, command, notes)), lead_of(changes))
     found = [told, Section("images", "Images", tuple(gallery(table, each) for each in shown), reading(shown))]
     for name, made in mixtures.items():
         if made:
@@ -55,7 +57,7 @@ def lead_of(changes: Sequence[Change]) -> str:
     return f"Training images may be changed in {len(active)} ways; evaluation and prediction change nothing."
 
 
-def told_blocks(spec: InputSpec, changes: Sequence[Change], command: str) -> Iterator[Block]:
+def told_blocks(spec: InputSpec, changes: Sequence[Change], command: str, notes: Sequence[str]) -> Iterator[Block]:
     """Yield in words how evaluation sees images and how training varies them, and the command that trains so."""
     yield Text(f"Evaluation, prediction and cached features: {evaluation_words(spec)}.")
     active = [change for change in changes if change.probability > 0]
@@ -69,6 +71,7 @@ def told_blocks(spec: InputSpec, changes: Sequence[Change], command: str) -> Ite
             "Where a phase trains on cached features, images are seen as in evaluation, and with features.views=K in "
             "K - 1 fixed variations beside it, never mixed."
         )
+    yield from map(Text, notes)
     yield Code(command, "Train with these settings")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from finetune.data.channels import MODES
 from finetune.data.datamodule import Batch, ImageData, seeded
-from finetune.data.sampling import Draw, TrainBatches
+from finetune.data.sampling import Draw
 from finetune.data.table import ImageTable
 from finetune.data.transforms import InputSpec
 
@@ -96,16 +96,17 @@ def show(images: ImageData, rows: Rows, views: int) -> list[Shown]:
 def first_draws(images: ImageData, rows: Rows, views: int) -> dict[int, list[Draw]]:
     """Return the first draws that a run of this seed makes of each row, as many as `views` or as its epochs have.
 
-    Where classes are balanced an image may be drawn often, or not at all.
+    Where classes are balanced an image may be drawn often, or not at all; draws that are repeats may be varied more.
     """
     training = images.table.rows("train")
-    batches = TrainBatches(training, images.batch_size, seed=images.seed, weights=images.training_weights())
+    batches = images.balance.batches(images.table, training, images.batch_size, seed=images.seed)
     found: dict[int, list[Draw]] = {row: [] for row in rows.tolist()}
     for epoch in range(PATIENCE * views):
         batches.set_epoch(epoch)
-        order, seeds = batches.order()[: sum(batches.sizes())], batches.seeds()
-        for place in np.flatnonzero(np.isin(order, rows)).tolist():
-            found[int(order[place])].append(Draw(int(order[place]), int(seeds[place]), True))
+        (order, repeats), seeds = batches.plan(), batches.seeds()
+        for place in np.flatnonzero(np.isin(order[: sum(batches.sizes())], rows)).tolist():
+            draw = Draw(int(order[place]), int(seeds[place]), True, bool(repeats[place]))
+            found[draw.row].append(draw)
         if all(len(draws) >= views for draws in found.values()):
             break
     return {row: draws[:views] for row, draws in found.items()}

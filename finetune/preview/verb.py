@@ -28,7 +28,11 @@ from finetune.training.mixing import build_mixing
 from finetune.training.quiet import quieten
 
 Config = dict[str, Any]
-HERE = {"accelerator": "cpu"}  # images are made in this process
+REPEATS = (
+    "Draws of rare classes that are repeats are varied by RandAugment and erasing too (imbalance=augment_minority)."
+)
+# images are made in this process, and rare classes are varied as in training, which has a loss
+AS_TRAINED: Config = {"trainer": {"accelerator": "cpu"}, "loss": {}}
 
 
 def preview(cfg: DictConfig) -> None:
@@ -46,11 +50,12 @@ def preview(cfg: DictConfig) -> None:
     table = load_table(config["data"], known=known_files(cache))
     require_single_images(table, "finetune preview", "Look at the frames as images: data=folder, or data=csv.")
     network = load_network({**config, "model": {**config["model"], "weights": "none"}}, Strategy("preview", ()), table)
-    images = load_images({**config, "trainer": HERE}, table, network, cache)
+    images = load_images({**config, **AS_TRAINED}, table, network, cache)
     augment = Augment(**config["augment"])
     rows = choose(table, options["images"], config["seed"])
     shown = show(images, rows, options["views"])
-    parts = sections(table, network.spec, augment, shown, mixtures_of(images, rows, augment), command())
+    notes = [REPEATS] if images.repeats is not None else []
+    parts = sections(table, network.spec, augment, shown, mixtures_of(images, rows, augment), command(), notes)
     page = Path(options["output"]).expanduser()
     write_atomic(page, render("What the network sees", parts, subtitle=f"{network.name}, {len(table):,} images"))
     console.print(f"Evaluation: {evaluation_words(network.spec)}.", highlight=False)

@@ -119,7 +119,7 @@ def rehearse(
 ) -> None:
     """Set up every phase without training it, so that what cannot work is said before a run begins."""
     build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False, callbacks=list(callbacks()))
-    check_plan(recipe.head, any(phase.at_rest for phase in strategy.phases), strategy.name)
+    check_plan(recipe.head, [phase.at_rest for phase in strategy.phases], strategy.name)
     for index, phase in enumerate(strategy.phases):
         apply_phase(network, phase)
         build_classifier(network, phase, recipe, index, Place()).build_optimizer(network)

@@ -6,6 +6,7 @@ those of `finetune.heads`.
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,13 +218,22 @@ def told(report: Solved) -> str:
     return f"Head solved by {words}{chosen} in {report.seconds:.1f} s, {report.iterations} steps{zeros}{state}."
 
 
-def check_plan(plan: HeadPlan, at_rest: bool, strategy: str) -> None:
+def check_plan(plan: HeadPlan, at_rest: Sequence[bool], strategy: str) -> None:
     """Check that a head that is solved, or standardises, has a phase in which its features are known.
 
+    Args:
+        plan: How the head comes by its weights.
+        at_rest: Of each phase, whether the backbone stands still in it.
+        strategy: Its name.
+
     Raises:
-        ConfigError: It has none.
+        ConfigError: It has none, or others, in which trees cannot learn.
     """
-    if at_rest or (plan.solver is None and not plan.spec.standardize):
+    if plan.spec.kind == "boosted" and not all(at_rest):
+        raise ConfigError(
+            f"head=boosting has no slopes by which strategy={strategy} could move the backbone. Choose strategy=frozen."
+        )
+    if any(at_rest) or (plan.solver is None and not plan.spec.standardize):
         return
     what = f"head.solver={plan.solver.solver}" if plan.solver is not None else "head.standardize=true"
     raise ConfigError(

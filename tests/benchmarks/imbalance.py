@@ -9,7 +9,8 @@ the test. For each seed, which makes the split as well, a head is trained for ea
 validation; --turned turns that share of the training labels first. Printed are macro F1, the mean recall of the classes
 and the recall of the class that is recognised worst, on test: means over seeds with 95 % t-intervals, and the same of
 the differences from the first word, paired by seed. The seeds' splits share images, so the intervals tell how sure the
-mean over splits of these images is. --kept remembers what is done, so that the same call goes on where it was stopped.
+mean over splits of these images is. Words of --noise are compared without label smoothing, but for smoothing itself.
+--kept remembers what is done, so that the same call goes on where it was stopped.
 """
 
 import argparse
@@ -48,6 +49,7 @@ SETTINGS = (
     "strategy=frozen", "trainer=cpu", "trainer.threads=1", "logger=none", "monitor=val/f1_macro",
     "data.splits.val=0.2", "data.splits.test=0.3", "data.splits.group=piece", "data.group_columns=[piece]",
 )  # fmt: skip
+UNSMOOTHED = {f"noise={word}": ("loss.label_smoothing=0",) for word in ("none", "mixup", "drop_suspects")}
 
 
 def write_table(folder: Path, gap: int, path: Path) -> int:
@@ -145,7 +147,7 @@ def main() -> None:
         print(f"{pieces} pieces")
         for seed in range(asked.seeds):
             for word in words:
-                varied = [word, f"seed={seed}", f"data.splits.seed={seed}"]
+                varied = [word, f"seed={seed}", f"data.splits.seed={seed}", *UNSMOOTHED.get(word, ())]
                 key = " ".join([*varied, *further, f"turned={asked.turned}", f"gap={asked.gap}"])
                 if key not in kept:
                     data = ["data=csv", f"data.path={name}/table.csv"]

@@ -1,6 +1,6 @@
 """How well each head tells digits that count up from the very same digits counting down.
 
-usage: sequences.py [--seeds 3] [OVERRIDE ...]
+usage: sequences.py [HEAD ...] [--seeds 3]     all heads without one
 
 It writes clips of four to seven of scikit-learn's digits, each forwards and backwards, with no image on two sides of a
 split, and trains each head on the frozen default network. It prints the mean test accuracy of the seeds with the 95 %
@@ -10,7 +10,6 @@ stays at one half.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -45,28 +44,29 @@ def write_clips(root: Path) -> None:
                     Image.fromarray(pixels[row]).save(place / f"{number}.png")
 
 
-def accuracy(folder: Path, head: str, seed: int, overrides: list[str]) -> float:
+def accuracy(folder: Path, head: str, seed: int) -> float:
     """Train a head, and return its test accuracy."""
     run = folder / f"{head}{seed}"
     command = [
         sys.executable, "-m", "finetune", "data=sequences", f"data.root={folder / 'clips'}", "data.image_size=64",
         f"head={head}", "strategy=frozen", f"seed={seed}", "logger=none", "report=false", "bootstrap=0",
-        f"hydra.run.dir={run}", f"cache.dir={folder / 'cache'}", *overrides,
+        f"hydra.run.dir={run}", f"cache.dir={folder / 'cache'}",
     ]  # fmt: skip
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, env={**os.environ})
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
     return float(json.loads((run / "metrics.json").read_text())["test"]["accuracy"]["value"])
 
 
 def main() -> None:
     """Measure all heads."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("heads", nargs="*", default=HEADS)
     parser.add_argument("--seeds", type=int, default=3)
-    asked, overrides = parser.parse_known_args()
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_clips(folder / "clips")
-        for head in HEADS:
-            found = np.array([accuracy(folder, head, seed, overrides) for seed in range(asked.seeds)])
+        for head in asked.heads:
+            found = np.array([accuracy(folder, head, seed) for seed in range(asked.seeds)])
             half = t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
             print(f"{head:<10} {found.mean():.3f} ± {half:.3f}   {', '.join(f'{value:.3f}' for value in found)}")
 

@@ -9,6 +9,7 @@ import pytest
 from photos import photo
 from tiny import tiny_table
 
+from finetune.data.balance import Balance
 from finetune.data.datamodule import ImageData
 from finetune.data.pictures import Picture
 from finetune.data.table import ImageTable
@@ -56,10 +57,26 @@ def test_what_is_shown_is_what_the_loaders_make(images: ImageData) -> None:
 
 
 def test_images_that_balancing_draws_often_are_shown_as_often(table: ImageTable) -> None:
-    balanced = ImageData(table, SPEC, AUGMENT, batch_size=8, balanced=True)
+    balanced = ImageData(table, SPEC, AUGMENT, batch_size=8, balance=Balance("balanced_sampler"))
     rows = choose(table, 3, seed=0)
     for row, draws in first_draws(balanced, rows, 4).items():
         assert len(draws) == 4 and {draw.row for draw in draws} == {row} and len({draw.seed for draw in draws}) == 4
+
+
+def test_repeats_of_rare_classes_are_shown_as_they_are_varied(table: ImageTable) -> None:
+    frame = table.frame.copy()
+    frame.loc[table.rows("train")[:20], "split"] = "val"  # so that classes differ in size
+    uneven, options = replace(table, frame=frame), {"batch_size": 8, "seed": 0}
+    dark = Augment(crop_scale=(0.1, 0.2), crop_ratio=(1.0, 1.0), horizontal_flip=0.0)
+    still = replace(dark, crop_scale=(1.0, 1.0))
+    repeats = ImageData(uneven, SPEC, dark, **options)  # type: ignore[arg-type]
+    images = ImageData(uneven, SPEC, still, balance=Balance("oversample"), repeats=repeats, **options)  # type: ignore[arg-type]
+    rows = uneven.rows("train")
+    drawn = first_draws(images, rows, 6)
+    for each in show(images, rows, 6):
+        same = [image.tobytes() == each.evaluation.tobytes() for image in each.training]
+        assert same == [not draw.repeat for draw in drawn[each.row]]
+    assert {draw.repeat for draws in drawn.values() for draw in draws} == {False, True}
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

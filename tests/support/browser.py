@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -46,19 +46,33 @@ class Seen:
 
 
 @contextmanager
-def opened(file: Path, **options: Any) -> Iterator[tuple["Page", Seen]]:
-    """Open a page, and note what goes wrong and what it asks a network for."""
+def launched() -> Iterator["Browser"]:
+    """Start a browser, which opens any number of pages."""
     sync_api = pytest.importorskip("playwright.sync_api")
-    seen = Seen()
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-        page = browser.new_page(**{"viewport": {"width": 1100, "height": 900}, **options})
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(file: Path, browser: "Browser | None" = None, **options: Any) -> Iterator[tuple["Page", Seen]]:
+    """Open a page, and note what goes wrong and what it asks a network for.
+
+    Args:
+        file: The page.
+        browser: Where it is opened, with nothing kept of other pages; None for a browser of its own.
+        options: Of the window: viewport, color_scheme, java_script_enabled.
+    """
+    seen = Seen()
+    with launched() if browser is None else nullcontext(browser) as used:
+        page = used.new_page(**{"viewport": {"width": 1100, "height": 900}, **options})
         page.on("console", lambda message: seen.problems.append(message.text))
         page.on("pageerror", lambda error: seen.problems.append(str(error)))
         page.on("request", lambda asked: inside(asked.url, file) or seen.requests.append(asked.url))
         page.goto(file.absolute().as_uri())
         yield page, seen
-        browser.close()
+        page.close()
 
 
 def inside(address: str, file: Path) -> bool:

@@ -16,9 +16,11 @@ from sklearn.datasets import load_digits
 
 from finetune.cache.spaces import Cache
 from finetune.config import conf_dir, register, to_dict
+from finetune.data.folds import FoldSettings, make_folds
 from finetune.data.sources import digits, sequences
 from finetune.data.table import digest, read_saved
 from finetune.data.transforms import eval_transform
+from finetune.ensembles.crossval.here import FoldHeads, read_table
 from finetune.errors import ConfigError
 from finetune.evaluation.monitoring.reference import load_reference
 from finetune.evaluation.predict import predict
@@ -202,6 +204,23 @@ def test_the_reference_of_drift_is_the_mean_of_frames(place: Path) -> None:
         with torch.no_grad():
             expected = bundle.network.backbone(torch.stack([transform(image) for image in images])).mean(0).numpy()
         np.testing.assert_allclose(found, expected, atol=2e-2 * np.abs(expected).max())
+
+
+def test_folds_in_one_process_hold_sequences_out_and_say_of_them_what_their_network_says(place: Path) -> None:
+    config = config_of(place, "strategy.epochs=1", "calibration=none", "data.splits.test=0")
+    table = read_table(config)
+    heads = FoldHeads(config, table)
+    fold = make_folds(heads.pool, FoldSettings(folds=2))[1]
+    found = heads.run(1, fold)
+    held = heads.pool.frame["id"][fold.held].tolist()
+    assert sorted(found.predictions.ids) == sorted(held)
+    transform, network = eval_transform(found.member.network.spec), found.member.network
+    assert network.frames == 5
+    for name, expected in zip(found.predictions.ids, found.predictions.probabilities, strict=True):
+        images = [Image.open(path).convert("RGB") for path in frames_looked_at(place, str(name))]
+        with torch.no_grad():
+            logits = network(torch.stack([transform(image) for image in images]), torch.tensor([len(images)]))
+        np.testing.assert_allclose(logits.softmax(1)[0], expected, atol=1e-4)
 
 
 PARTIAL = {"name": "partial", "train": "last", "features": "cached"}
