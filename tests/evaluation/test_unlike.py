@@ -12,15 +12,16 @@ from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from finetune.evaluation.predict import predict
 from finetune.evaluation.unlabelled import TableFormat
 from finetune.evaluation.unlike import acceptance, compare_scores, histogram
-from finetune.evaluation.verbs import evaluate, predict
+from finetune.evaluation.verbs import evaluate
 from finetune.models.bundle import load_bundle
 from finetune.ood.detector import Detector, Seen
 from finetune.report.material import gather
 from finetune.report.sections.unlike import unlike_section
 from finetune.runs import Run
-from finetune.schema import EvaluateConfig, PredictConfig
+from finetune.schema_review import EvaluateConfig, PredictConfig
 
 GENERATOR = np.random.default_rng(0)
 
