@@ -16,6 +16,7 @@ from finetune.config import conf_dir, register, to_dict
 from finetune.errors import ConfigError
 from finetune.recipes.choices import Choice
 from finetune.recipes.resolve import Config, Typed, resolve_recipe
+from finetune.search.request import read_request
 
 register()
 SMALL = (
@@ -87,6 +88,12 @@ def test_a_time_is_fitted_by_epochs_or_by_the_probe_alone() -> None:
 def test_what_cannot_be_done_is_said(overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolved(*overrides)
+
+
+def test_a_sweep_refuses_a_recipe() -> None:
+    request = read_request(["--config-name", "sweep", "space=lr", "strategy=frozen", "recipe=auto"])
+    with pytest.raises(ConfigError, match="chooses for one run"):
+        request.check_trial([])
 
 
 def test_a_run_says_and_stores_what_was_chosen(tmp_path: Path) -> None:
