@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from finetune.benchmark.measure import Subject
 from finetune.cache.spaces import Cache
+from finetune.data.sequences.store import sequence_limit
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, nearest
 from finetune.memory import keep_freed_memory
@@ -86,7 +87,7 @@ def resolve_recipe(
         recompose: Returns the configuration with more overrides.
 
     Raises:
-        ConfigError: There is no such recipe, or a time has nothing to be fitted to.
+        ConfigError: There is no such recipe, a time has nothing to be fitted to, or the images are sequences of frames.
     """
     name, budget = config["recipe"]["name"], config["recipe"]["budget"]
     if name not in RECIPES:
@@ -95,6 +96,8 @@ def resolve_recipe(
         if budget is not None:
             raise ConfigError(f"recipe.budget={budget} needs a recipe that keeps to it. Type recipe=auto as well.")
         return config, []
+    if sequence_limit(table) is not None:
+        raise ConfigError(f"recipe={name} knows single images, and these are sequences. Leave it out.")
     facts = facts_of(config, table)
     strategy = config["strategy"]["name"]
     choices = choose(facts, typed.free, strategy=strategy, augmented=config["augment"]["enabled"])

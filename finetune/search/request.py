@@ -80,8 +80,8 @@ class Request:
         plain = to_dict(config)
         if plain["recipe"]["name"] != "none":
             raise ConfigError(
-                f"recipe={plain['recipe']['name']} chooses for one run, and a sweep compares what it is told to. Leave "
-                "it out, and name the settings that all trials share."
+                f"recipe={plain['recipe']['name']} chooses for one run, and several are wanted here. Leave "
+                "it out, and name the settings that all of them share."
             )
         build_strategy(plain["strategy"])
         return plain

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from photos import photo
 from tiny import tiny_table
 
 from finetune.config import conf_dir, register, to_dict
+from finetune.data.sequences.store import SequenceStore
 from finetune.errors import ConfigError
 from finetune.recipes.choices import Choice
 from finetune.recipes.resolve import Config, Typed, resolve_recipe
+from finetune.search.request import read_request
 
 register()
 SMALL = (
@@ -87,6 +90,20 @@ def test_a_time_is_fitted_by_epochs_or_by_the_probe_alone() -> None:
 def test_what_cannot_be_done_is_said(overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolved(*overrides)
+
+
+def test_sequences_are_refused() -> None:
+    table = tiny_table(train=60, val=20, test=20)
+    clips = replace(table, store=SequenceStore(table.store, {}, 5))
+    config = composed("recipe=auto")
+    with pytest.raises(ConfigError, match="these are sequences"):
+        resolve_recipe(config, Typed((), {}), clips, None, lambda more: config)
+
+
+def test_a_sweep_refuses_a_recipe() -> None:
+    request = read_request(["--config-name", "sweep", "space=lr", "strategy=frozen", "recipe=auto"])
+    with pytest.raises(ConfigError, match="chooses for one run"):
+        request.check_trial([])
 
 
 def test_a_run_says_and_stores_what_was_chosen(tmp_path: Path) -> None:
