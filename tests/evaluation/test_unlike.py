@@ -20,7 +20,7 @@ from finetune.ood.detector import Detector, Seen
 from finetune.report.material import gather
 from finetune.report.sections.unlike import unlike_section
 from finetune.runs import Run
-from finetune.schema import EvaluateConfig, PredictConfig
+from finetune.schema_review import EvaluateConfig, PredictConfig
 
 GENERATOR = np.random.default_rng(0)
 
