@@ -27,7 +27,7 @@ OPTIONS = sorted(
     if not file.stem.startswith("_")
 )
 # the root of each group that train does not have
-ROOTS = {"pool": "multirun_schema", "sweep": "sweep", "space": "sweep"}
+ROOTS = {"pool": "multirun_schema", "sweep": "sweep", "space": "sweep", "cv": "crossval"}
 # what an option leaves for the user to type
 NEEDED = {
     ("data", "folder"): ["data.root=x"],

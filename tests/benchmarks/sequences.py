@@ -9,16 +9,25 @@ stays at one half.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 from scipy.stats import t
 from sklearn.datasets import load_digits
+
+from finetune.config import conf_dir, register, to_dict
+from finetune.strategies.feature_data import FeatureData
+from finetune.strategies.machine import Machine
+from finetune.strategies.phases import build_strategy
+from finetune.strategies.sequence_features import feature_source
+from finetune.training.assembly import build_recipe, load_images, load_network, load_table
+from finetune.training.head_fit import HeadFit
 
 HEADS = ("gru", "lstm", "tcn", "attention", "mean_pool")
 PAIRS = {"train": 200, "val": 50, "test": 75}
@@ -44,16 +53,40 @@ def write_clips(root: Path) -> None:
                     Image.fromarray(pixels[row]).save(place / f"{number}.png")
 
 
-def accuracy(folder: Path, head: str, seed: int) -> float:
-    """Train a head, and return its test accuracy."""
-    run = folder / f"{head}{seed}"
-    command = [
-        sys.executable, "-m", "finetune", "data=sequences", f"data.root={folder / 'clips'}", "data.image_size=64",
-        f"head={head}", "strategy=frozen", f"seed={seed}", "logger=none", "report=false", "bootstrap=0",
-        f"hydra.run.dir={run}", f"cache.dir={folder / 'cache'}",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
-    return float(json.loads((run / "metrics.json").read_text())["test"]["accuracy"]["value"])
+class Clips:
+    """The clips and their features, which all heads share."""
+
+    def __init__(self, folder: Path) -> None:
+        """Pass each frame through the default network once."""
+        register()
+        self.root = folder
+        config = self.config(HEADS[0], 0)
+        self.table = load_table(config["data"])
+        self.network = load_network(config, build_strategy(config["strategy"]), self.table)
+        recipe = build_recipe(config, self.table)
+        images = load_images(config, self.table, self.network)
+        source = feature_source(self.network, images, recipe.features, Machine(torch.device("cpu")))
+        self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=0, settings=recipe.features)
+        self.data.found = {split: source.features(self.table.rows(split)) for split in PAIRS}
+
+    def config(self, head: str, seed: int) -> dict[str, Any]:
+        """Return the configuration of a run."""
+        words = ["data=sequences", f"data.root={self.root}", "data.image_size=64", f"head={head}", f"seed={seed}"]
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return to_dict(compose("train", [*words, "strategy=frozen", "cache.enabled=false"]))
+
+    def accuracy(self, head: str, seed: int) -> float:
+        """Train a head as a run does, and return its test accuracy."""
+        config = self.config(head, seed)
+        pl.seed_everything(seed, verbose=False)
+        network = load_network(config, build_strategy(config["strategy"]), self.table)
+        recipe = build_recipe(config, self.table)
+        self.data.images = load_images(config, self.table, network)
+        HeadFit(network, self.data).fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
+        rows = self.table.rows("test")
+        with torch.no_grad():
+            said = network.head.eval()(self.data.found["test"].take(rows)).argmax(1).numpy()
+        return float((said == self.table.targets()[rows]).mean())
 
 
 def main() -> None:
@@ -64,9 +97,10 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_clips(folder / "clips")
+        write_clips(folder)
+        clips = Clips(folder)
         for head in asked.heads:
-            found = np.array([accuracy(folder, head, seed) for seed in range(asked.seeds)])
+            found = np.array([clips.accuracy(head, seed) for seed in range(asked.seeds)])
             half = t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
             print(f"{head:<10} {found.mean():.3f} ± {half:.3f}   {', '.join(f'{value:.3f}' for value in found)}")
 

@@ -32,7 +32,7 @@ from finetune.heads.modules import HeadSpec
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.network import build_network
 from finetune.runs import Run, write_json
-from finetune.schema import EvaluateConfig, PredictConfig
+from finetune.schema_review import EvaluateConfig, PredictConfig
 
 torch.set_num_threads(1)
 LABELS = ("ants", "bees", "wasps")

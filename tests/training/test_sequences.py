@@ -29,7 +29,7 @@ from finetune.evaluation.verbs import evaluate
 from finetune.heads.sequences import mean_of
 from finetune.models.bundle import load_bundle
 from finetune.runs import Run
-from finetune.schema import EvaluateConfig, PredictConfig
+from finetune.schema_review import EvaluateConfig, PredictConfig
 from finetune.strategies.machine import Machine
 from finetune.strategies.phases import build_strategy
 from finetune.strategies.sequence_features import SequenceSource, feature_source
