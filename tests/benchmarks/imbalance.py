@@ -14,10 +14,8 @@ mean over splits of these images is. Words of --noise are compared without label
 """
 
 import argparse
-import csv
 import json
 import logging
-import re
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +27,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from pieces import write_table
 from scipy.stats import t
 from sklearn.metrics import f1_score, recall_score
 
@@ -50,22 +49,6 @@ SETTINGS = (
     "data.splits.val=0.2", "data.splits.test=0.3", "data.splits.group=piece", "data.group_columns=[piece]",
 )  # fmt: skip
 UNSMOOTHED = {f"noise={word}": ("loss.label_smoothing=0",) for word in ("none", "mixup", "drop_suspects")}
-
-
-def write_table(folder: Path, gap: int, path: Path) -> int:
-    """Write path, label and piece of each image, and return the number of pieces."""
-    files = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    numbers = [(int(found[0]) if (found := re.findall(r"\d+$", file.stem)) else None, file) for file in files]
-    pieces: dict[Path, str] = {file: file.stem for number, file in numbers if number is None}
-    last, piece = -gap - 1, 0
-    for number, file in sorted((number, file) for number, file in numbers if number is not None):
-        piece += number - last > gap
-        last, pieces[file] = number, f"piece{piece}"
-    with path.open("w", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(["path", "label", "piece"])
-        writer.writerows((str(file.absolute()), file.parent.name, pieces[file]) for file in files)
-    return len(set(pieces.values()))
 
 
 def turn(table: ImageTable, share: float, seed: int) -> ImageTable:

@@ -1,0 +1,102 @@
+"""An ensemble of one cross-validation beside its members: test accuracy of both, over several seeds.
+
+The folds are heads on cached features, trained as `finetune crossval strategy=frozen` trains them, and all of them are
+tested on the same test split, which no fold has seen. The best member is the one that does best on the images that its
+fold held out; the best on the test split, which nobody can know beforehand, is given beside it. Seeds deal the images
+out to folds anew and start the heads anew.
+
+usage: ensembles.py digits|FOLDER [--seeds N] [--folds N] [--gap N]
+
+With --gap 100, files whose names end in numbers that are no more than 100 apart are exposures of one piece, which no
+split and no fold parts.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pieces import write_table
+from scipy.stats import t
+
+from finetune.config import register
+from finetune.data.folds import make_folds, pool_of
+from finetune.data.table import ImageTable
+from finetune.ensembles.crossval.here import FoldHeads, read_table, run_here
+from finetune.ensembles.crossval.plan import read_plan
+from finetune.evaluation.inference import predict_loader
+from finetune.models.ensemble import JoinedHead, join
+from finetune.models.network import Network
+from finetune.training.assembly import load_images, open_cache
+from finetune.training.quiet import quieten
+
+
+def words_of(images: str, gap: int | None, folder: Path) -> list[str]:
+    """Return the words that name the images."""
+    if images == "digits":
+        return ["data=digits"]
+    if gap is None:
+        return ["data=folder", f"data.root={images}"]
+    write_table(Path(images), gap, folder / "table.csv")
+    return ["data=csv", f"data.path={folder / 'table.csv'}", "data.group_columns=[piece]", "data.splits.group=piece"]
+
+
+def measure(words: list[str], seed: int, folds: int) -> dict[str, Any]:
+    """Return the accuracies of one cross-validation."""
+    plan = read_plan(
+        ["--config-name", "crossval", *words, "strategy=frozen", f"seed={seed}", f"cv.seed={seed}", f"cv.folds={folds}",
+         "logger=none", f"data.splits.seed={seed}"]
+    )  # fmt: skip
+    table = read_table(plan.base)
+    dealt = make_folds(pool_of(table), plan.settings, plan.base["data"]["splits"]["group"])
+    results = list(run_here(FoldHeads(plan.base, table), dealt))
+    members = [result.member for result in results]
+    tested = answers(join(members, "mean", table.task), table, plan.base)
+    chosen = max(range(len(results)), key=lambda number: float(results[number].predictions.right.mean()))
+    return {
+        "ensemble": tested[-1], "best": tested[chosen], "mean": float(np.mean(tested[:-1])),
+        "luckiest": max(tested[:-1]), "n": len(table.rows("test")),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def answers(network: Network, table: ImageTable, config: dict[str, Any]) -> list[float]:
+    """Return the test accuracy of each member, and of all together; each image passes through the backbone once."""
+    images, rows = load_images(config, table, network, open_cache(config["cache"])), table.rows("test")
+    found = predict_loader(network, images.view_loader("test", 0), device=torch.device("cpu"), sample=rows)
+    head, targets = network.head[0], torch.from_numpy(found.targets)
+    assert isinstance(head, JoinedHead) and found.features is not None
+    scores = [*head.scores(torch.from_numpy(found.features)), torch.from_numpy(found.logits)]
+    return [float((each.argmax(1) == targets).float().mean()) for each in scores]
+
+
+def main() -> None:
+    """Measure, and print a line for each seed and the means."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--gap", type=int, default=None)
+    asked = parser.parse_args()
+    register()
+    quieten()
+    with tempfile.TemporaryDirectory() as folder:
+        words = words_of(asked.images, asked.gap, Path(folder))
+        found = [measure(words, seed, asked.folds) for seed in range(asked.seeds)]
+    for seed, row in enumerate(found):
+        print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "n"))
+    gains = [row["ensemble"] - row["best"] for row in found]
+    half = float(t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / len(gains) ** 0.5
+    print(
+        ", ".join(
+            f"{name} {np.mean([row[name] for row in found]):.4f}" for name in ("ensemble", "best", "mean", "luckiest")
+        )
+    )
+    print(f"ensemble - best: {np.mean(gains):+.4f} ± {half:.4f} (95 %), n = {found[0]['n']}")
+
+
+if __name__ == "__main__":
+    main()
