@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ def make_table(images: str, pieces: int, folder: Path) -> Path:
 
     from finetune.data.sources import folders
     from finetune.data.splits import make_splits
+    from finetune.data.table import objects
 
     if images == "digits":
         images = str(draw_digits(folder / "digits"))
@@ -67,7 +68,8 @@ def make_table(images: str, pieces: int, folder: Path) -> Path:
     if pieces:
         numbers = pd.Series([int(re.findall(r"\d+", Path(name).stem)[-1]) for name in table.frame["path"]])
         ordered = numbers.sort_values()
-        table.frame["piece"] = (ordered.diff() > pieces).cumsum().sort_index().to_numpy()
+        names = [f"piece {number}" for number in (ordered.diff() > pieces).cumsum().sort_index().tolist()]
+        table = replace(table, frame=table.frame.assign(piece=objects(names)), groups=("piece",))
         group = "piece"
     table = make_splits(table, val=0.15, test=0.25 if pieces else 0.15, seed=0, group=group)
     labels = [table.labels[target] for target in table.targets()]

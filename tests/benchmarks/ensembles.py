@@ -5,10 +5,10 @@ tested on the same test split, which no fold has seen. The best member is the on
 fold held out; the best on the test split, which nobody can know beforehand, is given beside it. Seeds deal the images
 out to folds anew and start the heads anew.
 
-usage: ensembles.py digits|FOLDER [--seeds N] [--folds N] [--gap N]
+usage: ensembles.py digits|FOLDER [--seeds N] [--folds N] [--gap N] [WORD…]    words: further settings of a run
 
 With --gap 100, files whose names end in numbers that are no more than 100 apart are exposures of one piece, which no
-split and no fold parts.
+split and no fold parts. Without words the heads are logistic regressions whose strength is cross-validated.
 """
 
 import argparse
@@ -32,6 +32,8 @@ from finetune.models.ensemble import JoinedHead, join
 from finetune.models.network import Network
 from finetune.training.assembly import load_images, open_cache
 from finetune.training.quiet import quieten
+
+LOGISTIC = ["head=logistic", "head.l2=cv", "loss.label_smoothing=0"]
 
 
 def words_of(images: str, gap: int | None, folder: Path) -> list[str]:
@@ -77,14 +79,15 @@ def main() -> None:
     """Measure, and print a line for each seed and the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("words", nargs="*", default=LOGISTIC)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--gap", type=int, default=None)
     asked = parser.parse_args()
     register()
     quieten()
     with tempfile.TemporaryDirectory() as folder:
-        words = words_of(asked.images, asked.gap, Path(folder))
+        words = [*words_of(asked.images, asked.gap, Path(folder)), *asked.words]
         found = [measure(words, seed, asked.folds) for seed in range(asked.seeds)]
     for seed, row in enumerate(found):
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "n"))
