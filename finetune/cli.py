@@ -4,8 +4,6 @@ It decides which verb runs and with which exit code the process ends; what a ver
 imported before a verb runs.
 """
 
-import atexit
-import gc
 import importlib
 import logging
 import os
@@ -69,8 +67,6 @@ SHOWING = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--ver
 def main() -> None:
     """Run the command line of this process and exit with the code of its outcome."""
     wait_asleep(os.environ)
-    # in the very end: to search all that was imported for garbage takes seconds, and the system frees it at once
-    atexit.register(gc.freeze)
     try:
         register()
         sys.argv[1:] = with_config_name(sys.argv[1:])

@@ -58,20 +58,18 @@ def test_resumed_folder_is_rewritten_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job", "--resolve"]])
-def test_looking_at_the_config_imports_no_torch_and_ends_without_a_search_for_garbage(
-    tmp_path: Path, arguments: list[str]
-) -> None:
+def test_looking_at_the_config_imports_no_torch(tmp_path: Path, arguments: list[str]) -> None:
     code = (
-        "import sys, atexit, gc; sys.argv = ['finetune', *sys.argv[1:]]\n"
+        "import sys, atexit; sys.argv = ['finetune', *sys.argv[1:]]\n"
         "heavy = {'torch', 'timm', 'wandb', 'pandas', 'numpy'}\n"
-        "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules)), gc.get_freeze_count() > 1000))\n"
+        "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules))))\n"
         "from finetune.cli import main; main()"
     )
     found = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert found.returncode == 0, found.stderr
-    assert "HEAVY [] True" in found.stdout
+    assert "HEAVY []" in found.stdout
 
 
 def test_help_lists_verbs_and_groups(tmp_path: Path) -> None:

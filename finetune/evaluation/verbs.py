@@ -25,9 +25,7 @@ from finetune.evaluation.images import (
     ImagesGoneError,
     Selection,
     Vocabulary,
-    other_images,
-    override_source,
-    own_images,
+    select_images,
 )
 from finetune.evaluation.inference import predict_loader
 from finetune.evaluation.intervals import metrics_document
@@ -190,24 +188,6 @@ def drift_of(
         return None
     new = Sample(features, predictions.probabilities)
     return drift_of_run(run, new, predictions.labels, predictions.task, seed=run.config["seed"])
-
-
-def select_images(run: Run, changes: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
-    """Take the run's own images, or others where anything of its data is changed.
-
-    Raises:
-        ConfigError: The changes name no other images.
-    """
-    data = run.config["data"]
-    if not changes:
-        return own_images(run, data["source"], split, vocabulary)
-    others = {name: value for name, value in changes.items() if name != "unreadable"}
-    if not others:
-        raise ConfigError(
-            "data.unreadable is for other images; the run's own must all be there. Add data.root=… to it."
-        )
-    source = override_source(data["source"], others)
-    return other_images(run, source, split, vocabulary, changes.get("unreadable", data["unreadable"]))
 
 
 def new_folder(parent: Path) -> Path:
