@@ -15,6 +15,8 @@ from finetune.recipes.choices import VIEWS
 from finetune.recipes.facts import Facts
 
 UNITS = (3600.0, 60.0, 1.0)  # seconds of an hour, a minute, a second
+# the most of the time that a pass may take by which the crop of images is chosen
+CROP_SHARE = 0.2
 # share of the time that is planned; the rest is for what is not: the trainer, files, a batch that takes longer
 PLANNED = 0.85
 # share of the time that the passes of the probe may take before views are given up

@@ -19,6 +19,7 @@ from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, nearest
 from finetune.memory import keep_freed_memory
 from finetune.recipes.budget import (
+    CROP_SHARE,
     LEAST_EPOCHS,
     PLANNED,
     PROBE_SHARE,
@@ -31,6 +32,7 @@ from finetune.recipes.budget import (
     seconds_of,
 )
 from finetune.recipes.choices import Choice, choose
+from finetune.recipes.crop import choose_crop, is_open
 from finetune.recipes.facts import Facts, gather
 from finetune.strategies.phases import Phase, build_strategy
 from finetune.training.assembly import build_recipe, load_images, load_network
@@ -101,13 +103,22 @@ def resolve_recipe(
     facts = facts_of(config, table)
     strategy = config["strategy"]["name"]
     choices = choose(facts, typed.free, strategy=strategy, augmented=config["augment"]["enabled"])
+    crop = is_open(facts, config, typed.free)
     if budget is not None:
         check_budget(config, typed)
         chosen = recompose(overrides_of(choices))
-        choices = fitted(chosen, choices, typed, table, cache, recompose, seconds_of(budget))
+        choices = fitted(chosen, choices, typed, table, cache, recompose, seconds_of(budget), crop=crop)
+    elif crop:
+        choices += crop_of(config, table, cache, recompose)
     if not choices:
         log.info("recipe: nothing is chosen, since %s was typed.", typed.whole or "all of it")
     return recompose(overrides_of(choices)), choices
+
+
+def crop_of(config: Config, table: ImageTable, cache: Cache | None, recompose: Recompose) -> list[Choice]:
+    """Return the choice of a crop, by a probe that changes nothing of what the run draws."""
+    with isolate_rng():
+        return choose_crop(config, table, cache, recompose)
 
 
 def overrides_of(choices: Sequence[Choice]) -> list[str]:
@@ -146,12 +157,18 @@ def check_budget(config: Config, typed: Typed) -> None:
 
 def fitted(
     config: Config, choices: list[Choice], typed: Typed, table: ImageTable, cache: Cache | None, recompose: Recompose,
-    seconds: float,
+    seconds: float, *, crop: bool,
 ) -> list[Choice]:  # fmt: skip
-    """Return the choices, changed so that they fit into a time: views give way first, then epochs, then fine-tuning."""
+    """Return the choices, changed so that they fit into a time: views give way first, then epochs, then fine-tuning.
+
+    Where the crop is open, it is chosen first if a pass over the training images costs little of the time.
+    """
     facts = facts_of(config, table)
     longer = recompose([*overrides_of(choices), f"strategy.epochs={epochs_of(config) + 1}"])
     pace = measure_pace(config, longer, table, facts, cache)
+    if crop and facts.train / pace.forward <= CROP_SHARE * seconds:
+        seconds -= facts.train / pace.forward
+        choices = [*choices, *crop_of(config, table, cache, recompose)]
     found = {choice.key: choice for choice in choices}
     asked = config["features"]["views"]
     views = fit_views(facts, pace, PROBE_SHARE * seconds, asked) if "features.views" in found else asked
