@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.data.datamodule import ImageData
 from finetune.errors import ConfigError
@@ -32,11 +32,13 @@ class Candidate:
         share: How far they are from the probe's (0) to the fine-tuned ones (1).
         value: The monitored value.
         loss: The validation loss, which decides between equal values.
+        error: Standard error of the mean difference of each image's loss from what the probe has.
     """
 
     share: float
     value: float
     loss: float
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,28 @@ def interpolated(probe: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share
 def best_candidate(candidates: Sequence[Candidate], mode: str) -> Candidate:
     """Return the candidate with the best value, then the least loss, then the least change of the probe.
 
+    At the probe's own value another one has to have a loss that is lower by more than a standard error: of a few
+    validation images some weights are always a little better by chance.
+
     Args:
         candidates: At least one, NaN being worse than any number.
         mode: Whether the value is better when higher (max) or lower (min).
     """
     sign = 1.0 if mode == "max" else -1.0
     measured = [each for each in candidates if each.value == each.value and each.loss == each.loss]
+    probe = next((each for each in measured if each.share == 0), None)
+    if probe is not None:
+        measured = [
+            each for each in measured
+            if each is probe or sign * each.value > sign * probe.value or probe.loss - each.loss > each.error
+        ]  # fmt: skip
     return max(measured or candidates, key=lambda each: (sign * each.value, -each.loss, -each.share))
+
+
+def image_losses(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
+    """Return the loss of each image by itself (N,), from logits (N, K) and targets (N,) or (N, K)."""
+    pairs = zip(torch.split(logits, 1), torch.split(target, 1), strict=True)
+    return torch.tensor([float(loss(*pair)) for pair in pairs])
 
 
 def choose_weights(
@@ -150,13 +167,16 @@ def choose_weights(
     first, last = (network_state(each, averaged=True) for each in (probe, tuned))
     plain = replace(recipe, features=replace(recipe.features, test_views=1))
     classifier = build_classifier(network, strategy.phases[phase], plain, phase, Place())
-    candidates = []
+    candidates, of_probe = [], torch.zeros(0)
     for share in sorted({0.0, *shares, 1.0}):
         network.load_state_dict(interpolated(first, last, share))
         found = predict_split(classifier, images, "val", plain, run.path)
         logits, target = found["logits"][0], found["target"]
         loss = float(recipe.loss.cpu()(logits, target))
         value = monitored(recipe.monitor, logits, target, loss, images.table.task, images.table.num_classes)
-        candidates.append(Candidate(share, value, loss))
+        losses = image_losses(recipe.loss, logits, target)
+        of_probe = losses if share == 0 else of_probe
+        error = float((losses - of_probe).std() / len(losses) ** 0.5) if len(losses) > 1 else 0.0
+        candidates.append(Candidate(share, value, loss, error))
     share = best_candidate(candidates, mode).share
     return Kept(interpolated(first, last, share), phase if share else probe_phase, share, tuple(candidates))

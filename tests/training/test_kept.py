@@ -151,3 +151,29 @@ def test_best_candidate(candidates: list[tuple[float, float, float]], mode: str,
 def test_shares_that_make_no_sense_are_refused(shares: list[object]) -> None:
     with pytest.raises(ConfigError, match="between 0"):
         check_shares(shares)
+
+
+@pytest.mark.parametrize(
+    ("error", "value", "share"), [(0.004, 0.9, 0.5), (0.006, 0.9, 0.0), (0.006, 0.95, 0.5), (0.0, 0.8, 0.0)]
+)
+def test_weights_take_the_place_of_the_probe_beyond_chance_alone(error: float, value: float, share: float) -> None:
+    other = Candidate(0.5, value, 0.245, error)
+    assert best_candidate([Candidate(0.0, 0.9, 0.250), other], "max").share == share
+
+
+def test_the_error_is_that_of_the_mean_difference_from_the_probe(ruined: Trained) -> None:
+    (tuned,) = [each for each in ruined.keep(0.5).candidates if each.share == 1]
+    losses = []
+    for path in (ruined.run.probe_checkpoint, ruined.run.last_checkpoint):
+        ruined.network.load_state_dict(state_of(path))
+        ruined.network.eval()
+        parts = []
+        with torch.no_grad():
+            for batch in ruined.images.view_loader("val", 0, rank=0, world_size=1):
+                each = torch.nn.functional.cross_entropy(
+                    ruined.network(batch["image"]), batch["target"], reduction="none"
+                )
+                parts.append(each[batch["valid"]])
+        losses.append(torch.cat(parts))
+    difference = losses[1] - losses[0]
+    assert tuned.error == pytest.approx(float(difference.std()) / len(difference) ** 0.5, rel=1e-3)
