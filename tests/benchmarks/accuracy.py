@@ -1,7 +1,7 @@
 """The accuracy of `recipe=auto` beside fastai, the Hugging Face Trainer and torchgeo-style frozen training.
 
 All start from the same backbone with the same bundled weights, train on the same images of the same table (path, label,
-split), at the same size, in the same seconds of one CPU thread, and are scored once on the same test images. Each peer
+split, and piece where there are pieces, of which ours alone can make use), at the same size, in the same seconds of one CPU thread, and are scored once on the same test images. Each peer
 does what its documentation tells; its epochs are what a few timed batches say fits into the time (at least one), so
 that imports, the timing itself and the test images are not counted. Ours is given the time as `recipe.budget`. Seconds
 of the processor are what is measured, so other programs on the machine change nothing. Each finished run is a line in
@@ -74,9 +74,9 @@ def make_table(images: str, pieces: int, folder: Path) -> Path:
     table = make_splits(table, val=0.15, test=0.25 if pieces else 0.15, seed=0, group=group)
     labels = [table.labels[target] for target in table.targets()]
     path = folder / "table.csv"
-    pd.DataFrame({"path": table.frame["path"], "label": labels, "split": table.frame["split"]}).to_csv(
-        path, index=False
-    )
+    columns = {"path": table.frame["path"], "label": labels, "split": table.frame["split"]}
+    columns |= {name: table.frame[name] for name in table.groups}
+    pd.DataFrame(columns).to_csv(path, index=False)
     return path
 
 

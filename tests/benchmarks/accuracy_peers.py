@@ -253,6 +253,13 @@ def frozen_seconds(task: Task, classes: int) -> float:
     return epoch_seconds(model, task)
 
 
+def groups_of(table: str) -> list[str]:
+    """Return the words that say which images are of one piece, where a table says it."""
+    with open(table, encoding="utf-8") as file:
+        known = "piece" in file.readline().strip().split(",")
+    return ["data.group_columns=[piece]", "data.splits.group=piece"] if known else []
+
+
 def train_ours(task: Task, seed: int) -> Result:
     """Train by this project's command line, with nothing chosen and an empty cache; the whole command is counted."""
     from finetune.cli import main
@@ -262,7 +269,7 @@ def train_ours(task: Task, seed: int) -> Result:
             "finetune", "data=csv", f"data.path={task.table}", f"data.image_size={task.size}", f"seed={seed}",
             f"data.horizontal_flip={task.flip}", f"data.smallest_crop={task.smallest_crop}", f"runs={folder}/runs",
             f"cache.dir={folder}/cache", "logger=none", "report=false", "explain.images=0", "bootstrap=0",
-            "recipe=auto", f"recipe.budget={task.seconds}s",
+            "recipe=auto", f"recipe.budget={task.seconds}s", *groups_of(task.table),
         ]  # fmt: skip
         started = clock()
         try:
