@@ -1,11 +1,11 @@
 """The accuracy of `recipe=auto` beside fastai, the Hugging Face Trainer and torchgeo-style frozen training.
 
 All start from the same backbone with the same bundled weights, train on the same images of the same table (path, label,
-split, and piece where there are pieces, of which ours alone can make use), at the same size, in the same seconds of one CPU thread, and are scored once on the same test images. Each peer
-does what its documentation tells; its epochs are what a few timed batches say fits into the time (at least one), so
-that imports, the timing itself and the test images are not counted. Ours is given the time as `recipe.budget`. Seconds
-of the processor are what is measured, so other programs on the machine change nothing. Each finished run is a line in
-a file, and what is there already is not run again.
+split, and piece where there are pieces, of which ours alone can make use), at the same size, in the same seconds of one
+CPU thread, and are scored once on the same test images. Each peer does what its documentation tells; its epochs are
+what a few timed batches say fits into the time (at least one), so that imports, the timing itself and the test images
+are not counted. Ours is given the time as `recipe.budget`. Seconds of the processor are what is measured, so other
+programs on the machine change nothing. Each finished run is a line in a file, and what is there is not run again.
 
 AutoGluon (autogluon.multimodal 1.6.3) is not among them: pip found no set of versions for it within ten minutes.
 
