@@ -149,8 +149,7 @@ LEAST = {
     "repeats": 1,
     **dict.fromkeys(("preview.images", "preview.views"), 1),
     "rank.folds": 2,
-    "rank.batch_size": 1,
-    "rank.repeats": 1,
+    **dict.fromkeys(("rank.batch_size", "rank.repeats", "ensemble.rounds", "head.rounds"), 1),
 }
 
 
