@@ -54,7 +54,8 @@ def lead_of(changes: Sequence[Change]) -> str:
     active = [change for change in changes if change.probability > 0]
     if not active:
         return "Nothing is varied: training sees images as evaluation does."
-    return f"Training images may be changed in {len(active)} ways; evaluation and prediction change nothing."
+    ways = "one way" if len(active) == 1 else f"{len(active)} ways"
+    return f"Training images may be changed in {ways}; evaluation and prediction change nothing."
 
 
 def told_blocks(spec: InputSpec, changes: Sequence[Change], command: str, notes: Sequence[str]) -> Iterator[Block]:
