@@ -29,7 +29,7 @@ from finetune.runs import Run, write_atomic
 from finetune.strategies.features import FeatureSettings
 from finetune.strategies.machine import Machine
 from finetune.strategies.sequence_features import feature_source
-from finetune.training.assembly import load_images
+from finetune.training.assembly import load_plain_images
 from finetune.training.trainer import device_of
 
 log = logging.getLogger(__name__)
@@ -64,8 +64,7 @@ def training_features(
     config: dict[str, Any], table: ImageTable, network: Network, cache: Cache | None
 ) -> npt.NDArray[np.float32]:
     """Return the backbone's features (N, F) of the training images as evaluation sees them; of sequences their mean."""
-    plain = {**config, "augment": {"enabled": False}, "data": {**config["data"], "imbalance": "none"}}
-    images = load_images({**plain, "data": {**plain["data"], "balance_groups": []}}, table, network, cache)
+    images = load_plain_images(config, table, network, cache)
     device, precision = device_of(config["trainer"]["accelerator"]), config["trainer"]["precision"]
     machine = Machine(device, precision, partial(autocast, device, precision))
     rows = table.rows("train")

@@ -33,25 +33,13 @@ def out_of_fold(folds: Sequence[Predictions], order: Sequence[str]) -> Predictio
     """
     if len({each.labels for each in folds}) != 1:
         raise RunError("The folds do not know the same labels. Train them anew.")
-    place = {name: row for row, name in enumerate(order)}
-    labels = len(folds[0].labels)
-    sums, times = np.zeros((len(order), labels)), np.zeros(len(order), np.int64)
-    first: dict[str, tuple[int, int]] = {}
-    for number, fold in enumerate(folds):
-        rows = np.array([place[name] for name in fold.ids.tolist()], np.int64)
-        sums[rows] += fold.probabilities
-        times[rows] += 1
-        for row, name in enumerate(fold.ids.tolist()):
-            first.setdefault(name, (number, row))
-    seen = [name for name in order if name in first]
-    parts = [fold.take([first[name][1] for name in seen if first[name][0] == number])
-             for number, fold in enumerate(folds)]  # fmt: skip
-    whole = joined(parts)
-    position = {name: row for row, name in enumerate(whole.ids.tolist())}
-    ordered = whole.take([position[name] for name in seen])
-    kept = np.array([place[name] for name in seen], np.int64)
-    means = sums[kept] / times[kept][:, None]
-    return with_probabilities(ordered, means)
+    whole, place = joined(folds), {name: row for row, name in enumerate(order)}
+    names, first, image = np.unique(whole.ids.astype(str), return_index=True, return_inverse=True)
+    sums = np.zeros((len(names), len(whole.labels)))
+    np.add.at(sums, image, whole.probabilities)
+    means = sums / np.bincount(image)[:, None]
+    ordered = np.argsort([place[name] for name in names.tolist()])
+    return with_probabilities(whole.take(first[ordered]), means[ordered])
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:

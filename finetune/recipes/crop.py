@@ -19,7 +19,7 @@ from finetune.recipes.choices import Choice
 from finetune.recipes.facts import Facts
 from finetune.strategies.features import FeatureSettings, FeatureSource
 from finetune.strategies.phases import Strategy
-from finetune.training.assembly import build_trainer_settings, load_images, load_network
+from finetune.training.assembly import build_trainer_settings, load_network, load_plain_images
 from finetune.training.solved import HeadPlan, examples_of
 from finetune.training.trainer import start_machine
 
@@ -58,9 +58,8 @@ def choose_crop(
 
 def probe(config: Config, table: ImageTable, cache: Cache | None) -> Point:
     """Return how well a linear probe does on held-out training images, with the strength that suits them best."""
-    plain = {**config, "augment": {"enabled": False}, "data": {**config["data"], "imbalance": "none"}}
     network = load_network(config, Strategy("probe", ()), table)
-    images = load_images({**plain, "data": {**plain["data"], "balance_groups": []}}, table, network, cache)
+    images = load_plain_images(config, table, network, cache)
     machine = start_machine(build_trainer_settings(config["trainer"]))
     features = FeatureSource(network, images, FeatureSettings(cache=cache), machine).features(table.rows("train"))
     plan = HeadPlan(HEAD, group=config["data"]["splits"]["group"])

@@ -31,13 +31,11 @@ from finetune.search.study.loop import Loop
 from finetune.search.study.samplers import build_pruner
 from finetune.search.study.storage import open_storage, place_of
 from finetune.search.study.study import Asked, Result, Search, create_study, load_study
-from finetune.search.study.trials import Place, TrialJobs
+from finetune.search.study.trials import QUICK, Place, TrialJobs, unless_typed
 from finetune.strategies.phases import build_strategy
 
 log = logging.getLogger(__name__)
 
-# of trials, where nothing else was typed
-QUICK = {"report": "false", "explain.images": "0"}
 FAILED = 1  # the exit code where every trial has failed, or a failure has ended the sweep
 
 
@@ -207,12 +205,8 @@ def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
 def jobs_of(sweep: Sweep, program: tuple[str, ...]) -> TrialJobs:
     """Return what makes jobs of trials; their runs are a group in W&B."""
     plan = sweep.plan
-    grouped = any(override.startswith("group=") for override in plan.fixed)
-    group = () if grouped else (f"group='{sweep.place.study}'",)
     command = (*program, *plan.request.flags)
-    # finetune report makes the page of any trial that turns out to be of interest
-    plain = [f"{key}={value}" for key, value in QUICK.items() if not any(o.startswith(f"{key}=") for o in plan.fixed)]
-    fixed = (*plan.fixed, *group, *plain)
+    fixed = (*plan.fixed, *unless_typed({"group": f"'{sweep.place.study}'", **QUICK}, plan.fixed))
     return TrialJobs(sweep.place, plan.space, plan.settings, command, fixed, plan.trial_timeout)
 
 

@@ -157,6 +157,12 @@ def load_images(config: Config, table: ImageTable, network: Network, cache: Cach
     return images
 
 
+def load_plain_images(config: Config, table: ImageTable, network: Network, cache: Cache | None = None) -> ImageData:
+    """Return the batches of images as evaluation sees them, each as often as any other."""
+    data = {**config["data"], "imbalance": "none", "balance_groups": []}
+    return load_images({**config, "augment": {"enabled": False}, "data": data}, table, network, cache)
+
+
 def repeats_of(config: Config, augment: Augment, network: Network) -> Augment | None:
     """Return how draws of rare classes that are repeats are varied; None where all draws are varied alike."""
     data = config["data"]

@@ -15,7 +15,7 @@ import torch
 
 from finetune.calibration.scaling import Scaling, check_method, fit_scaling
 from finetune.config import build
-from finetune.data.datamodule import ImageData, view_keys
+from finetune.data.datamodule import view_keys
 from finetune.data.decoding import verify
 from finetune.data.folds import Fold, pool_of, with_fold, without_fold
 from finetune.data.table import ImageTable
@@ -74,12 +74,10 @@ class FoldHeads:
         self.splits = config["data"]["splits"]
         self.network: Network = load_network(config, Strategy("head", ()), self.pool)
         recipe = build_recipe(config, self.pool, self.cache)
-        self.settings = recipe.features
         images = load_images(config, self.pool, self.network, self.cache)
         source = feature_source(self.network, images, recipe.features, start_machine(recipe.trainer))
-        self.views = max(recipe.features.views, recipe.features.test_views)
         rows = np.arange(len(self.pool))
-        self.features = source.features(rows, self.views)
+        self.features = source.features(rows, max(recipe.features.views, recipe.features.test_views))
         paths = self.pool.frame["path"].tolist()
         self.digests = dict(zip(paths, images.digests(rows), strict=True))
         self.places = dict(zip(paths, rows.tolist(), strict=True))
@@ -104,8 +102,8 @@ class FoldHeads:
         images = load_images(config, table, self.network, self.cache)
         data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
         data.found = {
-            "train": self.of(images, "train", recipe.features.views),
-            "val": self.of(images, "val", recipe.features.test_views),
+            "train": self.of(table, "train", recipe.features.views),
+            "val": self.of(table, "val", recipe.features.test_views),
         }
         spec = head_settings(config["head"], seed=config["seed"])[0]
         fresh = self.network
@@ -117,10 +115,10 @@ class FoldHeads:
         HeadFit(network, data).fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
         return network.eval(), recipe
 
-    def of(self, images: ImageData, split: str, views: int) -> Features:
+    def of(self, table: ImageTable, split: str, views: int) -> Features:
         """Return the features of a split of a fold's images, found by their content."""
-        rows = images.table.rows(split)
-        paths = images.table.frame["path"].iloc[rows].tolist()
+        rows = table.rows(split)
+        paths = table.frame["path"].iloc[rows].tolist()
         if isinstance(self.features, SequenceFeatures):
             return self.features.renumbered(rows, [self.places[path] for path in paths])
         digests = [self.digests[path] for path in paths]
@@ -129,8 +127,7 @@ class FoldHeads:
     @torch.no_grad()
     def logits(self, network: Network, table: ImageTable, split: str, views: int) -> npt.NDArray[np.float32]:
         """Return what a head says of a split (V, N, K), in each view."""
-        images = load_images(self.config, table, self.network, self.cache)
-        found = self.of(images, split, views)
+        found = self.of(table, split, views)
         parts = [network.head(found.take(found.rows, np.full(len(found.rows), view))) for view in range(views)]
         return np.asarray(torch.stack(parts).numpy(), np.float32)
 

@@ -4,12 +4,12 @@ It decides the command line of a fold and which folds are left to run; where the
 them is left to `outcome`.
 """
 
-import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 from finetune.data.folds import FoldSettings
+from finetune.data.table import read_saved
 from finetune.ensembles.crossval.here import FoldResult
 from finetune.ensembles.crossval.plan import Plan
 from finetune.errors import RunError
@@ -20,13 +20,11 @@ from finetune.runs import FINISHED, INTERRUPTED, Run
 from finetune.search.multirun.board import DONE, Board
 from finetune.search.multirun.driving import Stop, drive
 from finetune.search.multirun.progress import total_epochs
+from finetune.search.plan import PROGRAM
 from finetune.search.pools.build import build_pool
 from finetune.search.pools.jobs import Job, Outcome, last_words
-from finetune.search.study.trials import set_aside
-
-# of folds, where nothing else was typed
-QUICK = {"report": "false", "explain.images": "0"}
-COMMAND = (sys.executable, "-m", "finetune")
+from finetune.search.study.trials import QUICK, set_aside, unless_typed
+from finetune.training.recording import resume_command
 
 
 class FoldJobs:
@@ -65,7 +63,7 @@ class FoldJobs:
         number = self.left.pop(0)
         log = self.log(number)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = (*COMMAND, *self.plan.request.flags, *self.arguments(number))
+        command = (*PROGRAM, *self.plan.request.flags, *self.arguments(number))
         return Job(str(number), command, log, {}, self.plan.pool.get("time_limit"))
 
     def arguments(self, number: int) -> list[str]:
@@ -76,17 +74,13 @@ class FoldJobs:
         if run.path.exists():
             set_aside(run.path, sum(1 for _ in run.path.parent.glob(f"{run.path.name}-attempt-*")))
         fixed = self.plan.request.fixed
-        own = {"group": f"'{group_of(self.run)}'", **QUICK}
-        plain = [f"{key}={value}" for key, value in own.items() if not any(o.startswith(f"{key}=") for o in fixed)]
-        fold = override_of(self.plan.settings, number)
-        return [*fixed, *plain, fold, f"hydra.run.dir='{run.path}'"]
+        plain = unless_typed({"group": f"'{group_of(self.run)}'", **QUICK}, fixed)
+        return [*fixed, *plain, override_of(self.plan.settings, number), f"hydra.run.dir='{run.path}'"]
 
     def result(self, number: int) -> FoldResult:
         """Return what a fold's run has left."""
         run = self.fold(number)
         bundle = load_bundle(run.model_dir)
-        from finetune.data.table import read_saved
-
         splits = read_saved(run.table_file)[0]
         learnt = splits.loc[splits["split"] != "test", "path"].nunique()
         member = Member(bundle.network, bundle.scaling)
@@ -150,5 +144,5 @@ def check_failed(jobs: FoldJobs, number: int) -> None:
     log = jobs.log(int(key))
     raise RunError(
         f"{len(jobs.failed)} of {number} folds failed (first: fold {key}, {outcome.reason}: {last_words(log)}). Its "
-        f"output is in {log}. The others are kept: finetune crossval resume={jobs.run.path}"
+        f"output is in {log}. The others are kept: {resume_command(jobs.run, jobs.plan.config)}"
     )

@@ -13,10 +13,11 @@ from omegaconf import OmegaConf
 from finetune.config import check_read, to_dict
 from finetune.data.folds import FoldSettings, fold_settings
 from finetune.errors import ConfigError, nearest
-from finetune.search.head_only.applies import of_base
+from finetune.search.head_only.applies import of_base, of_search, of_space
 from finetune.search.plan import IN_PROCESS, make_plan
 from finetune.search.plan import Plan as SearchPlan
 from finetune.search.request import Request, read_request
+from finetune.search.spaces.configs import TrialConfigs
 from finetune.strategies.phases import build_strategy
 from finetune.training.words.resolve import resolve_words
 
@@ -117,9 +118,6 @@ def check_search(search: SearchPlan, settings: FoldSettings, inner: int) -> None
     Raises:
         ConfigError: It cannot.
     """
-    from finetune.search.head_only.applies import of_search, of_space
-    from finetune.search.spaces.configs import TrialConfigs
-
     found = [*of_space(search, TrialConfigs(search.request, search.space)), *of_search(search)]
     if settings.kind == "bootstrap":
         found.append("cv=bootstrap has images twice, which folds within a fold would part")

@@ -25,10 +25,9 @@ from finetune.search.multirun.logs import keep_log, record
 from finetune.search.request import Request, read_request, request_of
 from finetune.search.spaces.grammar import parse_all
 from finetune.training.quiet import quieten
-from finetune.training.recording import check_verb, recorded
+from finetune.training.recording import check_verb, recorded, resume_command
 
 log = logging.getLogger(__name__)
-AGAIN = "finetune crossval resume="
 
 
 def run_crossval(arguments: Sequence[str]) -> int:
@@ -51,8 +50,9 @@ def run_crossval(arguments: Sequence[str]) -> int:
     with recorded(run, plan.config, resume=resumed) as tracker:
         keep_log(run.log_file)
         run.update(crossval={"request": plan.request.to_json(), "folds": len(folds)})
-        stored_table(table).save(run.table_file)
-        run.update(data={"fingerprint": stored_table(table).fingerprint(), "unreadable": len(table.skipped)})
+        stored = stored_table(table)
+        stored.save(run.table_file)
+        run.update(data={"fingerprint": stored.fingerprint(), "unreadable": len(table.skipped)})
         log.info("%d folds of %d images, %s", len(folds), len(pool_of(table)), place_of(plan))
         try:
             results = train(plan, run, table, folds)
@@ -67,7 +67,7 @@ def run_crossval(arguments: Sequence[str]) -> int:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RunError(
                 f"The cross-validation failed: {type(error).__name__}: {first} The traceback is in {run.log_file}. "
-                f"Finished folds are kept: {AGAIN}{run.path}"
+                f"Finished folds are kept: {resume_command(run, plan.config)}"
             ) from error
         show(told(document))
         show_end(run, document, tracker, time.monotonic() - started)

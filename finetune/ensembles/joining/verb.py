@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from finetune.calibration.scaling import Fitted, Scaling, fit_scaling
+from finetune.calibration.scaling import Fitted, Method, Scaling
 from finetune.calibration.scaling import check_method as check_calibration
 from finetune.compare.contest import Contest, Contestant, hold, short
 from finetune.compare.told import candidate as compared
@@ -26,10 +27,9 @@ from finetune.data.table import ImageTable
 from finetune.ensembles.joining.members import Candidate, check_candidates, find_candidates
 from finetune.ensembles.joining.methods import Joined, Judge, check_method, make
 from finetune.ensembles.joining.running import Runner
-from finetune.evaluation.calibrated import Calibrated, described
-from finetune.evaluation.folds import with_probabilities
+from finetune.evaluation.calibrated import Calibrated, calibrate
 from finetune.evaluation.images import Vocabulary, stored_table
-from finetune.evaluation.predictions import Predictions, to_probabilities
+from finetune.evaluation.predictions import Predictions
 from finetune.report.build import attempt, write_report
 from finetune.report.results import publish, show_end, write_results
 from finetune.runs import Run
@@ -90,7 +90,9 @@ def own_config(config: Config, candidates: Sequence[Candidate]) -> Config:
     return {**first, **mine, "ensemble": made}
 
 
-def scored(joined: Joined, runner: Runner, table: ImageTable, method: Any, seed: int, *, crossed: bool) -> Calibrated:
+def scored(
+    joined: Joined, runner: Runner, table: ImageTable, method: Method, seed: int, *, crossed: bool
+) -> Calibrated:
     """Return what an ensemble says of validation and test, scaled as suits validation.
 
     Args:
@@ -101,26 +103,21 @@ def scored(joined: Joined, runner: Runner, table: ImageTable, method: Any, seed:
         seed: Deals validation images out to folds.
         crossed: Whether the members have learnt from the validation images, which are then left out.
     """
-    found = dict(joined.stored)
-    if not found:
+    outputs = {split: (rows_of(table, known), logits) for split, (known, logits) in joined.stored.items()}
+    if not outputs:
         for split in ("test",) if crossed else ("val", "test"):
-            images, (rows, logits) = runner.outputs(joined.network, split)
-            found[split] = (Predictions.from_logits(images, rows, logits), logits)
-    multilabel = table.task == "multilabel"
-    plain = {
-        split: with_probabilities(known, to_probabilities(logits, table.task))
-        for split, (known, logits) in found.items()
-    }
-    if "val" not in found:
+            (rows, logits) = runner.outputs(joined.network, split)[1]
+            outputs[split] = (table.rows(split)[rows], logits)
+    if "val" not in outputs:
+        plain = {split: Predictions.from_logits(table, *found) for split, found in outputs.items()}
         return Calibrated(plain, UNSCALED, {})
-    fitted = fit_scaling(found["val"][1], plain["val"].targets, method, multilabel=multilabel, seed=seed)
-    scaled = {
-        split: with_probabilities(
-            known, to_probabilities(fitted.scaling.apply(logits, multilabel=multilabel), table.task)
-        )
-        for split, (known, logits) in found.items()
-    }
-    return Calibrated(scaled, fitted, described(fitted, plain, scaled))
+    return calibrate(table, outputs, method, seed)
+
+
+def rows_of(table: ImageTable, predictions: Predictions) -> npt.NDArray[np.int64]:
+    """Return the rows (N,) of a table that predictions are of."""
+    place = {name: row for row, name in enumerate(table.frame["id"].tolist())}
+    return np.array([place[name] for name in predictions.ids.tolist()], np.int64)
 
 
 def asked(candidate: Candidate, runner: Runner) -> Candidate:

@@ -20,6 +20,8 @@ from finetune.search.study.study import Asked, Result
 
 # what tells a run that it is a trial, which reports to a study
 VARIABLE = "FINETUNE_TRIAL"
+# of runs that are one of many, where nothing else was typed; finetune report makes the page of any that is of interest
+QUICK = {"report": "false", "explain.images": "0"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,11 @@ class TrialJobs:
         said = last_words(self.place.log_of(asked.number)) if outcome.code not in (0, None) else ""
         told = outcome.reason if outcome.reason not in (DONE, FAILED) else "ended without a result"
         return Result("failed", cause=said if outcome.reason == FAILED and said else told)
+
+
+def unless_typed(settings: Mapping[str, str], typed: Sequence[str]) -> list[str]:
+    """Return settings as overrides, without those that were typed."""
+    return [f"{key}={value}" for key, value in settings.items() if not any(o.startswith(f"{key}=") for o in typed)]
 
 
 def set_aside(folder: Path, attempts: int) -> None:
