@@ -76,13 +76,11 @@ class CrossEntropy(_WeightedLoss):
     def forward(self, logits: Tensor, target: Tensor, image_weights: Tensor | None = None) -> Tensor:
         """Return the mean loss of logits (B, K) against classes (B,) or class probabilities (B, K).
 
-        With class weights, hard targets are averaged by weight and probabilities by image, as torch does; with weights
-        of images (B,), see `weighted_mean`.
+        Weights of classes and of images (B,) are used as they are, see `weighted_mean`: torch would divide by the
+        weights of a batch's hard targets, and the mean over batches or devices were not that of all images.
         """
         logits = logits.float() if self.offsets is None else logits.float() + self.offsets
         options: Any = {"weight": self.weights_for(logits), "label_smoothing": self.label_smoothing}
-        if image_weights is None:
-            return functional.cross_entropy(logits, target, **options)
         return weighted_mean(functional.cross_entropy(logits, target, reduction="none", **options), image_weights)
 
 
@@ -192,8 +190,8 @@ class BinaryCrossEntropy(_WeightedLoss):
 def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
     """Return the mean of losses (B,) times weights (B,), whose mean over all training images is 1.
 
-    It is not divided by the weights of the batch: over devices with as many images each, the mean of their means is
-    that of all images together.
+    It is not divided by the weights of the batch: over batches or devices with as many images each, the mean of their
+    means is that of all images together.
     """
     return losses.mean() if weights is None else (losses * weights.to(losses)).mean()
 
@@ -204,12 +202,7 @@ def _own_losses(losses: Tensor, target: Tensor, weights: Tensor | None, image_we
         soft = target.float() if weights is None else target.float() * weights
         return weighted_mean((soft * losses).sum(dim=1), image_weights)
     own = losses.gather(1, target[:, None]).squeeze(1)
-    if weights is None:
-        return weighted_mean(own, image_weights)
-    own_weights = weights[target]
-    if image_weights is not None:
-        return weighted_mean(own * own_weights, image_weights)
-    return (own * own_weights).sum() / own_weights.sum()
+    return weighted_mean(own if weights is None else own * weights[target], image_weights)
 
 
 def check_image_weights(loss: nn.Module) -> None:

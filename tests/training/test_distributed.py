@@ -1,50 +1,24 @@
 """Two processes on the CPU (gloo): every strategy trains, ranks stay equal, and nothing is scored twice."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from ranks import run_ranks
 
-WORKER = Path(__file__).parent.parent / "support" / "distributed_worker.py"
+WORKER = "distributed_worker.py"
 STRATEGIES = ("full", "frozen", "lp_ft", "gradual", "partial", "lora", "bitfit")
 
 pytestmark = pytest.mark.slow
 
 
-def run_ranks(world_size: int, folder: Path) -> dict[str, dict]:
-    """Run the worker once per rank, as a launcher would, and return what the first rank wrote."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder.mkdir()
-    processes = []
-    for rank in range(world_size):
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
-        place |= {"LOCAL_RANK": str(rank), "RANK": str(rank), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(WORKER), str(folder), *STRATEGIES]
-        environment = os.environ | (place if world_size > 1 else {"OMP_NUM_THREADS": "1"})
-        log = (folder / f"log_{rank}").open("w")
-        processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    codes = [process.wait(timeout=400) for process in processes]
-    logs = "\n".join((folder / f"log_{rank}").read_text()[-3000:] for rank in range(world_size))
-    assert codes == [0] * world_size, logs
-    return json.loads((folder / "results.json").read_text())
-
-
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """What two processes report."""
-    return run_ranks(2, tmp_path_factory.mktemp("two") / "ranks")
+    return run_ranks(WORKER, 2, tmp_path_factory.mktemp("two") / "ranks", STRATEGIES)
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """What one process reports of the same weights."""
-    return run_ranks(1, tmp_path_factory.mktemp("one") / "ranks")
+    return run_ranks(WORKER, 1, tmp_path_factory.mktemp("one") / "ranks", STRATEGIES)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

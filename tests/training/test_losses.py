@@ -49,9 +49,9 @@ def test_cross_entropy_equals_torch(
     request: pytest.FixtureRequest, logits: torch.Tensor, weights: torch.Tensor | None, smoothing: float, kind: str
 ) -> None:
     target = request.getfixturevalue(kind)
-    expected = functional.cross_entropy(logits, target, weight=weights, label_smoothing=smoothing)
+    expected = functional.cross_entropy(logits, target, weight=weights, label_smoothing=smoothing, reduction="none")
     found = CrossEntropy(smoothing, weights)(logits, target)
-    assert torch.allclose(found, expected)
+    assert torch.allclose(found, expected.mean())
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy, Focal])
@@ -66,8 +66,18 @@ def test_focal_with_gamma_0_is_cross_entropy(
     request: pytest.FixtureRequest, logits: torch.Tensor, weights: torch.Tensor | None, kind: str
 ) -> None:
     target = request.getfixturevalue(kind)
-    expected = functional.cross_entropy(logits, target, weight=weights)
+    expected = functional.cross_entropy(logits, target, weight=weights, reduction="none").mean()
     assert torch.allclose(Focal(0.0, weights)(logits, target), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss", [CrossEntropy(0.1, WEIGHTS), Focal(2.0, WEIGHTS), GeneralisedCrossEntropy(0.7, WEIGHTS)]
+)
+def test_the_mean_over_batches_is_the_loss_of_all_images(
+    loss: torch.nn.Module, logits: torch.Tensor, hard: torch.Tensor
+) -> None:
+    batches = [loss(logits[part], hard[part]) for part in (slice(0, 3), slice(3, 6))]
+    assert torch.allclose(sum(batches) / 2, loss(logits, hard))
 
 
 @given(probability=st.floats(0.01, 0.99), gamma=st.floats(0, 5))
@@ -184,8 +194,8 @@ def test_generalised_cross_entropy_is_its_formula(logits: torch.Tensor, hard: to
     own = logits.softmax(1).gather(1, hard[:, None]).squeeze(1)
     losses = (1 - own**q) / q
     torch.testing.assert_close(GeneralisedCrossEntropy(q)(logits, hard), losses.mean())
-    weighted = (losses * WEIGHTS[hard]).sum() / WEIGHTS[hard].sum()
-    torch.testing.assert_close(GeneralisedCrossEntropy(q, WEIGHTS)(logits, hard), weighted)
+    weighted = GeneralisedCrossEntropy(q, WEIGHTS)(logits, hard)
+    torch.testing.assert_close(weighted, (losses * WEIGHTS[hard]).mean())
 
 
 def test_generalised_cross_entropy_lies_between_cross_entropy_and_absolute_error(
