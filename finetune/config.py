@@ -61,14 +61,15 @@ def run_name(*, _root_: DictConfig) -> str:
     if given:
         return folder_name(str(given))
     hydra = _root_.hydra
-    choices = hydra.runtime.choices
+    choices, task = hydra.runtime.choices, [override.lstrip("+~") for override in hydra.overrides.task]
     skip = (
         "cache.", "model=", "strategy=", "runs=", "resume=", "name=", "logger", "hydra", "tags=", "group=",
-        "trainer.devices", "bootstrap",
+        "trainer.devices", "bootstrap", "recipe=",
     )  # fmt: skip
-    changed = [override for override in hydra.overrides.task if not override.lstrip("+~").startswith(skip)]
-    parts = [*(str(choices.get(group) or _root_.verb) for group in ("model", "strategy")), *map(_short, changed)]
-    return folder_name(*parts)
+    changed = [override for override in task if not override.startswith(skip)]
+    unknown = choices.get("recipe") == "auto" and not any(override.startswith("strategy=") for override in task)
+    named = [str(choices.get(group) or _root_.verb) for group in ("model", "recipe" if unknown else "strategy")]
+    return folder_name(*named, *map(_short, changed))
 
 
 def folder_name(*parts: str) -> str:

@@ -248,6 +248,9 @@ class Run:
         status = self.status
         if status == FINISHED:
             hint = f"Look at it with: finetune evaluate run={self.path}"
+            weights = self.path / "weights.safetensors"
+            if weights.is_file():  # a pretraining
+                hint = f"Start from its weights with: finetune model.weights={weights}"
             raise ConfigError(f"The run {self.path} is finished, there is nothing to resume. {hint}")
         if status == RUNNING:
             raise ConfigError(self._still_running())

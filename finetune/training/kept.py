@@ -114,20 +114,23 @@ def interpolated(probe: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share
 def best_candidate(candidates: Sequence[Candidate], mode: str) -> Candidate:
     """Return the candidate with the best value, then the least loss, then the least change of the probe.
 
-    At the probe's own value another one has to have a loss that is lower by more than a standard error: of a few
-    validation images some weights are always a little better by chance.
+    At the probe's own value, and where the value is the loss, another one has to have a loss that is lower by more
+    than a standard error: of a few validation images some weights are always a little better by chance.
 
     Args:
         candidates: At least one, NaN being worse than any number.
         mode: Whether the value is better when higher (max) or lower (min).
     """
     sign = 1.0 if mode == "max" else -1.0
+    by_loss = all(each.value == each.loss for each in candidates)
     measured = [each for each in candidates if each.value == each.value and each.loss == each.loss]
     probe = next((each for each in measured if each.share == 0), None)
     if probe is not None:
         measured = [
             each for each in measured
-            if each is probe or sign * each.value > sign * probe.value or probe.loss - each.loss > each.error
+            if each is probe
+            or (not by_loss and sign * each.value > sign * probe.value)
+            or probe.loss - each.loss > each.error
         ]  # fmt: skip
     return max(measured or candidates, key=lambda each: (sign * each.value, -each.loss, -each.share))
 

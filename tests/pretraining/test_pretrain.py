@@ -164,3 +164,8 @@ def test_images_without_labels_come_from_folders_and_tables(tmp_path: Path) -> N
 
 def test_metrics_of_a_pretraining_are_plain_json(run: Run) -> None:
     assert json.loads(run.metrics_file.read_text())["train"]["loss"]["low"] is None
+
+
+def test_a_finished_pretraining_says_what_it_is_good_for(run: Run) -> None:
+    with pytest.raises(ConfigError, match="nothing to resume. Start from its weights with: finetune model.weights="):
+        run.check_resumable()

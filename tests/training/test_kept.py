@@ -139,11 +139,13 @@ def test_interpolation_is_linear_and_exact_at_its_ends() -> None:
         ([(0, 0.9, 0.3), (0.5, 0.9, 0.2), (1, 0.9, 0.4)], "max", 0.5),  # equal values: the least loss
         ([(0, 0.9, 0.3), (1, 0.9, 0.3)], "max", 0),  # all equal: the probe
         ([(0, 0.3, 0.3), (1, 0.2, 0.2)], "min", 1),
+        ([(0, 0.3, 0.3), (0.5, 0.29, 0.29, 0.02), (1, 0.27, 0.27, 0.02)], "min", 1),  # beyond chance
+        ([(0, 0.3, 0.3), (1, 0.29, 0.29, 0.02)], "min", 0),
         ([(0, 0.9, 0.3), (1, float("nan"), 0.1)], "max", 0),
         ([(0, 0.9, 0.3), (1, 0.95, float("nan"))], "max", 0),
     ],
 )
-def test_best_candidate(candidates: list[tuple[float, float, float]], mode: str, share: float) -> None:
+def test_best_candidate(candidates: list[tuple[float, ...]], mode: str, share: float) -> None:
     assert best_candidate([Candidate(*each) for each in candidates], mode).share == share
 
 
