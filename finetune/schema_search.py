@@ -114,6 +114,7 @@ class CrossvalConfig:
     repeats: int = 1
     seed: int = 0
     in_process: str = "auto"
+    weights: str = "skill"
     inner: int = 3
 
 

@@ -34,6 +34,7 @@ from finetune.recipes.budget import (
 from finetune.recipes.choices import Choice, choose
 from finetune.recipes.crop import choose_crop, is_open
 from finetune.recipes.facts import Facts, gather
+from finetune.runs import Run
 from finetune.strategies.phases import Phase, build_strategy
 from finetune.training.assembly import build_recipe, load_images, load_network
 from finetune.training.trainer import trains_on_cpu, without_gpu
@@ -91,19 +92,10 @@ def resolve_recipe(
     Raises:
         ConfigError: There is no such recipe, a time has nothing to be fitted to, or the images are sequences of frames.
     """
-    name, budget = config["recipe"]["name"], config["recipe"]["budget"]
-    if name not in RECIPES:
-        raise ConfigError(f"recipe.name={name} is not one of {', '.join(RECIPES)}.{nearest(str(name), RECIPES)}")
-    if name == "none":
-        if budget is not None:
-            raise ConfigError(f"recipe.budget={budget} needs a recipe that keeps to it. Type recipe=auto as well.")
+    if not is_asked(config):
         return config, []
-    if sequence_limit(table) is not None:
-        raise ConfigError(f"recipe={name} knows single images, and these are sequences. Leave it out.")
-    facts = facts_of(config, table)
-    strategy = config["strategy"]["name"]
-    choices = choose(facts, typed.free, strategy=strategy, augmented=config["augment"]["enabled"])
-    crop = is_open(facts, config, typed.free)
+    budget, choices = config["recipe"]["budget"], by_rules(config, typed, table)
+    crop = is_open(facts_of(config, table), config, typed.free)
     if budget is not None:
         check_budget(config, typed)
         chosen = recompose(overrides_of(choices))
@@ -113,6 +105,32 @@ def resolve_recipe(
     if not choices:
         log.info("recipe: nothing is chosen, since %s was typed.", typed.whole or "all of it")
     return recompose(overrides_of(choices)), choices
+
+
+def is_asked(config: Config) -> bool:
+    """Return whether a recipe is to choose anything.
+
+    Raises:
+        ConfigError: There is no such recipe, or a time has nothing to be fitted to.
+    """
+    name, budget = config["recipe"]["name"], config["recipe"]["budget"]
+    if name not in RECIPES:
+        raise ConfigError(f"recipe.name={name} is not one of {', '.join(RECIPES)}.{nearest(str(name), RECIPES)}")
+    if name == "none" and budget is not None:
+        raise ConfigError(f"recipe.budget={budget} needs a recipe that keeps to it. Type recipe=auto as well.")
+    return bool(name != "none")
+
+
+def by_rules(config: Config, typed: Typed, table: ImageTable) -> list[Choice]:
+    """Return what is chosen without a clock and without a look at an image.
+
+    Raises:
+        ConfigError: The images are sequences of frames.
+    """
+    if sequence_limit(table) is not None:
+        raise ConfigError("recipe=auto knows single images, and these are sequences. Leave it out.")
+    strategy, augmented = config["strategy"]["name"], config["augment"]["enabled"]
+    return choose(facts_of(config, table), typed.free, strategy=strategy, augmented=augmented)
 
 
 def crop_of(config: Config, table: ImageTable, cache: Cache | None, recompose: Recompose) -> list[Choice]:
@@ -230,3 +248,11 @@ def measure_pace(config: Config, longer: Config, table: ImageTable, facts: Facts
             each += (after.epochs - phase.epochs) * seconds
             fixed += (phase.epochs - (after.epochs - phase.epochs) * epochs_of(config)) * seconds
     return Pace(forward, each, fixed)
+
+
+def record_choices(run: Run, choices: Sequence[Choice]) -> None:
+    """Say and note what the recipe has chosen and why; the values are in the configuration."""
+    for choice in choices:
+        log.info("%s", choice.told())
+    if choices:
+        run.update(recipe=[choice.record() for choice in choices])

@@ -33,7 +33,7 @@ from finetune.models.network import Network
 from finetune.ood.detector import Detector, Seen
 from finetune.ood.settings import OodSettings, check_settings
 from finetune.recipes.choices import Choice
-from finetune.recipes.resolve import Typed, resolve_recipe
+from finetune.recipes.resolve import Typed, record_choices, resolve_recipe
 from finetune.report.results import publish, show, show_end, write_extras, write_results
 from finetune.report.start import describe_start
 from finetune.runs import Run
@@ -165,14 +165,6 @@ def with_recipe(
         return resolve_words(found, list(hydra.overrides.task))
 
     return resolve_recipe(config, Typed(keys, dict(hydra.runtime.choices)), table, cache, recompose)
-
-
-def record_choices(run: Run, choices: Sequence[Choice]) -> None:
-    """Say and note what the recipe has chosen and why; the values are in the configuration."""
-    for choice in choices:
-        log.info("%s", choice.told())
-    if choices:
-        run.update(recipe=[choice.record() for choice in choices])
 
 
 def record_data(run: Run, table: ImageTable, *, left_out: int) -> None:

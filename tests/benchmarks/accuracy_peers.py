@@ -10,6 +10,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,8 @@ def scored(targets: np.ndarray, guesses: np.ndarray) -> Result:
     return {"accuracy": float((targets == guesses).mean()), "f1": f1, "n": len(targets)}
 
 
-def epoch_seconds(model: nn.Module, task: Task) -> float:
-    """Return the seconds of a training epoch of all moving weights, with its validation; the network is changed."""
+def epoch_seconds(model: nn.Module, task: Task, validations: int = 1) -> float:
+    """Return the seconds of a training epoch of all moving weights, with its validations; the network is changed."""
     train, val = Images(task, "train", augmented=True), Images(task, "val", augmented=False)
     source = endless(train)
 
@@ -114,7 +115,7 @@ def epoch_seconds(model: nn.Module, task: Task) -> float:
         with torch.no_grad():
             model(next(source)[0])
 
-    return seconds_of(step) * len(train) / BATCH + seconds_of(look) * len(val) / BATCH
+    return seconds_of(step) * len(train) / BATCH + validations * seconds_of(look) * len(val) / BATCH
 
 
 def train_fastai(task: Task, seed: int) -> Result:
@@ -253,6 +254,36 @@ def frozen_seconds(task: Task, classes: int) -> float:
     return epoch_seconds(model, task)
 
 
+def train_autogluon(task: Task, seed: int) -> Result:
+    """Train by `MultiModalPredictor` with its defaults for images, but batches of the others' size.
+
+    The defaults are AdamW 1e-4 with layer decay, TrivialAugment, two validations each epoch, and a greedy soup of the
+    best three.
+    """
+    import timm
+    from autogluon.multimodal import MultiModalPredictor
+
+    table = pd.read_csv(task.table, dtype={"label": str})
+    named = {split: table.loc[table["split"] == split, ["path", "label"]] for split in ("train", "val", "test")}
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=table["label"].nunique()).train()
+    epochs = max(1, round(task.seconds / epoch_seconds(model, task, validations=2)))
+    with tempfile.TemporaryDirectory() as folder:
+        predictor = MultiModalPredictor(label="label", path=f"{folder}/model", eval_metric="accuracy", verbosity=0)
+        started = clock()
+        predictor.fit(
+            named["train"], tuning_data=named["val"], seed=seed, column_types={"path": "image_path"},
+            hyperparameters={
+                "model.names": ["timm_image"], "model.timm_image.checkpoint_name": task.network,
+                "model.timm_image.image_size": task.size, "optim.max_epochs": epochs, "env.batch_size": BATCH,
+                "env.per_gpu_batch_size": BATCH, "env.num_gpus": 0, "env.num_workers": 0,
+                "env.num_workers_inference": 0, "env.precision": 32,
+            },
+        )  # fmt: skip
+        seconds = clock() - started
+        guesses = predictor.predict(named["test"].drop(columns="label"), as_pandas=False)
+    return {**scored(named["test"]["label"].to_numpy(), np.asarray(guesses)), "seconds": seconds, "epochs": epochs}
+
+
 def groups_of(table: str) -> list[str]:
     """Return the words that say which images are of one piece, where a table says it."""
     with open(table, encoding="utf-8") as file:
@@ -294,22 +325,28 @@ def train_ours(task: Task, seed: int) -> Result:
 
 PEERS = {
     "ours": train_ours, "fastai": train_fastai, "transformers": train_transformers, "transformers_tuned": train_tuned,
-    "torchgeo": train_torchgeo,
+    "torchgeo": train_torchgeo, "autogluon": train_autogluon,
 }  # fmt: skip
 # imported once for all seeds, so that no seed's seconds count it
-LIBRARIES = {"ours": "finetune.training.train", "fastai": "fastai.vision.all"}
+LIBRARIES = {
+    "ours": "finetune.training.train",
+    "fastai": "fastai.vision.all",
+    "torchgeo": "finetune.models.network",
+    "autogluon": "autogluon.multimodal",
+}
 
 
 def run_all(method: str, task: Task, seeds: list[int]) -> None:
     """Train once for each seed, each time in a fresh copy of this process."""
     torch.set_num_threads(1)
-    importlib.import_module("finetune.models.network")
+    if method != "autogluon":
+        importlib.import_module("finetune.models.network")
     importlib.import_module(LIBRARIES.get(method, "transformers"))
     for seed in seeds:
         sys.stdout.flush()
         child = os.fork()
         if not child:
-            found = PEERS[method](task, seed)
+            found = PEERS[method](replace(task, table=task.table.format(seed=seed)), seed)
             print(f"\n{RESULT}{json.dumps({'seed': seed, **found})}", flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:

@@ -5,7 +5,8 @@ tested on the same test split, which no fold has seen. The best member is the on
 fold held out; the best on the test split, which nobody can know beforehand, is given beside it. Seeds deal the images
 out to folds anew and start the heads anew.
 
-usage: ensembles.py digits|FOLDER [--seeds N] [--folds N] [--gap N] [WORD…]    words: further settings of a run
+usage: ensembles.py digits|FOLDER [--seeds N] [--first SEED] [--folds N] [--gap N] [WORD…]
+       words: further settings of a run
 
 With --gap 100, files whose names end in numbers that are no more than 100 apart are exposures of one piece, which no
 split and no fold parts. Without words the heads are logistic regressions whose strength is cross-validated.
@@ -26,9 +27,10 @@ from finetune.config import register
 from finetune.data.folds import make_folds, pool_of
 from finetune.data.table import ImageTable
 from finetune.ensembles.crossval.here import FoldHeads, read_table, run_here
+from finetune.ensembles.crossval.outcome import ensemble_of
 from finetune.ensembles.crossval.plan import read_plan
 from finetune.evaluation.inference import predict_loader
-from finetune.models.ensemble import JoinedHead, join
+from finetune.models.ensemble import JoinedHead
 from finetune.models.network import Network
 from finetune.training.assembly import load_images, open_cache
 from finetune.training.quiet import quieten
@@ -55,8 +57,7 @@ def measure(words: list[str], seed: int, folds: int) -> dict[str, Any]:
     table = read_table(plan.base)
     dealt = make_folds(pool_of(table), plan.settings, plan.base["data"]["splits"]["group"])
     results = list(run_here(FoldHeads(plan.base, table), dealt))
-    members = [result.member for result in results]
-    tested = answers(join(members, "mean", table.task), table, plan.base)
+    tested = answers(ensemble_of(results, table.task, plan.weights), table, plan.base)
     chosen = max(range(len(results)), key=lambda number: float(results[number].predictions.right.mean()))
     return {
         "ensemble": tested[-1], "best": tested[chosen], "mean": float(np.mean(tested[:-1])),
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("images")
     parser.add_argument("words", nargs="*", default=LOGISTIC)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--gap", type=int, default=None)
     asked = parser.parse_args()
@@ -88,8 +90,9 @@ def main() -> None:
     quieten()
     with tempfile.TemporaryDirectory() as folder:
         words = [*words_of(asked.images, asked.gap, Path(folder)), *asked.words]
-        found = [measure(words, seed, asked.folds) for seed in range(asked.seeds)]
-    for seed, row in enumerate(found):
+        seeds = range(asked.first, asked.first + asked.seeds)
+        found = [measure(words, seed, asked.folds) for seed in seeds]
+    for seed, row in zip(seeds, found, strict=True):
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "n"))
     gains = [row["ensemble"] - row["best"] for row in found]
     half = float(t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / len(gains) ** 0.5

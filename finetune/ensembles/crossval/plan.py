@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from finetune.config import check_read, to_dict
 from finetune.data.folds import FoldSettings, fold_settings
+from finetune.ensembles.crossval.skill import check_weights
 from finetune.errors import ConfigError, nearest
 from finetune.search.head_only.applies import of_base, of_search, of_space
 from finetune.search.plan import IN_PROCESS, make_plan
@@ -39,6 +40,7 @@ class Plan:
         base: The configuration that all folds share.
         folder: Of its run.
         settings: How images are dealt out.
+        weights: How much each fold's model counts in their ensemble: skill or equal.
         inner: Folds within each fold, where settings vary.
         search: What varies in each fold and how it is searched; None where nothing varies.
         here: Whether the folds run in this process.
@@ -50,6 +52,7 @@ class Plan:
     base: Config
     folder: Path
     settings: FoldSettings
+    weights: str
     inner: int
     search: SearchPlan | None
     here: bool
@@ -77,6 +80,7 @@ def make(request: Request) -> Plan:
     config = resolve_words(to_dict(task), request.fixed)
     options = dict(config["cv"])
     inner, here = options.pop("inner"), str(options.pop("in_process")).lower()
+    weights = check_weights(options.pop("weights"))
     settings = fold_settings(options)
     searched = bool(request.swept or config["space"]["params"])
     search = make_plan(request, VERB) if searched else None
@@ -84,7 +88,7 @@ def make(request: Request) -> Plan:
     if search is not None:
         check_search(search, settings, inner)
     return Plan(
-        request, config, base, folder, settings, inner, search, runs_here(base, here, search), config["pool"]
+        request, config, base, folder, settings, weights, inner, search, runs_here(base, here, search), config["pool"]
     )  # fmt: skip
 
 

@@ -17,7 +17,10 @@ from finetune.ensembles.crossval.jobs import run_jobs
 from finetune.ensembles.crossval.nested import run_nested
 from finetune.ensembles.crossval.outcome import conclude, stored_table, told
 from finetune.ensembles.crossval.plan import CHANGEABLE, OWN, VERB, Plan, make
+from finetune.ensembles.crossval.recipe import with_recipe
 from finetune.errors import ConfigError, FinetuneError, RunError
+from finetune.recipes.choices import Choice
+from finetune.recipes.resolve import record_choices
 from finetune.report.results import publish, show, show_end, write_extras
 from finetune.runs import Run
 from finetune.search.multirun.driving import stoppable
@@ -43,20 +46,21 @@ def run_crossval(arguments: Sequence[str]) -> int:
     started = time.monotonic()
     quieten()
     typed = read_request(arguments, OWN, VERB)
-    plan, resumed = begin(typed)
+    plan, resumed, choices = begin(typed)
     table = read_table(plan.base)
     folds = checked_folds(plan, table)
     run = Run(plan.folder)
     with recorded(run, plan.config, resume=resumed) as tracker:
         keep_log(run.log_file)
         run.update(crossval={"request": plan.request.to_json(), "folds": len(folds)})
+        record_choices(run, choices)
         stored = stored_table(table)
         stored.save(run.table_file)
         run.update(data={"fingerprint": stored.fingerprint(), "unreadable": len(table.skipped)})
         log.info("%d folds of %d images, %s", len(folds), len(pool_of(table)), place_of(plan))
         try:
             results = train(plan, run, table, folds)
-            document, predictions, network = conclude(run, plan.config, table, results, plan.settings)
+            document, predictions, network = conclude(run, plan.config, table, results, plan)
             run.update(status="finished")
             write_extras(run, plan.config, network, predictions, table)
             publish(plan.config, document, predictions, table, tracker)
@@ -74,8 +78,8 @@ def run_crossval(arguments: Sequence[str]) -> int:
     return 0
 
 
-def begin(typed: Request) -> tuple[Plan, bool]:
-    """Return the plan of a new cross-validation, or of one that goes on, and which of the two it is.
+def begin(typed: Request) -> tuple[Plan, bool, list[Choice]]:
+    """Return the plan of a new cross-validation, or of one that goes on, which of the two it is, and what was chosen.
 
     Raises:
         ConfigError: What goes on is no cross-validation, or what was typed would make it another one.
@@ -83,7 +87,8 @@ def begin(typed: Request) -> tuple[Plan, bool]:
     words = {each.key_or_group: each.value() for each in parse_all(typed.own)}
     reference = words.get("resume")
     if reference is None:
-        return make(typed), False
+        request, choices = with_recipe(typed)
+        return make(request), False, choices
     roots = [each.value() for each in parse_all(typed.fixed) if each.key_or_group == "runs"]
     run = Run.find(str(reference), Path(str(roots[0]) if roots else "runs"))
     check_verb(run, VERB)
@@ -97,7 +102,7 @@ def begin(typed: Request) -> tuple[Plan, bool]:
     run.check_resumable()
     request = request_of(run.record["crossval"]["request"])
     pool = [line for line in typed.own if line.partition("=")[0].split(".")[0] == "pool"]
-    return replace(make(replace(request, own=(*request.own, *pool))), folder=run.path), True
+    return replace(make(replace(request, own=(*request.own, *pool))), folder=run.path), True, []
 
 
 def checked_folds(plan: Plan, table: ImageTable) -> list[Fold]:

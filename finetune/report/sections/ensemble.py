@@ -56,11 +56,14 @@ def fold_table(cv: Mapping[str, Any], names: list[str]) -> Table:
     """Return a row for each fold."""
     settings = cv.get("settings") or [[]] * cv["folds"]
     searched = any(settings)
+    weights = cv.get("weights")  # runs of earlier versions have none
     columns = [Column("fold"), Column("held out"), Column("learnt from")]
+    columns += [Column("weight", 3, hint="in the ensemble of all folds")] if weights else []
     columns += [Column(name.replace("_", " "), 4) for name in names]
     columns += [Column("searched")] if searched else []
     rows = tuple(
-        (number, cv["n"][number], cv["learnt"][number], *(cv["metrics"][name]["values"][number] for name in names),
+        (number, cv["n"][number], cv["learnt"][number], *(weights[number : number + 1] if weights else ()),
+         *(cv["metrics"][name]["values"][number] for name in names),
          *((" ".join(settings[number]),) if searched else ()))
         for number in range(cv["folds"])
     )  # fmt: skip

@@ -122,6 +122,8 @@ def test_leaving_one_out_and_bagging_are_cross_validations_too(photos: Path, tmp
         (["optimizer.lr=1e-3,1e-4"], "strategy=lp_ft moves more than the head"),
         (["strategy=full", "cv.in_process=true"], "strategy=full moves more than the head"),
         (["cv.folds=1"], "cv.folds=1 must be a whole number of 2 or more"),
+        (["recipe=auto", "recipe.budget=1m"], "a cross-validation trains several"),
+        (["cv.weights=skil"], "Did you mean 'skill'"),
         (["-m"], "runs many configurations by itself"),
     ],
 )
@@ -132,6 +134,21 @@ def test_what_cannot_be_cross_validated_is_refused_in_a_line(
     assert found.returncode == 2
     assert said in found.stderr and "Traceback" not in found.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_chooses_once_for_all_folds(photos: Path, tmp_path: Path) -> None:
+    words = ("strategy=frozen", "recipe=auto", "strategy.epochs=2", "cv.folds=2")
+    found = finetune("crossval", *SMALL, f"data.root={photos}", *words, folder=tmp_path)
+    assert found.returncode == 0, found.stderr
+    run = Run.find("last", tmp_path / "runs")
+    assert [each["set"] for each in run.record["recipe"]] == [
+        "head.l2=cv",
+        "loss.label_smoothing=0",
+        "features.views=4",
+    ]
+    assert all(f"recipe: {each['set']} ({each['because']})" in found.stderr for each in run.record["recipe"])
+    config = run.config
+    assert (config["head"]["l2"], config["features"]["views"], config["recipe"]["name"]) == ("cv", 4, "none")
 
 
 def test_a_fold_is_an_override_of_an_ordinary_run() -> None:
