@@ -20,6 +20,7 @@ from finetune.data.table import ImageTable, Task, objects
 from finetune.ensembles.crossval.here import FoldResult
 from finetune.ensembles.crossval.plan import Plan
 from finetune.ensembles.crossval.skill import fold_weights
+from finetune.ensembles.crossval.unlike import fit_unlike
 from finetune.evaluation.calibrated import Calibrated, described
 from finetune.evaluation.folds import fold_document, out_of_fold
 from finetune.evaluation.inference import predict_loader
@@ -27,6 +28,7 @@ from finetune.evaluation.predictions import Predictions
 from finetune.models.ensemble import JoinedHead, join
 from finetune.models.network import Network
 from finetune.models.precision import choose_precision
+from finetune.ood.detector import Seen
 from finetune.report.results import write_results
 from finetune.runs import Run
 from finetune.training.assembly import load_images, open_cache
@@ -48,15 +50,19 @@ def conclude(
     pool = pool_of(table)
     unseen = out_of_fold([result.predictions for result in results], pool.frame["id"].tolist())
     network = ensemble_of(results, table.task, plan.weights)
+    detector, seen = fit_unlike(network, table, config)
     splits = {"test": unseen}
     if len(table.rows("test")):
-        splits = {"val": unseen, "test": predict(network, table, "test", config)}
+        tested, seen["test"] = predict(network, table, "test", config)
+        splits = {"val": unseen, "test": tested}
     calibration = described(UNTOUCHED, splits, splits) if "val" in splits else {}
     document = write_results(
         run,
         config,
         network,
         Calibrated(splits, UNTOUCHED, calibration),
+        detector,
+        seen if detector is not None else {},
         more={"cv": folds_of(results, plan, splits)},
     )
     return document, splits["test"], network
@@ -86,17 +92,18 @@ def folds_of(results: Sequence[FoldResult], plan: Plan, splits: Mapping[str, Pre
     return found
 
 
-def predict(network: Network, table: ImageTable, split: str, config: Config) -> Predictions:
-    """Return what a network says of a split, in as many views as the configuration asks for."""
+def predict(network: Network, table: ImageTable, split: str, config: Config) -> tuple[Predictions, Seen]:
+    """Return what a network says of a split, in as many views as the configuration asks for, and its features."""
     images = load_images(config, table, network, open_cache(config["cache"]))
     device = device_of(config["trainer"]["accelerator"])
     precision = choose_precision(config["trainer"]["precision"], device)
     parts = [
-        predict_loader(network, images.view_loader(split, view), device=device, precision=precision)
-        for view in range(config["features"]["test_views"])
+        predict_loader(network, images.view_loader(split, view), device=device, precision=precision, sample=sample)
+        for view, sample in enumerate([table.rows(split)] + [None] * (config["features"]["test_views"] - 1))
     ]
     network.cpu()
-    return Predictions.from_logits(table, parts[0].rows, np.stack([part.logits for part in parts]))
+    logits = np.stack([part.logits for part in parts])
+    return Predictions.from_logits(table, parts[0].rows, logits), Seen(parts[0].features, logits)
 
 
 def stored_table(table: ImageTable) -> ImageTable:

@@ -37,17 +37,17 @@ def check_weights(wanted: str) -> str:
 def fold_weights(folds: Sequence[Predictions], wanted: str) -> npt.NDArray[np.float64]:
     """Return the weight of each fold's model (F,), all of which sum to 1.
 
-    With skill they are proportional to exp(kappa / (2 error)): kappa is Cohen's, the agreement of labels and predictions
-    beyond chance (0 for a model that always names the commonest class), and error the standard error of an accuracy as
-    good as that of all folds, on as many images as the fold held out. Where a fold held out too few images, or no image
-    was missed, all count alike.
+    With skill they are proportional to exp(kappa / (2 error)): kappa is Cohen's, the agreement of labels and
+    predictions beyond chance (0 for a model that always names the commonest class), and error the standard error of an
+    accuracy as good as that of all folds, on as many images as the fold held out. Where a fold held out too few images,
+    or no image was missed, all count alike.
 
     Args:
         folds: What each fold says of its held-out images.
         wanted: skill or equal.
 
-    Source: Cohen 1960, A Coefficient of Agreement for Nominal Scales; weights by held-out skill are those of a softmax
-        over models as in Bayesian model averaging, with an error in place of a likelihood.
+    Source: Cohen 1960, A Coefficient of Agreement for Nominal Scales. That weights are exponential in what was held
+    out is as in stacking by pseudo-Bayesian model averaging (Yao et al. 2018, section 3.4).
     """
     number = len(folds)
     equal = np.full(number, 1 / number)

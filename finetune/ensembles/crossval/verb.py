@@ -18,6 +18,7 @@ from finetune.ensembles.crossval.nested import run_nested
 from finetune.ensembles.crossval.outcome import conclude, stored_table, told
 from finetune.ensembles.crossval.plan import CHANGEABLE, OWN, VERB, Plan, make
 from finetune.ensembles.crossval.recipe import with_recipe
+from finetune.ensembles.crossval.unlike import read_settings
 from finetune.errors import ConfigError, FinetuneError, RunError
 from finetune.recipes.choices import Choice
 from finetune.recipes.resolve import record_choices
@@ -49,6 +50,7 @@ def run_crossval(arguments: Sequence[str]) -> int:
     plan, resumed, choices = begin(typed)
     table = read_table(plan.base)
     folds = checked_folds(plan, table)
+    read_settings(plan.base, table)
     run = Run(plan.folder)
     with recorded(run, plan.config, resume=resumed) as tracker:
         keep_log(run.log_file)

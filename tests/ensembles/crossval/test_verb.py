@@ -59,7 +59,11 @@ def test_its_models_are_an_ensemble_that_is_a_run_like_any_other(here: Run, phot
         "predict", f"run={here.path}", f"input={photos / 'test' / 'digit 0'}", "device=cpu", folder=tmp_path
     )
     assert said.returncode == 0, said.stderr
-    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 9
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert len(lines) == 9 and lines[0].endswith("ood,unlike_training")
+    assert "Unlike the training images (knn" in said.stdout
+    unlike = json.loads(here.metrics_file.read_text())["ood"]
+    assert (unlike["fitted_on"], unlike["held_out"], set(unlike["accepted"])) == (48, 12, {"val", "test"})
     page = finetune("report", f"run={here.path}", folder=tmp_path)
     assert page.returncode == 0, page.stderr
     assert "Cross-validation" in here.report_file.read_text()

@@ -1,0 +1,66 @@
+"""What tells images unlike those of a cross-validation, where all folds share a backbone that stood still.
+
+It decides which images the density and the threshold are from, and when there is none; the scores are those of
+`finetune.ood`.
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.data.table import ImageTable
+from finetune.ensembles.crossval.here import Config
+from finetune.models.ensemble import JoinedBackbone
+from finetune.models.network import Network
+from finetune.ood.detector import Detector, Seen, fit_detector
+from finetune.ood.settings import OodSettings, check_settings
+from finetune.strategies.feature_data import EVAL_BATCH
+from finetune.strategies.features import FeatureSource
+from finetune.training.assembly import build_recipe, load_images, open_cache
+from finetune.training.solved import view_of
+from finetune.training.trainer import start_machine
+from finetune.training.unlike import chosen_rows
+
+log = logging.getLogger(__name__)
+LEFT_OUT = "ood=%s is left out: it would need the features of single images by one backbone that stood still."
+HELD_OUT = 0.2  # share of the images that set the threshold, which need not be unknown to the heads
+
+
+def read_settings(config: Config, table: ImageTable) -> OodSettings:
+    """Return the settings, checked.
+
+    Raises:
+        ConfigError: They make no sense, or not for such labels.
+    """
+    return check_settings(OodSettings(**config["ood"]), table.task)
+
+
+@torch.no_grad()
+def fit_unlike(network: Network, table: ImageTable, config: Config) -> tuple[Detector | None, dict[str, Seen]]:
+    """Return what tells images unlike those of training, and the images that set its threshold, as val.
+
+    Of the images that folds are made of, at most `ood.images`, four fifths give the density and the others the
+    threshold: to a backbone that stood still all of them are equally new. Without such a backbone, or with a kind that
+    needs logits, which no image is new to, there is none.
+    """
+    settings = read_settings(config, table)
+    if settings.kind == "none":
+        return None, {}
+    if isinstance(network.backbone, JoinedBackbone) or network.frames is not None or not settings.fits_features:
+        log.info(LEFT_OUT, settings.kind)
+        return None, {}
+    pool = np.sort(np.concatenate([table.rows("train"), table.rows("val")]))
+    rows = chosen_rows(pool, settings.images)
+    held = np.sort(np.random.default_rng(0).permutation(rows)[: max(1, round(HELD_OUT * len(rows)))])
+    cache = open_cache(config["cache"])
+    recipe, images = build_recipe(config, table, cache), load_images(config, table, network, cache)
+    source = FeatureSource(network, images, recipe.features, start_machine(recipe.trainer))
+    features, targets = view_of(source.features(rows, 1), 0).float(), table.targets()[rows]
+    network.cpu()
+    known = ~np.isin(rows, held)
+    logits = torch.cat([network.head(part) for part in torch.split(features[torch.from_numpy(~known)], EVAL_BATCH)])
+    seen = Seen(features[torch.from_numpy(~known)].numpy(), logits.numpy())
+    training: tuple[Any, Any] = (features[torch.from_numpy(known)].numpy(), targets[known])
+    return fit_detector(settings, table.task, seen, training), {"val": seen}
