@@ -30,6 +30,8 @@ from finetune.ensembles.joining.running import Runner
 from finetune.evaluation.calibrated import Calibrated, calibrate
 from finetune.evaluation.images import Vocabulary, stored_table
 from finetune.evaluation.predictions import Predictions
+from finetune.models.identity import backbone_identity
+from finetune.ood.detector import Detector
 from finetune.report.build import attempt, write_report
 from finetune.report.results import publish, show_end, write_results
 from finetune.runs import Run
@@ -71,7 +73,8 @@ def ensemble(cfg: DictConfig) -> None:
         contest = against_best(candidates, joined, judge, calibrated.predictions, run, config)
         facts = {"method": method, "members": told(candidates, joined), **joined.facts}
         facts |= {} if contest is None else {"against_best": compared(contest.pairs[0], contest.baseline.name)}
-        document = write_results(run, own, joined.network, calibrated, more={"ensemble": facts})
+        detector = shared_detector(joined, candidates)
+        document = write_results(run, own, joined.network, calibrated, detector, more={"ensemble": facts})
         run.update(status="finished", ensemble={"method": method, "members": facts["members"]})
         if config["report"]:
             attempt(lambda: write_report(run), "The report")
@@ -79,6 +82,21 @@ def ensemble(cfg: DictConfig) -> None:
         if contest is not None:
             show_contest(contest)
         show_end(run, document, tracker, time.monotonic() - started)
+
+
+def shared_detector(joined: Joined, candidates: Sequence[Candidate]) -> Detector | None:
+    """Return what tells the first model images unlike those of training, where the ensemble has that model's backbone.
+
+    With several backbones, or averaged ones, nothing is known of the features that come of them.
+    """
+    first = candidates[0].bundle
+    if first.detector is None or not first.detector.needs_features:
+        return None
+    if backbone_identity(joined.network) != backbone_identity(first.network):
+        log.info("The ensemble's features are not those of %s: it does not say which images are unlike those of "
+                 "training.", candidates[0].name)  # fmt: skip
+        return None
+    return first.detector
 
 
 def own_config(config: Config, candidates: Sequence[Candidate]) -> Config:

@@ -30,7 +30,7 @@ def unlike_section(material: Material) -> Section | None:
     if not found:
         return None
     blocks: list[Block] = [Text(note, tone="warning") for note in found.get("notes", [])]
-    if "kind" in found:
+    if found.get("accepted"):
         blocks.append(accepted_table(found))
     if "histogram" in found:
         blocks.append(histogram_figure(found))

@@ -63,6 +63,13 @@ def test_a_mean_is_that_of_its_members_and_its_one_file_says_the_same(home: Path
     assert {"low", "high", "difference"} <= set(against["metrics"]["accuracy"])
 
 
+def test_members_on_one_backbone_say_which_images_are_unlike_those_of_training(home: Path) -> None:
+    own = load_bundle((home / "runs" / "probe") / "model").detector
+    shared = load_bundle(join(home, "runs=[probe,snaps]").model_dir).detector
+    assert own is not None and shared is not None and shared.threshold == own.threshold
+    assert load_bundle(join(home, "runs=[probe,tuned]").model_dir).detector is None
+
+
 def test_greedy_selection_counts_members_by_what_validation_says(home: Path) -> None:
     run = join(home, "runs=[probe,tuned]", "method=greedy", "calibration=none")
     members = json.loads(run.metrics_file.read_text())["ensemble"]["members"]
