@@ -58,7 +58,7 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
         return
     if typed.config_name == "crossval":
         if "resume=last" not in arguments:
-            read_plan(arguments)
+            read_plan([word for word in arguments if word != "recipe=auto"])  # which looks at the images
         return
     overrides, of_pool = without_pool(typed.overrides) if typed.multirun else (typed.overrides, [])
     pool_settings(None, of_pool)
