@@ -267,6 +267,27 @@ def build_joined(structure: Mapping[str, Any]) -> Network:
     )
 
 
+def taken_apart(network: Network) -> list[Member]:
+    """Return the members that `join` made a network of, which share what they shared."""
+    head, structure = network.head[0], network.options["ensemble"]
+    assert isinstance(head, JoinedHead)
+    joined = network.backbone
+    backbones = list(joined.backbones) if isinstance(joined, JoinedBackbone) else [joined]
+    found = []
+    for number, (part, each) in enumerate(zip(head.heads, structure["members"], strict=True)):
+        assert isinstance(part, nn.Sequential)
+        owner, options = structure["backbones"][each["backbone"]], each["head"]
+        options = options if "ensemble" in options else {"head": options}
+        member = Network(
+            backbones[each["backbone"]], part, name=str(owner["name"]), spec=InputSpec.stored(owner["input"]),
+            num_features=int(owner["num_features"]), num_classes=int(structure["labels"]),
+            options=owner["options"] | options, frames=structure.get("frames"),
+        )  # fmt: skip
+        scale, shift = (tuple(values[number].tolist()) for values in (head.scale, head.shift))
+        found.append(Member(member.eval(), Scaling("vector", scale, shift)))
+    return found
+
+
 def members_of(network: Network) -> int:
     """Return of how many members a network consists; 1 for one that is no ensemble."""
     head = network.head[0]

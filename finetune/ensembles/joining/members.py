@@ -5,7 +5,7 @@ joined is left to `rules` and `soup`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from finetune.data.table import read_saved
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import Bundle, load_bundle
+from finetune.models.ensemble import taken_apart
 from finetune.runs import FINISHED, Run
 from finetune.search.results.folder import best_folders
 
@@ -81,16 +82,21 @@ def folds_of(run: Run) -> list[Candidate]:
     """Return the models of a cross-validation's folds, of whose predictions none are of the same images.
 
     Raises:
-        ConfigError: The folds have no runs of their own.
+        ConfigError: The run is no cross-validation, or is not finished.
     """
+    if run.record.get("crossval") is None:
+        raise ConfigError(f"ensemble.cv={run.path} is no cross-validation. Name runs instead: runs=[A,B].")
+    check_finished(run)
     folders = sorted(file.parent for file in (run.path / "folds").glob("*/run.json"))
     found = [Run(folder) for folder in folders if Run(folder).record.get("status") == FINISHED]
-    if run.record.get("crossval") is None or not found:
-        raise ConfigError(
-            f"ensemble.cv={run.path} has no folds with runs of their own. A cross-validation in one process is an "
-            f"ensemble already: finetune evaluate run={run.path}. For other rules run it with cv.in_process=false."
-        )
-    return [Candidate(f"fold {fold.path.name}", run, load_bundle(fold.model_dir), None, None, True) for fold in found]
+    bundles = {fold.path.name: load_bundle(fold.model_dir) for fold in found}
+    if not found:  # they were trained in one process, and are in one file
+        whole = load_bundle(run.model_dir)
+        bundles = {
+            str(number): replace(whole, network=each.network, scaling=each.scaling)
+            for number, each in enumerate(taken_apart(whole.network))
+        }
+    return [Candidate(f"fold {name}", run, bundle, None, None, True) for name, bundle in bundles.items()]
 
 
 def snapshots_of(run: Run) -> list[Candidate]:

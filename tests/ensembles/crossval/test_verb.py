@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import finetune
 from crossed import SMALL
 
@@ -13,7 +14,7 @@ from finetune.data.folds import FoldSettings
 from finetune.ensembles.crossval.jobs import override_of
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import load_bundle
-from finetune.models.ensemble import members_of
+from finetune.models.ensemble import JoinedHead, members_of
 from finetune.runs import Run
 
 FROZEN = ["strategy=frozen", "strategy.epochs=3", "head.standardize=true"]
@@ -67,6 +68,29 @@ def test_its_models_are_an_ensemble_that_is_a_run_like_any_other(here: Run, phot
     page = finetune("report", f"run={here.path}", folder=tmp_path)
     assert page.returncode == 0, page.stderr
     assert "Cross-validation" in here.report_file.read_text()
+
+
+def test_its_models_can_be_joined_by_other_rules(here: Run, tmp_path: Path) -> None:
+    alike, voted, soup = (joined(here, method, tmp_path) for method in ("mean", "vote", "soup"))
+    whole, again = (load_bundle(run.model_dir).network for run in (here, alike))
+    features = torch.randn(7, whole.num_features)
+    members, joint = whole.head[0], again.head[0]
+    assert isinstance(members, JoinedHead) and isinstance(joint, JoinedHead)
+    torch.testing.assert_close(joint.scores(features), members.scores(features))
+    assert joint.weights.tolist() == [0.5, 0.5]
+    assert load_bundle(alike.model_dir).detector is not None
+    assert np.unique(Predictions.load(voted.predictions_file("test")).probabilities.round(4)).size <= 4
+    assert members_of(load_bundle(soup.model_dir).network) == 1
+
+
+def joined(run: Run, method: str, folder: Path) -> Run:
+    """Join the folds of a cross-validation."""
+    found = finetune(
+        "ensemble", f"cv={run.path}", f"method={method}", f"folder={folder}/{method}", "bootstrap=20", "report=false",
+        "device=cpu", folder=folder,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    return Run.find("last", folder / method)
 
 
 @pytest.mark.slow
