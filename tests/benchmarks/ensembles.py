@@ -9,11 +9,15 @@ usage: ensembles.py digits|FOLDER [--seeds N] [--first SEED] [--folds N] [--gap 
        words: further settings of a run
 
 With --gap 100, files whose names end in numbers that are no more than 100 apart are exposures of one piece, which no
-split and no fold parts. Without words the heads are logistic regressions whose strength is cross-validated.
+split and no fold parts. Without words the heads are logistic regressions whose strength is cross-validated. With a
+strategy that moves the backbone, such as strategy=lp_ft, the folds are whole networks, a process each.
 """
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,10 +32,12 @@ from finetune.data.folds import make_folds, pool_of
 from finetune.data.table import ImageTable
 from finetune.ensembles.crossval.here import FoldHeads, read_table, run_here
 from finetune.ensembles.crossval.outcome import ensemble_of
-from finetune.ensembles.crossval.plan import read_plan
+from finetune.ensembles.crossval.plan import Plan, read_plan
 from finetune.evaluation.inference import predict_loader
+from finetune.models.bundle import load_bundle
 from finetune.models.ensemble import JoinedHead
 from finetune.models.network import Network
+from finetune.runs import Run
 from finetune.training.assembly import load_images, open_cache
 from finetune.training.quiet import quieten
 
@@ -50,19 +56,36 @@ def words_of(images: str, gap: int | None, folder: Path) -> list[str]:
 
 def measure(words: list[str], seed: int, folds: int) -> dict[str, Any]:
     """Return the accuracies of one cross-validation."""
-    plan = read_plan(
-        ["--config-name", "crossval", *words, "strategy=frozen", f"seed={seed}", f"cv.seed={seed}", f"cv.folds={folds}",
-         "logger=none", f"data.splits.seed={seed}"]
-    )  # fmt: skip
+    words = [*words, f"seed={seed}", f"cv.seed={seed}", f"cv.folds={folds}", "logger=none", f"data.splits.seed={seed}"]
+    if not any(word.startswith("strategy=") for word in words):
+        words.append("strategy=frozen")
+    plan = read_plan(["--config-name", "crossval", *words])
     table = read_table(plan.base)
-    dealt = make_folds(pool_of(table), plan.settings, plan.base["data"]["splits"]["group"])
-    results = list(run_here(FoldHeads(plan.base, table), dealt))
-    tested = answers(ensemble_of(results, table.task, plan.weights), table, plan.base)
-    chosen = max(range(len(results)), key=lambda number: float(results[number].predictions.right.mean()))
+    network, held = of_heads(plan, table) if plan.here else of_networks(words)
+    tested, chosen = answers(network, table, plan.base), int(np.argmax(held))
     return {
         "ensemble": tested[-1], "best": tested[chosen], "mean": float(np.mean(tested[:-1])),
         "luckiest": max(tested[:-1]), "n": len(table.rows("test")),
     }  # fmt: skip
+
+
+def of_heads(plan: Plan, table: ImageTable) -> tuple[Network, list[float]]:
+    """Train heads in this process; return the ensemble and what each did on its held-out images."""
+    dealt = make_folds(pool_of(table), plan.settings, plan.base["data"]["splits"]["group"])
+    results = list(run_here(FoldHeads(plan.base, table), dealt))
+    right = [float(result.predictions.right.mean()) for result in results]
+    return ensemble_of(results, table.task, plan.weights), right
+
+
+def of_networks(words: list[str]) -> tuple[Network, list[float]]:
+    """Train whole networks by the command line; return the ensemble and what each did on its held-out images."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "finetune", "crossval", *words, f"runs={folder}", "bootstrap=0",
+                   "report=false", "explain.images=0", "ood=none"]  # fmt: skip
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = Run.find("last", Path(folder))
+        folds = json.loads(run.metrics_file.read_text())["cv"]["metrics"]["accuracy"]["values"]
+        return load_bundle(run.model_dir).network, folds
 
 
 @torch.no_grad()
