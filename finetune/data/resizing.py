@@ -92,8 +92,22 @@ def resize_bytes(part: Tensor, extent: tuple[float, float], size: Size, interpol
     batch = lines[None].permute(0, 3, 1, 2)  # so that torch sees that channels are last, and keeps them there
     if extent == (part.shape[2], part.shape[1]):
         return interpolate(batch, (size[1], size[0]), mode=interpolation, antialias=True)[0]
-    factors = [size[1] / extent[1], size[0] / extent[0]]
+    factors = [
+        factor_to(wanted, length, given)
+        for wanted, length, given in zip(reversed(size), reversed(extent), part.shape[1:], strict=True)
+    ]
     return interpolate(batch, scale_factor=factors, mode=interpolation, antialias=True)[0, :, : size[1], : size[0]]
+
+
+def factor_to(size: int, extent: float, given: int) -> float:
+    """Return what an extent of at most `given` pixels is multiplied by, so that these become at least `size` pixels.
+
+    torch makes as many pixels as are whole in their product, which may be a hair below a whole number.
+    """
+    factor = size / extent
+    while math.floor(given * factor) < size:
+        factor = math.nextafter(factor, math.inf)
+    return factor
 
 
 def to_bytes(image: Image.Image) -> Tensor:

@@ -16,6 +16,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from finetune.data.pictures import Picture, Region, UnreadableError
+from finetune.data.resizing import resize_bytes
 from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -181,3 +182,15 @@ def test_colours_erasing_and_randaugment_follow_the_same_draws() -> None:
     assert_within(pair, (0.3, 6))
     strong = train_transform(SPEC, Augment(rand_augment="rand-m9-mstd0.5-inc1"))
     assert np.isfinite(strong(photo((300, 200))).numpy()).all()
+
+
+@given(
+    width=st.integers(3, 120),
+    height=st.integers(3, 120),
+    less=st.sampled_from([0.0, 0.1, 0.25, 0.9]),
+    size=st.sampled_from([32, 64, 112, 224]),
+)
+def test_a_part_of_any_extent_becomes_as_large_as_asked_for(width: int, height: int, less: float, size: int) -> None:
+    part = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    for extent in ((width - less, height), (width, height - less), (width - less, height - less)):
+        assert resize_bytes(part, extent, (size, size), "bilinear").shape == (3, size, size)
