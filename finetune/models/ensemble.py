@@ -158,8 +158,10 @@ class Member:
     scaling: Scaling = Scaling()
 
 
-def join(members: Sequence[Member], rule: Rule, task: Task) -> Network:
+def join(members: Sequence[Member], rule: Rule, task: Task, weights: npt.NDArray[np.float64] | None = None) -> Network:
     """Return one network of several; backbones with the same weights are there once.
+
+    Members count by weights (M,), which sum to 1, or all alike without any.
 
     Raises:
         ConfigError: There is no member, or their labels, channels or frames differ in number.
@@ -185,6 +187,8 @@ def join(members: Sequence[Member], rule: Rule, task: Task) -> Network:
     head = JoinedHead(heads, columns(structure), labels, rule, task)
     for number, each in enumerate(members):
         head.set_scaling(number, each.scaling)
+    if weights is not None:
+        head.weights.copy_(torch.from_numpy(weights))
     return assemble([owner.backbone for owner in owners], head, structure, owners[0].spec)
 
 

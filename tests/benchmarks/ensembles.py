@@ -31,11 +31,11 @@ from finetune.config import register
 from finetune.data.folds import make_folds, pool_of
 from finetune.data.table import ImageTable
 from finetune.ensembles.crossval.here import FoldHeads, read_table, run_here
-from finetune.ensembles.crossval.outcome import ensemble_of
 from finetune.ensembles.crossval.plan import Plan, read_plan
+from finetune.ensembles.crossval.skill import fold_weights
 from finetune.evaluation.inference import predict_loader
 from finetune.models.bundle import load_bundle
-from finetune.models.ensemble import JoinedHead
+from finetune.models.ensemble import JoinedHead, join
 from finetune.models.network import Network
 from finetune.runs import Run
 from finetune.training.assembly import load_images, open_cache
@@ -74,7 +74,8 @@ def of_heads(plan: Plan, table: ImageTable) -> tuple[Network, list[float]]:
     dealt = make_folds(pool_of(table), plan.settings, plan.base["data"]["splits"]["group"])
     results = list(run_here(FoldHeads(plan.base, table), dealt))
     right = [float(result.predictions.right.mean()) for result in results]
-    return ensemble_of(results, table.task, plan.weights), right
+    weights = fold_weights([result.predictions for result in results], plan.weights)
+    return join([result.member for result in results], "mean", table.task, weights), right
 
 
 def of_networks(words: list[str]) -> tuple[Network, list[float]]:

@@ -10,16 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
+from assembled import parts_of
 
-from finetune.config import conf_dir, register, to_dict
 from finetune.runs import Run
-from finetune.strategies.phases import build_strategy
-from finetune.training.assembly import build_recipe, load_images, load_network, load_table, open_cache
 from finetune.training.checkpoints import Checkpoints
 from finetune.training.fit import Place, fit
 from finetune.training.metrics import MetricsCallback
-from finetune.training.words.resolve import resolve_words
 
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
 STEP = 12  # images of a step, on all ranks together
@@ -33,15 +29,10 @@ def train(table_file: str, words: list[str], folder: Path) -> list[float]:
         "model.weights=none", "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={WORLD_SIZE}",
         "strategy.epochs=2", "logger=none", "optimizer=sgd", f"cache.dir={folder}/cache", "data.image_size=32",
     )  # fmt: skip
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = resolve_words(to_dict(compose("train", [*usual, *words])), words)
-    torch.manual_seed(0)
-    table, strategy, cache = load_table(config["data"]), build_strategy(config["strategy"]), open_cache(config["cache"])
-    network = load_network(config, strategy, table)
-    recipe = replace(build_recipe(config, table, cache), head_batch_size=STEP // WORLD_SIZE)
-    recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
+    table, network, strategy, recipe, images = parts_of(*words, given=usual)
+    recipe = replace(recipe, head_batch_size=STEP // WORLD_SIZE, regularizer=recipe.regularizer.towards(network))
     metrics = MetricsCallback(table.task, table.num_classes, None, 100)
-    fit(network, strategy, load_images(config, table, network, cache), recipe, place=Place(), metrics=metrics,
+    fit(network, strategy, images, recipe, place=Place(), metrics=metrics,
         checkpoints=Checkpoints(Run(folder), "val/accuracy", "max"), callbacks=list, loggers=[])  # fmt: skip
     return torch.cat([value.flatten() for value in network.head.parameters()]).tolist()
 
@@ -49,7 +40,6 @@ def train(table_file: str, words: list[str], folder: Path) -> list[float]:
 def main() -> None:
     """Train by each word and report from the first rank."""
     torch.set_num_threads(1)
-    register()
     folder, table = Path(sys.argv[1]), sys.argv[2]
     found = {words: train(table, words.split(), folder / str(number)) for number, words in enumerate(sys.argv[3:])}
     if os.environ.get("RANK", "0") == "0":

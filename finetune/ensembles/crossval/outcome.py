@@ -9,14 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from finetune.calibration.scaling import Fitted, Scaling
-from finetune.data.folds import pool_of
-from finetune.data.table import ImageTable, Task, objects
+from finetune.data.folds import FoldSettings, pool_of
+from finetune.data.table import ImageTable, objects
 from finetune.ensembles.crossval.here import FoldResult
 from finetune.ensembles.crossval.plan import Plan
 from finetune.ensembles.crossval.skill import fold_weights
@@ -25,7 +24,7 @@ from finetune.evaluation.calibrated import Calibrated, described
 from finetune.evaluation.folds import fold_document, out_of_fold
 from finetune.evaluation.inference import predict_loader
 from finetune.evaluation.predictions import Predictions
-from finetune.models.ensemble import JoinedHead, join
+from finetune.models.ensemble import join
 from finetune.models.network import Network
 from finetune.models.precision import choose_precision
 from finetune.ood.detector import Seen
@@ -40,16 +39,17 @@ SHOWN = ("accuracy", "exact_match", "f1_macro", "roc_auc", "average_precision", 
 
 
 def conclude(
-    run: Run, config: Config, table: ImageTable, results: Sequence[FoldResult], plan: Plan
+    run: Run, plan: Plan, table: ImageTable, results: Sequence[FoldResult]
 ) -> tuple[dict[str, Any], Predictions, Network]:
     """Write what a cross-validation has found, and return its metrics, the predictions called test, and the ensemble.
 
     The predictions of held-out images are called val, and test are those that the ensemble makes of the test split;
     where there is no test split, those of held-out images are called test.
     """
-    pool = pool_of(table)
-    unseen = out_of_fold([result.predictions for result in results], pool.frame["id"].tolist())
-    network = ensemble_of(results, table.task, plan.weights)
+    config, predictions = plan.config, [result.predictions for result in results]
+    unseen = out_of_fold(predictions, pool_of(table).frame["id"].tolist())
+    weights = fold_weights(predictions, plan.weights)
+    network = join([result.member for result in results], "mean", table.task, weights)
     detector, seen = fit_unlike(network, table, config)
     splits = {"test": unseen}
     if len(table.rows("test")):
@@ -62,31 +62,22 @@ def conclude(
         network,
         Calibrated(splits, UNTOUCHED, calibration),
         detector,
-        seen if detector is not None else {},
-        more={"cv": folds_of(results, plan, splits)},
+        seen,
+        more={"cv": {**folds_of(results, plan.settings, splits), "weights": weights.tolist()}},
     )
     return document, splits["test"], network
 
 
-def ensemble_of(results: Sequence[FoldResult], task: Task, weights: str) -> Network:
-    """Return the models of all folds as one that takes the mean of their probabilities, weighed as wanted."""
-    network = join([result.member for result in results], "mean", task)
-    head = network.head[0]
-    assert isinstance(head, JoinedHead)
-    head.weights.copy_(torch.from_numpy(fold_weights([result.predictions for result in results], weights)))
-    return network
-
-
-def folds_of(results: Sequence[FoldResult], plan: Plan, splits: Mapping[str, Predictions]) -> dict[str, Any]:
+def folds_of(
+    results: Sequence[FoldResult], settings: FoldSettings, splits: Mapping[str, Predictions]
+) -> dict[str, Any]:
     """Return what metrics.json says of the folds."""
-    settings = plan.settings
     independent = settings.kind != "bootstrap"
     found = fold_document(
         [each.predictions for each in results], [each.learnt for each in results], independent=independent
     )
     name = "val" if "val" in splits else "test"
     found |= {"kind": settings.kind, "repeats": settings.repeats, "out_of_fold": name, "images": splits[name].num}
-    found["weights"] = fold_weights([each.predictions for each in results], plan.weights).tolist()
     if any(each.settings for each in results):
         found["settings"] = [list(each.settings) for each in results]
     return found

@@ -5,7 +5,6 @@ It decides which images the density and the threshold are from, and when there i
 """
 
 import logging
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,8 +58,8 @@ def fit_unlike(network: Network, table: ImageTable, config: Config) -> tuple[Det
     source = FeatureSource(network, images, recipe.features, start_machine(recipe.trainer))
     features, targets = view_of(source.features(rows, 1), 0).float(), table.targets()[rows]
     network.cpu()
-    known = ~np.isin(rows, held)
-    logits = torch.cat([network.head(part) for part in torch.split(features[torch.from_numpy(~known)], EVAL_BATCH)])
-    seen = Seen(features[torch.from_numpy(~known)].numpy(), logits.numpy())
-    training: tuple[Any, Any] = (features[torch.from_numpy(known)].numpy(), targets[known])
+    apart = torch.from_numpy(np.isin(rows, held))
+    logits = torch.cat([network.head(part) for part in torch.split(features[apart], EVAL_BATCH)])
+    seen = Seen(features[apart].numpy(), logits.numpy())
+    training = (features[~apart].numpy(), targets[~apart.numpy()])
     return fit_detector(settings, table.task, seen, training), {"val": seen}

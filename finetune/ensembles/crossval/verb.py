@@ -62,7 +62,7 @@ def run_crossval(arguments: Sequence[str]) -> int:
         log.info("%d folds of %d images, %s", len(folds), len(pool_of(table)), place_of(plan))
         try:
             results = train(plan, run, table, folds)
-            document, predictions, network = conclude(run, plan.config, table, results, plan)
+            document, predictions, network = conclude(run, plan, table, results)
             run.update(status="finished")
             write_extras(run, plan.config, network, predictions, table)
             publish(plan.config, document, predictions, table, tracker)

@@ -122,10 +122,9 @@ def of_answers(method: str, candidates: Sequence[Candidate], judge: Judge, confi
     rule = ANSWERS[method]
     task = candidates[0].bundle.task
     members = [candidates[number].bundle for number in kept]
-    network = join([Member(each.network, each.scaling) for each in members], rule, task)
+    network = join([Member(each.network, each.scaling) for each in members], rule, task, weights[kept])
     head = network.head[0]
     assert isinstance(head, JoinedHead)
-    head.weights.copy_(torch.from_numpy(weights[kept]))
     if method == "stacking":
         assert val is not None and head.mixer is not None
         weight, bias = stacking_layer(val, config["seed"])

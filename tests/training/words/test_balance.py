@@ -4,18 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import assembled
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from tiny import tiny_table
 from torch.nn import functional
 
 from finetune.cache.shards import Entries, Shard
 from finetune.cache.spaces import Cache
-from finetune.config import conf_dir, register, to_dict
 from finetune.data.sampling import Draw
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError
@@ -26,15 +25,12 @@ from finetune.runs import Run
 from finetune.strategies.feature_data import FeatureData, FeatureRows
 from finetune.strategies.features import VALUES, Features, FeatureSource
 from finetune.strategies.machine import Machine
-from finetune.strategies.phases import build_strategy
-from finetune.training.assembly import build_recipe, load_images, load_network, load_table, open_cache
 from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.fit import Place, fit
 from finetune.training.head_fit import HeadFit
 from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, class_weights
 from finetune.training.metrics import MetricsCallback
 from finetune.training.words.balance import adjust, effective_weights, log_priors, stronger
-from finetune.training.words.resolve import resolve_words
 
 TARGETS = torch.tensor([0] * 90 + [1] * 9 + [2])
 
@@ -109,18 +105,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parts_of(photos: Path, *words: str) -> tuple[Any, Network, Any, Any, Any]:
     """Return table, network, strategy, recipe and images of a frozen run."""
-    register()
     usual = (
         "data=csv", f"data.path={photos}/shades.csv", "strategy=frozen", "model=timm", "model.name=test_resnet",
         "model.weights=none", "trainer=cpu", "strategy.epochs=3", "logger=none", "head.standardize=true",
         f"cache.dir={photos}/cache", "data.image_size=32",
     )  # fmt: skip
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = resolve_words(to_dict(compose("train", [*usual, *words])), words)
-    torch.manual_seed(0)
-    table, strategy, cache = load_table(config["data"]), build_strategy(config["strategy"]), open_cache(config["cache"])
-    network = load_network(config, strategy, table)
-    return table, network, strategy, build_recipe(config, table, cache), load_images(config, table, network, cache)
+    return assembled.parts_of(*words, given=usual)
 
 
 def fitted(photos: Path, *words: str) -> tuple[HeadFit, Any]:
