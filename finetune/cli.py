@@ -22,40 +22,40 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config import check_missing, check_read, conf_dir, register, verbs
+from finetune.config.compose import check_missing, check_read, conf_dir, register, verbs
+from finetune.config.error_messages import error_message
 from finetune.errors import ConfigError, FinetuneError, nearest
-from finetune.messages import explain
-from finetune.threads import wait_asleep
+from finetune.runtime.threads import wait_asleep
 
 log = logging.getLogger(__name__)
 
 DEFAULT = "train"
 VERBS = {
-    "train": "finetune.training.train:train",
-    "evaluate": "finetune.evaluation.verbs:evaluate",
-    "predict": "finetune.evaluation.predict:predict",
-    "benchmark": "finetune.benchmark.verb:benchmark",
-    "features": "finetune.training.features:features",
-    "rank": "finetune.search.rank.verb:rank",
-    "runs": "finetune.listing.verb:runs",
-    "sweep": "finetune.search.sweep:run_sweep",
-    "audit": "finetune.audit.verb:audit",
-    "preview": "finetune.preview.verb:preview",
-    "compare": "finetune.compare.verb:compare",
-    "report": "finetune.report.verb:report",
-    "explain": "finetune.explain.verb:explain",
-    "crossval": "finetune.ensembles.crossval.verb:run_crossval",
-    "ensemble": "finetune.ensembles.joining.verb:ensemble",
-    "pretrain": "finetune.pretraining.verb:pretrain",
+    "train": "finetune.commands.train:train",
+    "evaluate": "finetune.commands.evaluate:evaluate",
+    "predict": "finetune.commands.predict:predict",
+    "benchmark": "finetune.commands.benchmark:benchmark",
+    "features": "finetune.commands.features:features",
+    "rank": "finetune.commands.rank:rank",
+    "runs": "finetune.commands.runs:runs",
+    "sweep": "finetune.commands.sweep:run_sweep",
+    "audit": "finetune.commands.audit:audit",
+    "preview": "finetune.commands.preview:preview",
+    "compare": "finetune.commands.compare:compare",
+    "report": "finetune.commands.report:report",
+    "explain": "finetune.commands.explain:explain",
+    "crossval": "finetune.commands.crossval:run_crossval",
+    "ensemble": "finetune.commands.ensemble:ensemble",
+    "pretrain": "finetune.commands.pretrain:pretrain",
 }
 # keys whose values are conditions, which Hydra's grammar cannot read unless they are in quotes of their own
 CONDITIONS = ("filter", "compare.gate")
 # settings that would be taken for groups of the same name, by verb
-SHORT = {
+_SHORT = {
     "compare": {"sweep": "compare.sweep"},
     "ensemble": {"sweep": "ensemble.sweep", "cv": "ensemble.cv"},
 }
-SEARCHES = ("sweep", "crossval")  # read their own command line, which says what varies
+_SEARCHES = ("sweep", "crossval")  # read their own command line, which says what varies
 # what needs no data, so that its values may be missing
 SHOWING_ACTIONS = ("show", "clear")
 # where a verb looks for the runs that it continues, if not in runs
@@ -70,10 +70,10 @@ def main() -> None:
     try:
         register()
         sys.argv[1:] = with_config_name(sys.argv[1:])
-        if (verb := named_verb(sys.argv[1:])) in SEARCHES:
+        if (verb := named_verb(sys.argv[1:])) in _SEARCHES:
             sys.exit(search(verb, sys.argv[1:]))
         if is_multirun(sys.argv[1:]):
-            from finetune.search.multirun.verb import run_multirun
+            from finetune.commands.multirun import run_multirun
 
             sys.exit(run_multirun(sys.argv[1:]))
         sys.argv[1:] = arguments = with_resumed_folder(sys.argv[1:])
@@ -94,7 +94,7 @@ def named_verb(arguments: Sequence[str]) -> str:
 def search(verb: str, arguments: Sequence[str]) -> int:
     """Run what searches, or show its configuration, and return the exit code."""
     if asks_for(SHOWING, arguments):
-        from finetune.search.request import without_sweeps
+        from finetune.search.command_line import without_sweeps
 
         sys.argv[1:] = without_sweeps(arguments)
         return show_help(sys.argv[1:]) if asks_for(("--help", "-h"), arguments) else run_hydra()
@@ -116,7 +116,7 @@ def run_hydra() -> int:
     try:
         task()
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, sys.argv[1:])) from error
+        raise ConfigError(error_message(error, sys.argv[1:])) from error
     except OSError as error:  # of Hydra's, before the verb: it makes the folder
         raise ConfigError(
             f"The run's folder cannot be made ({error.strerror}: {error.filename}). Set runs= to another."
@@ -137,7 +137,7 @@ def show_help(arguments: Sequence[str]) -> int:
             HydraConfig.instance().set_config(config)
             print(Template(config.hydra.help.template).safe_substitute())
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, arguments)) from error
+        raise ConfigError(error_message(error, arguments)) from error
     return 0
 
 
@@ -228,7 +228,7 @@ def with_config_name(arguments: Sequence[str]) -> list[str]:
             f"'{word}' is not a verb ({', '.join(verbs())}).{nearest(word, (*verbs(), *own))} An override is "
             "typed as key=value."
         )
-    return ["--config-name", word, *(whole_key(argument, SHORT.get(word, {})) for argument in rest)]
+    return ["--config-name", word, *(whole_key(argument, _SHORT.get(word, {})) for argument in rest)]
 
 
 def whole_key(argument: str, names: Mapping[str, str]) -> str:
@@ -252,7 +252,7 @@ def with_resumed_folder(arguments: Sequence[str]) -> list[str]:
     reference = values.get("resume", "null")
     if reference in ("null", "", "None") or "hydra.run.dir" in values:
         return list(arguments)
-    from finetune.runs import Run
+    from finetune.runs.run import Run
 
     verb = str(get_args_parser().parse_known_args(list(arguments))[0].config_name)
     folder = Run.find(reference, Path(values.get("runs", RUN_FOLDERS.get(verb, "runs")))).path

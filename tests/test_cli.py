@@ -12,7 +12,7 @@ import pytest
 
 from finetune.cli import is_multirun, with_config_name, with_resumed_folder
 from finetune.errors import ConfigError
-from finetune.runs import Run
+from finetune.runs.run import Run
 
 TINY = [
     "model.name=test_efficientnet", "model.weights=none", "data.image_size=32",

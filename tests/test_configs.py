@@ -12,11 +12,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config import build, check_read, conf_dir, register, resumed_config, run_name, to_dict, verbs
+from finetune.config.compose import build, check_read, conf_dir, register, resumed_config, run_name, to_dict, verbs
 from finetune.errors import ConfigError
-from finetune.search.plan import make_plan
-from finetune.search.request import read_request
-from finetune.strategies.phases import build_strategy
+from finetune.search.command_line import read_request
+from finetune.search.sweep_plan import make_sweep_plan
+from finetune.training.phases import build_strategy
 
 register()
 OPTIONS = sorted(
@@ -68,7 +68,7 @@ def test_every_option_composes_and_its_targets_take_its_keys(group: str, option:
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "space"])
 def test_every_space_composes_all_its_choices(option: str) -> None:
-    plan = make_plan(read_request(["--config-name", "sweep", f"space={option}", "strategy=frozen"]))
+    plan = make_sweep_plan(read_request(["--config-name", "sweep", f"space={option}", "strategy=frozen"]))
     assert plan.space.dimensions
 
 
@@ -76,7 +76,7 @@ def test_every_space_composes_all_its_choices(option: str) -> None:
 def test_every_way_of_searching_knows_its_options(option: str) -> None:
     varying = ["optimizer.lr=interval(0.0,1.0)", "optimizer.weight_decay=interval(0.0,1.0)"]
     words = ["optimizer.lr=1,2"] if option == "grid" else varying
-    assert make_plan(read_request(["--config-name", "sweep", f"sweep={option}", *words])).settings.sampler
+    assert make_sweep_plan(read_request(["--config-name", "sweep", f"sweep={option}", *words])).settings.sampler
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "strategy"])

@@ -9,12 +9,12 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 
 from finetune.cli import with_config_name
-from finetune.config import check_read, conf_dir, register
-from finetune.ensembles.crossval.plan import read_plan
-from finetune.search.multirun.grid import expand, without_pool
-from finetune.search.multirun.verb import pool_settings
-from finetune.search.plan import make_plan
-from finetune.search.request import read_request
+from finetune.commands.multirun import pool_settings
+from finetune.config.compose import check_read, conf_dir, register
+from finetune.ensembles.crossval.crossval_plan import read_plan
+from finetune.search.command_line import read_request
+from finetune.search.multirun.grid import expand_grid, without_pool
+from finetune.search.sweep_plan import make_sweep_plan
 
 register()
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
         request = read_request(arguments)
         asked = request.words()
         if asked["resume"] is None and asked["join"] is None:
-            make_plan(request)
+            make_sweep_plan(request)
         return
     if typed.config_name == "crossval":
         if "resume=last" not in arguments:
@@ -62,7 +62,7 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
         return
     overrides, of_pool = without_pool(typed.overrides) if typed.multirun else (typed.overrides, [])
     pool_settings(None, of_pool)
-    for job in expand(overrides) if typed.multirun else [overrides]:
+    for job in expand_grid(overrides) if typed.multirun else [overrides]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             check_read(compose(typed.config_name or "train", [*search, *job]))
 

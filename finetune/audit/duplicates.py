@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 BLOCK = 2048  # rows of which all pairs are in memory at a time
-Rows = npt.NDArray[np.int64]
+_Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Likeness:
+class DuplicateThresholds:
     """When two images are near duplicates: both witnesses have to agree.
 
     Attributes:
@@ -38,8 +38,8 @@ class Pairs:
         exact: Whether the content is the same (P,).
     """
 
-    first: Rows
-    second: Rows
+    first: _Rows
+    second: _Rows
     similarity: npt.NDArray[np.float64]
     exact: npt.NDArray[np.bool_]
 
@@ -60,13 +60,16 @@ class Duplicates:
     """
 
     pairs: Pairs
-    group: Rows
+    group: _Rows
     leaking: npt.NDArray[np.bool_]
     conflicting: npt.NDArray[np.bool_]
 
 
 def find_pairs(
-    digests: Sequence[str], bits: npt.NDArray[np.uint8], features: npt.NDArray[np.float32], likeness: Likeness
+    digests: Sequence[str],
+    bits: npt.NDArray[np.uint8],
+    features: npt.NDArray[np.float32],
+    likeness: DuplicateThresholds,
 ) -> Pairs:
     """Return all pairs of images that show the same.
 
@@ -79,7 +82,7 @@ def find_pairs(
     number = len(digests)
     codes = np.unique(np.asarray(digests, dtype=object), return_inverse=True)[1]
     signs = bits.astype(np.float32) * 2 - 1
-    directions = normalised(features)
+    directions = _normalised(features)
     found = []
     for start in range(0, number, BLOCK):
         stop = min(start + BLOCK, number)
@@ -97,7 +100,7 @@ def find_pairs(
     return Pairs(first, second, columns[2].astype(np.float64), columns[3].astype(bool))
 
 
-def normalised(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _normalised(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the features as unit vectors from their mean; what all images share says nothing of two."""
     centred = features - features.mean(axis=0, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
@@ -124,7 +127,7 @@ def judge(pairs: Pairs, splits: Sequence[str | None], labels: Sequence[tuple[str
     return Duplicates(pairs, groups_of(pairs, number), leaking, conflicting)
 
 
-def groups_of(pairs: Pairs, number: int) -> Rows:
+def groups_of(pairs: Pairs, number: int) -> _Rows:
     """Return the number of each image's group (N,), from 1 in the order of their first images; 0 for none."""
     parts = connected(pairs.first, pairs.second, number)
     sizes = np.bincount(parts, minlength=1)
@@ -134,7 +137,7 @@ def groups_of(pairs: Pairs, number: int) -> Rows:
     )
 
 
-def connected(first: Rows, second: Rows, number: int) -> Rows:
+def connected(first: _Rows, second: _Rows, number: int) -> _Rows:
     """Return a number for the part of each of `number` rows (N,), of which linked ones are in one."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

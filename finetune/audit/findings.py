@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.audit.duplicates import Duplicates
-from finetune.audit.labels import LabelIssues
-from finetune.audit.oddities import FAR_FEATURES
-from finetune.audit.pictures import Facts
-from finetune.data.decoding import FileStore
+from finetune.audit.image_stats import ImageStats
+from finetune.audit.label_errors import LabelIssues
+from finetune.audit.outliers import FAR_FEATURES
+from finetune.data.image_stores import FileStore
 from finetune.data.table import SPLITS, ImageTable
 from finetune.evaluation.predictions import SEPARATOR
-from finetune.runs import write_atomic, write_json
+from finetune.runs.run import write_atomic, write_json
 
 # by name, what each kind means; the first are the worst
 KINDS: Mapping[str, str] = {
@@ -32,7 +32,7 @@ KINDS: Mapping[str, str] = {
     "outlier": "images unlike all others",
     "odd_file": "sizes, modes and frames unlike the others",
 }
-COLUMNS = ("path", "label", "split", "made_split", "duplicate_group", "issues", "suggested_label", "label_quality",
+_COLUMNS = ("path", "label", "split", "made_split", "duplicate_group", "issues", "suggested_label", "label_quality",
            "outlier_distance", "note")  # fmt: skip
 
 
@@ -54,7 +54,7 @@ class Findings:
 
     table: ImageTable
     own_splits: bool
-    facts: Sequence[Facts]
+    facts: Sequence[ImageStats]
     duplicates: Duplicates
     labels: LabelIssues | None
     distances: npt.NDArray[np.float64]
@@ -121,7 +121,7 @@ def table_rows(findings: Findings) -> list[dict[str, Any]]:
     for row in range(len(table)):
         split = frame["split"].iloc[row]
         rows.append({
-            "path": place_of(table, str(frame["path"].iloc[row])),
+            "path": _place_of(table, str(frame["path"].iloc[row])),
             "label": SEPARATOR.join(names[row]),
             **({"split": split} if findings.own_splits else {"made_split": split}),
             **{column: frame[column].iloc[row] for column in table.groups},
@@ -135,7 +135,7 @@ def table_rows(findings: Findings) -> list[dict[str, Any]]:
     return rows
 
 
-def place_of(table: ImageTable, path: str) -> str:
+def _place_of(table: ImageTable, path: str) -> str:
     """Return where an image is, as a table in another folder names it."""
     return str(Path(path).absolute()) if isinstance(table.store, FileStore) else path
 
@@ -145,10 +145,10 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def write_table(findings: Findings, file: Path) -> None:
+def _write_table(findings: Findings, file: Path) -> None:
     """Write audit.csv: the likely mislabelled and the duplicates are found by sorting, not by their place."""
     rows = table_rows(findings)
-    columns = [name for name in dict.fromkeys([*COLUMNS, *findings.table.groups]) if any(name in row for row in rows)]
+    columns = [name for name in dict.fromkeys([*_COLUMNS, *findings.table.groups]) if any(name in row for row in rows)]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -156,7 +156,7 @@ def write_table(findings: Findings, file: Path) -> None:
     write_atomic(file, buffer.getvalue())
 
 
-def document(findings: Findings, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _document(findings: Findings, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of audit.json."""
     table, counts = findings.table, findings.counts()
     by_split = table.counts()
@@ -175,7 +175,7 @@ def document(findings: Findings, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_findings(findings: Findings, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write the table and the document, and return the document."""
-    write_table(findings, folder / "audit.csv")
-    found = document(findings, settings)
+    _write_table(findings, folder / "audit.csv")
+    found = _document(findings, settings)
     write_json(folder / "audit.json", found)
     return found

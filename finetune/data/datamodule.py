@@ -19,17 +19,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from finetune.cache.shards import key_of
-from finetune.data.balance import Balance
-from finetune.data.device.making import FORMAT, DeviceTransform
-from finetune.data.device.plans import Source, check_device_pixels
-from finetune.data.pixels import PixelCache, StoredImages
+from finetune.data.cache.shards import key_of
+from finetune.data.gpu.params import ParamsSource, check_device_pixels
+from finetune.data.gpu.transform import FORMAT, DeviceTransform
+from finetune.data.pixel_cache import PixelCache, StoredImages
+from finetune.data.resampling import Balance
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.data.table import ImageTable, cores, digest
 from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError
 
-Batch = dict[str, Tensor]
+ImageBatch = dict[str, Tensor]
 # what an augmentation does to batches, not to an image
 OF_BATCHES = ("mixup", "cutmix")
 
@@ -49,7 +49,7 @@ def seeded(seed: int) -> Iterator[None]:
         torch.random.set_rng_state(states[2])
 
 
-class Images(Dataset[dict[str, Any]]):
+class ImageRows(Dataset[dict[str, Any]]):
     """Images of a table, addressed by draws; each draw's augmentation depends on its seed alone."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Images(Dataset[dict[str, Any]]):
         with ThreadPoolExecutor(cores()) as pool:
             return list(pool.map(self.__getitem__, draws))
 
-    def image(self, row: int, transform: Transform | DeviceTransform) -> Tensor | Source:
+    def image(self, row: int, transform: Transform | DeviceTransform) -> Tensor | ParamsSource:
         """Return the image of a row as a transform makes it, varied where that is random."""
         if self.stored is not None and isinstance(transform, Transform):
             return transform.tensor(self.stored.pixels(self.digests[row], transform))
@@ -118,7 +118,7 @@ def seed_of(key: str) -> int:
     return int(key[:8], 16)
 
 
-def collate(items: list[dict[str, Any]], *, join: Callable[[list[Any]], Any]) -> Batch:
+def collate(items: list[dict[str, Any]], *, join: Callable[[list[Any]], Any]) -> ImageBatch:
     """Return a batch: image (B, C, H, W) as joined, target (B,) or (B, K), row (B,), valid (B,)."""
     return {
         "image": join([item["image"] for item in items]),
@@ -196,7 +196,7 @@ class ImageData(pl.LightningDataModule):
         """Return how often each training image is drawn on average (N,), or None for once an epoch."""
         return self.balance.weights(self.table)
 
-    def loader(self, split: str, *, augmented: bool, rank: int = 0, world_size: int = 1) -> "DataLoader[Batch]":
+    def loader(self, split: str, *, augmented: bool, rank: int = 0, world_size: int = 1) -> "DataLoader[ImageBatch]":
         """Return the batches of a split: shuffled and varied for training, else in order and each image once.
 
         Raises:
@@ -213,7 +213,7 @@ class ImageData(pl.LightningDataModule):
             batches = EvalBatches(rows, self.eval_batch_size, rank=rank, world_size=world_size)
         return self.draws(batches, augmented=augmented, stored=self.stored(rows, augmented=augmented))
 
-    def view_loader(self, split: str, view: int, *, rank: int = 0, world_size: int = 1) -> "DataLoader[Batch]":
+    def view_loader(self, split: str, view: int, *, rank: int = 0, world_size: int = 1) -> "DataLoader[ImageBatch]":
         """Return the images of a split in order, each once, in one of their views; the first is that of evaluation.
 
         Raises:
@@ -245,7 +245,7 @@ class ImageData(pl.LightningDataModule):
 
     def draws(
         self, batches: Iterable[list[Draw]], *, augmented: bool, stored: StoredImages | None = None
-    ) -> "DataLoader[Batch]":
+    ) -> "DataLoader[ImageBatch]":
         """Return batches of the images of given draws, varied by the seeds of the draws or as evaluation sees them.
 
         Images are read from their files, or taken from the stored ones where these are given.
@@ -253,7 +253,7 @@ class ImageData(pl.LightningDataModule):
         plain = self.train_transform if augmented else self.eval_transform
         other = plain if self.repeats is None or not augmented else self.repeats.train_transform
         transform, repeated = (DeviceTransform(each) if self.device_pixels else each for each in (plain, other))
-        images = Images(
+        images = ImageRows(
             self.table, transform, self.spec.channels, random=augmented and self.augmented, stored=stored,
             repeated=repeated,
         )  # fmt: skip
@@ -272,7 +272,7 @@ class ImageData(pl.LightningDataModule):
         trainer = self.trainer
         return {} if trainer is None else {"rank": trainer.global_rank, "world_size": trainer.world_size}
 
-    def train_dataloader(self) -> "DataLoader[Batch]":
+    def train_dataloader(self) -> "DataLoader[ImageBatch]":
         """Return the training batches, starting with the epoch at which the trainer stands."""
         loader = self.loader("train", augmented=True, **self._ranks())
         if self.trainer is not None:
@@ -281,10 +281,10 @@ class ImageData(pl.LightningDataModule):
             batches.set_epoch(done.processed)
         return loader
 
-    def val_dataloader(self) -> "DataLoader[Batch]":
+    def val_dataloader(self) -> "DataLoader[ImageBatch]":
         """Return the validation images in order."""
         return self.loader("val", augmented=False, **self._ranks())
 
-    def test_dataloader(self) -> "DataLoader[Batch]":
+    def test_dataloader(self) -> "DataLoader[ImageBatch]":
         """Return the test images in order."""
         return self.loader("test", augmented=False, **self._ranks())

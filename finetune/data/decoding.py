@@ -1,162 +1,173 @@
-"""Where images lie, in files or in memory, and which of them cannot be read, found before anything is trained.
+"""A picture is opened first and decoded when it is known which region of it is needed, and at what size.
 
-It decides what an image's content is and that each is checked; how one is decoded is left to `pictures`.
+It decides how small a JPEG may be decoded and what counts as unreadable; which region is needed is left to the
+transforms, and how modes become channels to `channels`.
 """
 
-import logging
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cache
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-from finetune.cache.files import KnownFiles, file_state
-from finetune.data.pictures import Picture, reason
-from finetune.data.sequences.store import SequenceStore, frame_table, sequences_checked
-from finetune.data.table import ImageTable, cores, digest, objects
-from finetune.errors import ConfigError, DataError, nearest
+from finetune.data.color_modes import SWAPPING, orientation, to_channels
+from finetune.errors import DataError
 
-log = logging.getLogger(__name__)
+Size = tuple[int, int]
+_Box = tuple[float, float, float, float]
 
-POLICIES = ("error", "skip")
-# formats that PIL recognises but cannot read
-UNREAD_FORMATS = {"PDF", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
-# more images than are checked in a few seconds
-MANY = 20_000
-
-
-@cache
-def image_suffixes() -> frozenset[str]:
-    """Return the file name endings that PIL can read, in lower case."""
-    Image.init()
-    formats = Image.OPEN.keys() - UNREAD_FORMATS
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+# a JPEG is decoded at the smallest scale that leaves this many times the pixels asked for, in both directions
+MARGIN = 2
+SCALES = (8, 4, 2)
+# what PIL's readers raise on damaged files
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
+    MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
-def decode(source: bytes | Path, channels: int, *, name: str, draft: bool = False) -> Image.Image:
-    """Return a decoded image.
+class UnreadableError(DataError):
+    """An image cannot be read.
 
-    Args:
-        source: The file's bytes or its path.
-        channels: 1, 3 or 4.
-        name: What to call the image in an error.
-        draft: Whether a JPEG may be decoded at an eighth of its size, which finds the same damage sooner.
-
-    Raises:
-        DataError: It cannot be read: missing, empty, truncated, not an image, or larger than is safe to decode.
+    A worker process hands an error on as the text of its traceback; the message here is its last line, so that it
+    reads the same wherever the image was read.
     """
-    return Picture.open(source, channels, name=name).whole(8 if draft else 1)
+
+    def __init__(self, message: str) -> None:
+        """Keep the message itself of a traceback."""
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
 
 
-@dataclass(frozen=True)
-class FileStore:
-    """Images in files."""
-
-    def open(self, path: str, channels: int) -> Picture:
-        """Open the image."""
-        return Picture.open(Path(path), channels, name=path)
-
-    def read(self, path: str, channels: int) -> Image.Image:
-        """Return the image with its channels, upright."""
-        return self.open(path, channels).whole()
-
-    def content(self, path: str) -> bytes:
-        """Return the file's bytes."""
-        return Path(path).read_bytes()
+def reason(error: BaseException) -> str:
+    """Return in a few words why an image cannot be read."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible decompression bomb"
+    if isinstance(error, UnidentifiedImageError):
+        return "empty, or not an image that PIL knows"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
 
 
-@dataclass(frozen=True)
-class ArrayStore:
-    """Images in memory, addressed by their number in the path.
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn whatever PIL raises into an error that names the image."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise UnreadableError(
+            f"{name} cannot be read: {reason(error)}. Restore it, or start a run without it (data.unreadable=skip)."
+        ) from error
+
+
+class Region(NamedTuple):
+    """What of a picture is needed.
 
     Attributes:
-        images: Grey values (N, H, W), 0 to 255.
+        box: Left, top, right and bottom, in pixels of the whole upright picture.
+        size: Width and height that the box is resized to.
     """
 
-    images: npt.NDArray[np.uint8]
-
-    def _at(self, path: str) -> npt.NDArray[np.uint8]:
-        return np.ascontiguousarray(self.images[int(path.rsplit("/", 1)[-1])])
-
-    def open(self, path: str, channels: int) -> Picture:
-        """Return the image as a picture."""
-        return Picture(Image.fromarray(self._at(path)), channels, name=path)
-
-    def read(self, path: str, channels: int) -> Image.Image:
-        """Return the image with its channels."""
-        return self.open(path, channels).whole()
-
-    def content(self, path: str) -> bytes:
-        """Return the image's values."""
-        return self._at(path).tobytes()
+    box: _Box
+    size: Size
 
 
-def verify(table: ImageTable, unreadable: str, known: KnownFiles | None = None) -> ImageTable:
-    """Read and decode every image once, on all cores, and note its digest, so that nothing unreadable is met later.
+class Cutout(NamedTuple):
+    """An image that shows a region.
 
-    Args:
-        table: The images.
-        unreadable: error, or skip to leave unreadable images out of every split.
-        known: Files that were read before; those that have not changed since are not read again.
-
-    Raises:
-        ConfigError: The policy is not known.
-        DataError: Images cannot be read and the policy is error, or none is left.
+    Attributes:
+        image: Of the whole picture, possibly smaller than the original.
+        box: Where the region lies in it: left, top, right and bottom.
     """
-    if unreadable not in POLICIES:
-        raise ConfigError(
-            f"data.unreadable={unreadable} is not known. Use error or skip.{nearest(unreadable, POLICIES)}"
-        )
-    if len(table) > MANY:
-        log.info("Checking that %s images can be read.", f"{len(table):,}")
-    of_sequences = isinstance(table.store, SequenceStore)
-    found = check_all(table, known if isinstance(table.store, FileStore | SequenceStore) else None)
-    ids = table.frame["id"].tolist()
-    bad = [(name, problem) for name, (_, problem) in zip(ids, found, strict=True) if problem]
-    if bad:
-        listed = "; ".join(f"{name}: {problem}" for name, problem in bad[:3])
-        what = "sequences" if of_sequences else "images"
-        message = f"{len(bad):,} of {len(table):,} {what} cannot be read (first: {listed})."
-        if len(bad) == len(table):
-            raise DataError(f"{message} There is nothing to train on: restore them.")
-        if unreadable == "error":
-            raise DataError(f"{message} Remove them, or set data.unreadable=skip.")
-        log.warning("%s They are left out.", message)
-    rows = [row for row, (_, problem) in enumerate(found) if problem is None]
-    frame = table.frame.iloc[rows].reset_index(drop=True)
-    frame = frame.assign(digest=objects([found[row][0] for row in rows]))
-    return replace(table, frame=frame, skipped=(*table.skipped, *(name for name, _ in bad)))
+
+    image: Image.Image
+    box: _Box
 
 
-def check_all(table: ImageTable, known: KnownFiles | None) -> list[tuple[str | None, str | None]]:
-    """Return of each image its digest, or why it cannot be read; files that have not changed are not read again.
+class DecodedImage:
+    """An opened image: its size is known, and a JPEG is not decoded yet."""
 
-    A sequence can be read where all its frames can.
-    """
-    if isinstance(table.store, SequenceStore):
-        frames, starts = frame_table(table)
-        return sequences_checked(table, starts, check_all(frames, known))
-    paths = table.frame["path"].tolist()
-    before = {} if known is None else known.digests(paths)
-    unread = [path for path in dict.fromkeys(paths) if path not in before]
-    states = {} if known is None else {path: file_state(path) for path in unread}
-    Image.init()  # its table of formats is not made for several threads at once
-    with ThreadPoolExecutor(cores()) as pool:
-        fresh = dict(zip(unread, pool.map(lambda path: _check(table, path), unread), strict=True))
-    if known is not None and fresh:
-        known.note({path: found for path, (found, _) in fresh.items() if found is not None}, states)
-    return [(before[path], None) if path in before else fresh[path] for path in paths]
+    def __init__(self, image: Image.Image, channels: int, *, name: str, content: bytes | None = None) -> None:
+        """Take an image as PIL has opened it.
 
+        Args:
+            image: Loaded or not.
+            channels: 1, 3 or 4.
+            name: What to call it in an error.
+            content: The bytes of its file, where it has one.
 
-def _check(table: ImageTable, path: str) -> tuple[str | None, str | None]:
-    """Return the digest of an image, or why it cannot be read."""
-    try:
-        content = table.store.content(path)
-        if not isinstance(table.store, ArrayStore):
-            decode(content, 3, name=path, draft=True)
-    except (DataError, OSError) as error:
-        return None, reason(error.__cause__ or error)
-    return digest(content), None
+        Raises:
+            UnreadableError: It cannot be decoded, or is larger than is safe to decode.
+        """
+        self.channels = channels
+        self.name = name
+        self.content = content
+        with readable(name):
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise Image.DecompressionBombError
+            self.waits = isinstance(image, JpegImageFile)
+            self.image = image if self.waits else to_channels(image, channels)
+            self.turn = orientation(image) if self.waits else None
+
+    @classmethod
+    def open(cls, source: bytes | Path, channels: int, *, name: str) -> "DecodedImage":
+        """Open a file, or the bytes of one.
+
+        Raises:
+            UnreadableError: It is missing, empty, truncated, not an image, or larger than is safe to decode.
+        """
+        with readable(name):
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            image = Image.open(io.BytesIO(content))
+        return cls(image, channels, name=name, content=content)
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the whole upright picture."""
+        width, height = self.image.size
+        return (height, width) if self.turn in SWAPPING else (width, height)
+
+    def whole(self, scale: int = 1) -> Image.Image:
+        """Return the upright image, decoded at 1/scale of its size where it is a JPEG; to be called once.
+
+        Raises:
+            UnreadableError: It cannot be decoded.
+        """
+        if not self.waits:
+            return self.image
+        with readable(self.name):
+            if scale > 1:
+                width, height = self.image.size
+                self.image.draft(self.image.mode, (max(1, width // scale), max(1, height // scale)))
+            return to_channels(self.image, self.channels)
+
+    def cutout(self, region: Region) -> Cutout:
+        """Return an image in which a region has at least MARGIN times the pixels asked for, or all that there are.
+
+        Raises:
+            UnreadableError: It cannot be decoded.
+        """
+        scale = self.scale_for(region)
+        image = self.whole(scale)
+        left, top, right, bottom = (value / scale for value in region.box)
+        return Cutout(image, (left, top, min(right, image.width), min(bottom, image.height)))
+
+    def scale_for(self, region: Region) -> int:
+        """Return by how much a JPEG's sides may be divided in decoding.
+
+        A picture that EXIF turns is divided evenly or not at all: else the incomplete pixels at its right and lower
+        edge would come to lie at the others, and shift it.
+        """
+        left, top, right, bottom = region.box
+        room = min((right - left) / region.size[0], (bottom - top) / region.size[1])
+        width, height = self.image.size
+        for scale in SCALES if self.waits else ():
+            if room >= MARGIN * scale and (self.turn is None or width % scale == height % scale == 0):
+                return scale
+        return 1

@@ -19,10 +19,10 @@ from finetune.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["kfold", "stratified", "grouped", "repeated", "leave_one_out", "bootstrap"]
-KINDS = get_args(Kind)
+_Kind = Literal["kfold", "stratified", "grouped", "repeated", "leave_one_out", "bootstrap"]
+_KINDS = get_args(_Kind)
 POOLED = ("train", "val")  # the splits that folds are made of
-TRIES = 100  # draws of a bootstrap before a class is found to be too small for it
+_TRIES = 100  # draws of a bootstrap before a class is found to be too small for it
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class FoldSettings:
     Source: Kohavi 1995, A Study of Cross-Validation and Bootstrap, section 2; Breiman 1996, Bagging Predictors.
     """
 
-    kind: Kind = "stratified"
+    kind: _Kind = "stratified"
     folds: int = 5
     repeats: int = 1
     seed: int = 0
@@ -49,8 +49,10 @@ class FoldSettings:
         Raises:
             ConfigError: One makes no sense.
         """
-        if self.kind not in KINDS:
-            raise ConfigError(f"cv.kind={self.kind} is not one of {', '.join(KINDS)}.{nearest(str(self.kind), KINDS)}")
+        if self.kind not in _KINDS:
+            raise ConfigError(
+                f"cv.kind={self.kind} is not one of {', '.join(_KINDS)}.{nearest(str(self.kind), _KINDS)}"
+            )
         for name, least in (("folds", 2), ("repeats", 1), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -111,12 +113,12 @@ def make_folds(pool: ImageTable, settings: FoldSettings, group: str | None = Non
         what = "images" if group is None else f"groups of '{group}'"
         raise ConfigError(f"There are {number} {what} for {least} folds. Set cv.folds={max(2, number)} or less.")
     if settings.kind == "bootstrap":
-        drawn = [bootstrap(pool, order, units, settings.seed, member) for member in range(settings.folds)]
+        drawn = [_bootstrap(pool, order, units, settings.seed, member) for member in range(settings.folds)]
         return [Fold(counts == 0, counts) for counts in drawn]
     places = np.empty(len(pool), np.int64)
     found = []
     for repeat in range(settings.repeats):
-        places[order] = deal(strata(pool)[order], units, settings, settings.seed + repeat)
+        places[order] = assign_folds(strata(pool)[order], units, settings, settings.seed + repeat)
         found += [Fold(places == fold, (places != fold).astype(np.int64)) for fold in range(places.max() + 1)]
     return found
 
@@ -153,7 +155,7 @@ def strata(pool: ImageTable) -> npt.NDArray[np.int64]:
     return np.where(targets.any(axis=1), rarity.argmin(axis=1), -1).astype(np.int64)
 
 
-def deal(
+def assign_folds(
     classes: npt.NDArray[np.int64], units: npt.NDArray[np.int64] | None, settings: FoldSettings, seed: int
 ) -> npt.NDArray[np.int64]:
     """Return the fold (N,) in which each image is held out.
@@ -186,7 +188,7 @@ def deal(
     return result
 
 
-def bootstrap(
+def _bootstrap(
     pool: ImageTable, order: npt.NDArray[np.int64], units: npt.NDArray[np.int64] | None, seed: int, member: int
 ) -> npt.NDArray[np.int64]:
     """Return how often each image (N,) is drawn, with replacement, as many as there are, or whole groups of them.
@@ -201,7 +203,7 @@ def bootstrap(
     units = np.arange(len(order)) if units is None else units
     number = int(units.max()) + 1
     has = np.stack([np.array([label in names for names in pool.names()]) for label in pool.labels])
-    for _ in range(TRIES):
+    for _ in range(_TRIES):
         drawn = np.bincount(random.integers(number, size=number), minlength=number)
         counts = np.empty(len(order), np.int64)
         counts[order] = drawn[units]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from finetune.data.table import ImageTable
 
-MISSING = "missing"
+_MISSING = "missing"
 JOINED = " x "
 
 
@@ -63,6 +63,6 @@ def training_balance(table: ImageTable, columns: Sequence[str]) -> npt.NDArray[n
 
 def _name(value: Any) -> str:
     if value is None or (not isinstance(value, str) and bool(pd.isna(value))):
-        return MISSING
+        return _MISSING
     # a column of whole numbers becomes one of fractions where a value is missing
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

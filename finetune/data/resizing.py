@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from torch.utils.dlpack import from_dlpack
 from torchvision.transforms import Resize
 
-from finetune.data.pictures import Cutout, Picture, Region, Size
+from finetune.data.decoding import Cutout, DecodedImage, Region, Size
 
 Step = Callable[[Image.Image], Image.Image]
 # interpolations that torch computes as PIL does, up to rounding
@@ -28,7 +28,7 @@ CHANNELS = {"L": 1, "RGB": 3}
 UNSCALABLE = ("nearest", "box")
 
 
-def fast_resize(step: Step, picture: Picture, interpolation: str) -> Image.Image:
+def fast_resize(step: Step, picture: DecodedImage, interpolation: str) -> Image.Image:
     """Return what a step makes of a picture, within a tolerance of what it makes of the whole decoded image.
 
     On photos the values (0 to 255) differ by less than 1 on average and 24 at most where a large JPEG is decoded at a

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 
 from finetune.errors import DataError
 
-Rows = npt.NDArray[np.int64]
+_Rows = npt.NDArray[np.int64]
 
 
 class Draw(NamedTuple):
@@ -47,7 +47,7 @@ class Resampling:
     section 2.2.
     """
 
-    cells: Rows
+    cells: _Rows
     kind: Literal["oversample", "undersample"]
 
     @property
@@ -67,12 +67,12 @@ class Resampling:
         share = 1.0 / sizes[inverse]
         return np.asarray(share / share.mean(), dtype=np.float64)
 
-    def repeated(self) -> Rows:
+    def repeated(self) -> _Rows:
         """Return the positions (M,) of the rows that an epoch may draw more than once."""
         _, inverse, sizes = np.unique(self.cells, return_inverse=True, return_counts=True)
         return np.flatnonzero(sizes[inverse] < self.target).astype(np.int64)
 
-    def draw(self, generator: np.random.Generator) -> tuple[Rows, npt.NDArray[np.bool_]]:
+    def draw(self, generator: np.random.Generator) -> tuple[_Rows, npt.NDArray[np.bool_]]:
         """Return the positions of an epoch in order, and which of them are repeats."""
         positions, repeats = [], []
         for cell in np.unique(self.cells):
@@ -95,7 +95,7 @@ class TrainBatches(Sampler[list[Draw]]):
 
     def __init__(
         self,
-        rows: Rows,
+        rows: _Rows,
         batch_size: int,
         *,
         seed: int,
@@ -136,11 +136,11 @@ class TrainBatches(Sampler[list[Draw]]):
         """Choose the epoch whose batches come next."""
         self.epoch = epoch
 
-    def order(self) -> Rows:
+    def order(self) -> _Rows:
         """Return the rows of the epoch in order, over all ranks."""
         return self.plan()[0]
 
-    def plan(self) -> tuple[Rows, npt.NDArray[np.bool_]]:
+    def plan(self) -> tuple[_Rows, npt.NDArray[np.bool_]]:
         """Return the rows of the epoch in order, and which of them are drawn again, over all ranks."""
         generator = np.random.default_rng([self.seed, self.epoch])
         if self.resampling is not None:
@@ -152,7 +152,7 @@ class TrainBatches(Sampler[list[Draw]]):
             order = generator.permutation(self.rows)
         return order, np.zeros(self.size, dtype=bool)
 
-    def seeds(self) -> Rows:
+    def seeds(self) -> _Rows:
         """Return the seed of each draw of the epoch, over all ranks."""
         return np.random.default_rng([self.seed, self.epoch, 1]).integers(2**32, size=self.size)
 
@@ -186,7 +186,7 @@ class EvalBatches(Sampler[list[Draw]]):
     """
 
     def __init__(
-        self, rows: Rows, batch_size: int, *, rank: int = 0, world_size: int = 1, seeds: Sequence[int] | None = None
+        self, rows: _Rows, batch_size: int, *, rank: int = 0, world_size: int = 1, seeds: Sequence[int] | None = None
     ) -> None:
         """Go through `rows` in batches of at most `batch_size` per rank, with a seed each where images are varied."""
         self.rows = np.asarray(rows, dtype=np.int64)

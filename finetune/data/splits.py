@@ -65,23 +65,23 @@ def make_splits(
         DataError: A split would be empty, a class would have no training image, or given splits part a group.
     """
     refuse_unlabelled(table)
-    check_settings(table, val, test, seed, group)
+    _check_settings(table, val, test, seed, group)
     check_class_sizes(table)
     splits = joined_groups(table, group)
     wanted = {name: share for name, share in (("test", test), ("val", val)) if name not in splits and share > 0}
     loose = [row for row, split in enumerate(splits) if split is None]
     free = [row for row, split in enumerate(splits) if split in (None, "train")]
     few = len(loose) < sum(wanted.values()) * len(free) + 1
-    units = units_of(table, free if few else loose, group)
+    units = _units_of(table, free if few else loose, group)
     shares = {name: share if few else share * len(free) / len(loose) for name, share in wanted.items()}
-    taken = divide(units, shares, seed, present=label_counts(table, free))
+    taken = divide(units, shares, seed, present=_label_counts(table, free))
     result = [taken.get(row, split or "train") for row, split in enumerate(splits)]
     done = replace(table, frame=table.frame.assign(split=objects(result).set_axis(table.frame.index)))
     check_splits(done, needed, quiet=quiet)
     return done
 
 
-def check_settings(table: ImageTable, val: float, test: float, seed: int, group: str | None) -> None:
+def _check_settings(table: ImageTable, val: float, test: float, seed: int, group: str | None) -> None:
     """Check shares, seed and group column.
 
     Raises:
@@ -130,7 +130,7 @@ def joined_groups(table: ImageTable, group: str | None) -> list[str | None]:
     return [split or side.get(value) for value, split in zip(values, splits, strict=True)]
 
 
-def units_of(table: ImageTable, pool: Collection[int], group: str | None) -> list[Unit]:
+def _units_of(table: ImageTable, pool: Collection[int], group: str | None) -> list[Unit]:
     """Return the images of a pool as units: one for each group, and one for each image without one."""
     names, ids = table.names(), table.frame["id"].tolist()
     values = table.frame[group].tolist() if group else [None] * len(table)
@@ -138,7 +138,7 @@ def units_of(table: ImageTable, pool: Collection[int], group: str | None) -> lis
     for row in pool:
         value = values[row]
         members.setdefault(f"group {value}" if isinstance(value, str) else f"image {ids[row]}", []).append(row)
-    frequency = label_counts(table, range(len(table)))
+    frequency = _label_counts(table, range(len(table)))
     units = []
     for name, rows in sorted(members.items()):
         labels = Counter(label for row in rows for label in names[row])
@@ -147,7 +147,7 @@ def units_of(table: ImageTable, pool: Collection[int], group: str | None) -> lis
     return units
 
 
-def label_counts(table: ImageTable, rows: Collection[int]) -> Counter[str]:
+def _label_counts(table: ImageTable, rows: Collection[int]) -> Counter[str]:
     """Return how many of the images have each label."""
     names = table.names()
     return Counter(label for row in rows for label in names[row])
@@ -220,7 +220,7 @@ def check_class_sizes(table: ImageTable) -> None:
     Raises:
         DataError: A class has fewer.
     """
-    counts = label_counts(table, range(len(table)))
+    counts = _label_counts(table, range(len(table)))
     empty = [label for label in table.labels if not counts[label]]
     if empty:
         raise DataError(

@@ -22,21 +22,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from finetune.data.pictures import Picture
+from finetune.data.decoding import DecodedImage
 from finetune.errors import DataError
-from finetune.runs import replacing
+from finetune.runs.run import replacing
 
 log = logging.getLogger(__name__)
 
-Task = Literal["multiclass", "multilabel"]
+LabelTask = Literal["multiclass", "multilabel"]
 SPLITS = ("train", "val", "test")
-COLUMNS = ("id", "path", "label", "split", "digest")
+_COLUMNS = ("id", "path", "label", "split", "digest")
 
 
 class ImageStore(Protocol):
     """Reads an image's pixels; it can be pickled, since worker processes use it."""
 
-    def open(self, path: str, channels: int) -> Picture:
+    def open(self, path: str, channels: int) -> DecodedImage:
         """Return the image opened but not decoded where that can wait, or raise DataError naming it."""
 
     def read(self, path: str, channels: int) -> Image.Image:
@@ -62,7 +62,7 @@ class ImageTable:
 
     frame: pd.DataFrame
     labels: tuple[str, ...]
-    task: Task
+    task: LabelTask
     store: ImageStore
     groups: tuple[str, ...] = ()
     skipped: tuple[str, ...] = field(default=())
@@ -117,10 +117,10 @@ class ImageTable:
 
     def save(self, path: Path) -> None:
         """Write all but the pixels to a Parquet file."""
-        types = dict.fromkeys(COLUMNS, pa.string())
+        types = dict.fromkeys(_COLUMNS, pa.string())
         if self.task == "multilabel":
             types["label"] = pa.list_(pa.string())
-        columns = {name: pa.array(_plain(self.frame[name]), types.get(name)) for name in (*COLUMNS, *self.groups)}
+        columns = {name: pa.array(_plain(self.frame[name]), types.get(name)) for name in (*_COLUMNS, *self.groups)}
         meta = {"labels": self.labels, "task": self.task, "groups": self.groups, "skipped": self.skipped}
         with replacing(path) as temporary:
             pq.write_table(pa.table(columns).replace_schema_metadata({"finetune": json.dumps(meta)}), temporary)
@@ -144,7 +144,7 @@ class ImageTable:
                 "Bring them back, or name where they are now (data.root=...)."
             )
         rows = [row_of[name] for name in ids]
-        check_labels(saved, self.frame["label"].iloc[rows].tolist())
+        _check_labels(saved, self.frame["label"].iloc[rows].tolist())
         added = set(row_of).difference(ids, meta["skipped"])
         if added:
             log.warning("%d images are new since the run began and are left out (first: %s).", len(added), min(added))
@@ -183,7 +183,7 @@ class ImageTable:
             )
 
 
-def check_labels(saved: pd.DataFrame, now: Sequence[Any]) -> None:
+def _check_labels(saved: pd.DataFrame, now: Sequence[Any]) -> None:
     """Check that images have the labels that a run has stored.
 
     Raises:
@@ -221,7 +221,7 @@ def read_saved(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 def frame_of(columns: Mapping[str, Collection[Any]]) -> pd.DataFrame:
     """Return columns as a frame of plain Python objects, with the columns that every table has."""
     size = len(columns["id"])
-    absent = {name: [None] * size for name in COLUMNS if name not in columns}
+    absent = {name: [None] * size for name in _COLUMNS if name not in columns}
     return pd.DataFrame({name: objects(values) for name, values in {**columns, **absent}.items()})
 
 

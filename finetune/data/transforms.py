@@ -15,11 +15,11 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torchvision.transforms import Compose, InterpolationMode, TrivialAugmentWide
 
-from finetune.data.pictures import Picture
+from finetune.data.augmentation.operations import QuarterTurn, Rotation, SquashedCrop
+from finetune.data.augmentation.settings import Augment as Augment
+from finetune.data.augmentation.settings import check_augment
+from finetune.data.decoding import DecodedImage
 from finetune.data.resizing import Scale, Step, fast_resize
-from finetune.data.varying.settings import Augment as Augment
-from finetune.data.varying.settings import check_augment
-from finetune.data.varying.steps import QuarterTurn, Rotation, SquashedCrop
 from finetune.errors import ConfigError
 
 
@@ -73,7 +73,7 @@ class Transform:
         scale = others[border : border + normalising] if spec.exact else [Scale(spec.mean, spec.std)]
         self.last = Compose([*scale, *others[border + normalising :]])
 
-    def pixels(self, picture: Picture) -> Image.Image:
+    def pixels(self, picture: DecodedImage) -> Image.Image:
         """Return a picture at the weights' size: cropped, resized and, in training, varied."""
         exact = self.spec.exact
         image = self.first(picture.whole()) if exact else fast_resize(self.first, picture, self.spec.interpolation)
@@ -85,7 +85,7 @@ class Transform:
         values: Tensor = self.last(image)
         return values
 
-    def apply(self, picture: Picture) -> Tensor:
+    def apply(self, picture: DecodedImage) -> Tensor:
         """Return a picture as (C, H, W), normalised."""
         return self.tensor(self.pixels(picture))
 
@@ -95,7 +95,7 @@ class Transform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return a decoded image as (C, H, W), normalised."""
-        return self.apply(Picture(image, self.spec.channels, name="The image"))
+        return self.apply(DecodedImage(image, self.spec.channels, name="The image"))
 
 
 def eval_transform(spec: InputSpec) -> Transform:

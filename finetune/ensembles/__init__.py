@@ -1,1 +1,1 @@
-"""Several models from one experiment: cross-validation, and networks that are joined."""
+"""Ensembles: cross-validation, and finished runs combined into one network."""

@@ -1,1 +1,1 @@
-"""Evaluation: predictions, scores, intervals and the verbs that recompute them."""
+"""Evaluation: inference, predictions, metrics, intervals, and what is derived from them."""

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.calibration.scaling import Fitted, Method, fit_scaling
 from finetune.data.table import ImageTable
+from finetune.evaluation.metrics import score
 from finetune.evaluation.predictions import Predictions
-from finetune.evaluation.scores import score
+from finetune.uncertainty.scaling import Fitted, Method, fit_scaling
 
 FITTED_ON = "val"
 Outputs = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]

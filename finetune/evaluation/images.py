@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.config import build
-from finetune.data.decoding import FileStore, verify
+from finetune.config.compose import build
+from finetune.data.image_stores import FileStore, verify
 from finetune.data.table import ImageTable, read_saved
 from finetune.errors import ConfigError, DataError, FinetuneError, nearest
-from finetune.evaluation.predictions import Task
-from finetune.runs import Run
+from finetune.evaluation.predictions import PredictionTask
+from finetune.runs.run import Run
 
-SHOWN = 3
+_SHOWN = 3
 
 
 class ImagesGoneError(DataError):
@@ -27,7 +27,7 @@ class Vocabulary:
     """The labels a model knows, in order, and whether an image may have several."""
 
     labels: tuple[str, ...]
-    task: Task
+    task: PredictionTask
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def own_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Voca
         ImagesGoneError: Some are not there.
         DataError: Some have another content than they had, or the run has no such split.
     """
-    stored = one_split(stored_table(run), split)
+    stored = one_split(run_table(run), split)
     places = [Path(path) for path in stored.frame["path"]]
     table = (
         stored if all(path.is_absolute() and path.is_file() for path in places) else _from_source(stored, source, split)
@@ -105,7 +105,7 @@ def other_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Vo
     if table.frame["split"].isna().all():
         table = replace(table, frame=table.frame.assign(split=split))
     table = verify(in_vocabulary(one_split(table, split), vocabulary), unreadable)
-    saved = stored_table(run).frame
+    saved = run_table(run).frame
     here = table.frame["digest"]
     own = saved.loc[saved["split"] == split, "digest"]
     if sorted(here) == sorted(own.dropna()):
@@ -177,7 +177,7 @@ def in_vocabulary(table: ImageTable, vocabulary: Vocabulary) -> ImageTable:
     return replace(table, labels=vocabulary.labels)
 
 
-def stored_table(run: Run) -> ImageTable:
+def run_table(run: Run) -> ImageTable:
     """The table that the run stored, its images read from the stored paths.
 
     Raises:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import ConfigError, RunError, nearest
-from finetune.heads.inputs import inputs_of
-from finetune.models.precision import autocast
+from finetune.models.heads.feature_hook import inputs_of
+from finetune.runtime.precision import autocast
 
 
-class Outputs(NamedTuple):
+class NetworkOutputs(NamedTuple):
     """What a network said of some images.
 
     Attributes:
@@ -55,7 +55,7 @@ def predict_loader(
     device: torch.device,
     precision: str = "32-true",
     sample: np.ndarray | None = None,
-) -> Outputs:
+) -> NetworkOutputs:
     """Run the network over all batches and return its outputs in the order of the rows, without padding.
 
     Args:
@@ -79,7 +79,7 @@ def predict_loader(
     if sample is not None:
         of_sample = np.argsort(rows[np.isin(rows, sample)], kind="stable")
         features = np.concatenate([part.features for part in parts if part.features is not None])[of_sample]
-    return Outputs(rows[order], logits[order], targets[order], features)
+    return NetworkOutputs(rows[order], logits[order], targets[order], features)
 
 
 def predict_batches(
@@ -89,7 +89,7 @@ def predict_batches(
     device: torch.device,
     precision: str = "32-true",
     sample: np.ndarray | None = None,
-) -> Iterator[Outputs]:
+) -> Iterator[NetworkOutputs]:
     """Yield the outputs of one batch after the other, without padding; arguments as in `predict_loader`."""
     for batch in batches:
         valid = batch["valid"].cpu()
@@ -98,7 +98,7 @@ def predict_batches(
             said = forward(network, batch["image"], batch.get("frames"), device=device, precision=precision)
         rows, logits, targets = (part.cpu()[valid].numpy() for part in (batch["row"], said, batch["target"]))
         features = None if sample is None else seen[0].float().cpu()[valid].numpy()[np.isin(rows, sample)]
-        yield Outputs(rows, logits, targets, features)
+        yield NetworkOutputs(rows, logits, targets, features)
 
 
 def forward(

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 
 from finetune.data.table import ImageTable
 from finetune.errors import DataError, RunError
-from finetune.runs import replacing
+from finetune.runs.run import replacing
 
-Task = Literal["multiclass", "multilabel"]
+PredictionTask = Literal["multiclass", "multilabel"]
 THRESHOLD = 0.5
-VERSION = "1"
+_VERSION = "1"
 SEPARATOR = "|"
-COLUMNS = ("id", "path", "target", "label", "predicted")
+_COLUMNS = ("id", "path", "target", "label", "predicted")
 PROBABILITY = "probability/"
 
 
@@ -49,7 +49,7 @@ class Predictions:
     targets: np.ndarray
     probabilities: np.ndarray
     labels: tuple[str, ...]
-    task: Task
+    task: PredictionTask
     groups: pd.DataFrame
 
     def __post_init__(self) -> None:
@@ -74,10 +74,10 @@ class Predictions:
             raise DataError(f"Targets must lie in 0..{highest}; they span {self.targets.min()}..{self.targets.max()}.")
 
     def _check_groups(self) -> None:
-        taken = [name for name in self.groups.columns if name in COLUMNS or str(name).startswith(PROBABILITY)]
+        taken = [name for name in self.groups.columns if name in _COLUMNS or str(name).startswith(PROBABILITY)]
         if taken or (len(self.groups.columns) and len(self.groups) != self.num):
             raise DataError(
-                f"Group columns need a value per image and names other than {', '.join(COLUMNS)} and {PROBABILITY}*; "
+                f"Group columns need a value per image and names other than {', '.join(_COLUMNS)} and {PROBABILITY}*; "
                 f"found {len(self.groups)} rows, names taken: {taken}. Rename the columns."
             )
 
@@ -165,8 +165,8 @@ class Predictions:
         groups = self.groups if len(self.groups.columns) else pd.DataFrame(index=frame.index)
         table = pa.Table.from_pandas(pd.concat([frame, probabilities, groups], axis=1), preserve_index=False)
         target_type = pa.list_(pa.int8()) if self.multilabel else pa.int64()
-        table = table.add_column(COLUMNS.index("target"), "target", pa.array(list(self.targets), target_type))
-        facts = {"labels": json.dumps(list(self.labels)), "task": self.task, "version": VERSION}
+        table = table.add_column(_COLUMNS.index("target"), "target", pa.array(list(self.targets), target_type))
+        facts = {"labels": json.dumps(list(self.labels)), "task": self.task, "version": _VERSION}
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **facts})
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -181,7 +181,7 @@ class Predictions:
         """
         table = _read(path)
         labels, task = _facts(table, path)
-        expected = [*COLUMNS, *(PROBABILITY + label for label in labels)]
+        expected = [*_COLUMNS, *(PROBABILITY + label for label in labels)]
         missing = [name for name in expected if name not in table.column_names]
         if missing:
             raise RunError(
@@ -193,14 +193,14 @@ class Predictions:
             ids=frame["id"].to_numpy(object),
             paths=frame["path"].to_numpy(object),
             targets=np.array(list(targets), np.int8).reshape(-1, len(labels)) if task == "multilabel" else targets,
-            probabilities=frame[expected[len(COLUMNS) :]].to_numpy(np.float32),
+            probabilities=frame[expected[len(_COLUMNS) :]].to_numpy(np.float32),
             labels=labels,
             task=task,
             groups=frame.drop(columns=expected),
         )
 
 
-def to_probabilities(logits: np.ndarray, task: Task) -> np.ndarray:
+def to_probabilities(logits: np.ndarray, task: PredictionTask) -> np.ndarray:
     """Turn logits into (N, K) float32 probabilities: softmax over the labels, or a sigmoid each for multi-label.
 
     The logits are (N, K), or (V, N, K) for images in several views, over which the mean of the probabilities is taken.
@@ -217,7 +217,7 @@ def to_probabilities(logits: np.ndarray, task: Task) -> np.ndarray:
     return np.asarray(probabilities, np.float32)
 
 
-def confidence_of(probabilities: np.ndarray, task: Task) -> np.ndarray:
+def confidence_of(probabilities: np.ndarray, task: PredictionTask) -> np.ndarray:
     """Return how sure answers of probabilities (N, K) are (N,): the highest; of several labels the unsurest."""
     values = probabilities.astype(np.float64)
     if task == "multilabel":
@@ -265,8 +265,8 @@ def _facts(table: pa.Table, path: Path) -> tuple[tuple[str, ...], Any]:
             f"{path} was not written by finetune: its schema lacks {', '.join(missing)}. Point at a run's file."
         )
     version, task = metadata[b"version"].decode(), metadata[b"task"].decode()
-    if version != VERSION or task not in ("multiclass", "multilabel"):
+    if version != _VERSION or task not in ("multiclass", "multilabel"):
         raise RunError(
-            f"{path} has version {version} and task '{task}', not version {VERSION}. Use a matching finetune."
+            f"{path} has version {version} and task '{task}', not version {_VERSION}. Use a matching finetune."
         )
     return tuple(json.loads(metadata[b"labels"])), task

@@ -14,19 +14,19 @@ import numpy.typing as npt
 import safetensors.torch
 from safetensors import SafetensorError
 
-from finetune.calibration.scaling import Scaling, check_method
-from finetune.data.table import Task
+from finetune.data.table import LabelTask
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError
-from finetune.heads.modules import HeadSpec, fold_standardize, standardize_layer
 from finetune.models.adapters import merge
-from finetune.models.ensemble import build_joined
+from finetune.models.ensemble_network import build_joined
+from finetune.models.heads.modules import HeadSpec, fold_standardize, standardize_layer
 from finetune.models.network import Network, build_network
-from finetune.ood.detector import Detector, load_detector, save_detector
-from finetune.runs import replacing, write_json
+from finetune.runs.run import replacing, write_json
+from finetune.uncertainty.ood.detector import Detector, load_detector, save_detector
+from finetune.uncertainty.scaling import Scaling, check_calibration_method
 
-VERSION = 1
-UNSCALED = Scaling()
+_VERSION = 1
+_UNSCALED = Scaling()
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Bundle:
 
     network: Network
     labels: tuple[str, ...]
-    task: Task
+    task: LabelTask
     threshold: float = 0.5
     scaling: Scaling = Scaling()
     detector: Detector | None = None
@@ -57,9 +57,9 @@ class Bundle:
 def save_bundle(
     network: Network,
     labels: tuple[str, ...],
-    task: Task,
+    task: LabelTask,
     folder: Path,
-    scaling: Scaling = UNSCALED,
+    scaling: Scaling = _UNSCALED,
     detector: Detector | None = None,
 ) -> None:
     """Write weights.safetensors and model.json; adapters and the head's standardising are merged into the weights.
@@ -77,7 +77,7 @@ def save_bundle(
         safetensors.torch.save_file(state, temporary)
     save_detector(detector, folder)
     write_json(folder / "model.json", {
-        "version": VERSION, "name": network.name, "labels": labels, "task": task, "options": options,
+        "version": _VERSION, "name": network.name, "labels": labels, "task": task, "options": options,
         "input": dataclasses.asdict(network.spec), "threshold": 0.5,
         "temperature": scaling.temperature, "calibration": vars(scaling),
     })  # fmt: skip
@@ -120,4 +120,4 @@ def read_scaling(meta: Mapping[str, Any]) -> Scaling:
     if found is None:
         temperature = float(meta.get("temperature", 1.0))
         return Scaling() if temperature == 1 else Scaling("temperature", (1 / temperature,))
-    return Scaling(check_method(found["method"]), tuple(found["scale"]), tuple(found["shift"]))
+    return Scaling(check_calibration_method(found["method"]), tuple(found["scale"]), tuple(found["shift"]))

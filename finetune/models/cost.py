@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from finetune.models.adapters import merge
-from finetune.models.depth import count_parameters
 from finetune.models.network import Network
-from finetune.models.precision import autocast, choose_precision
+from finetune.models.truncation import count_parameters
+from finetune.runtime.precision import autocast, choose_precision
 
 # a latency is the median of so many passes, or of as many as begin within the seconds
 PASSES, SECONDS = 30, 0.5
@@ -32,7 +32,7 @@ def blank_images(network: Network, count: int, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def evaluating(network: Network, device: torch.device, precision: str) -> Iterator[None]:
+def _evaluating(network: Network, device: torch.device, precision: str) -> Iterator[None]:
     """Let a network compute as in evaluation; the mode of its modules is put back."""
     modes = [(module, module.training) for module in network.modules()]
     network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -63,18 +63,18 @@ def stopwatch(network: Network, count: int, *, device: torch.device, precision: 
     inputs = blank_inputs(network, count, device)
 
     def measure() -> float:
-        with evaluating(network, device, precision):
-            wait(device)
+        with _evaluating(network, device, precision):
+            _wait(device)
             started = time.perf_counter()
             network(*inputs)
-            wait(device)
+            _wait(device)
             return (time.perf_counter() - started) * 1000 / count
 
     measure()  # warms up
     return measure
 
 
-def wait(device: torch.device) -> None:
+def _wait(device: torch.device) -> None:
     """Wait until a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -113,7 +113,7 @@ def peak_memory(network: Network, count: int, *, device: torch.device, precision
         precision: 32-true, bf16-mixed or 16-mixed.
     """
     images = blank_images(network, count, device)
-    with evaluating(network, device, precision):
+    with _evaluating(network, device, precision):
         weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError, nearest
-from finetune.heads.modules import SEQUENCE_KINDS, HeadSpec, build_head
-from finetune.heads.sequences import pad
-from finetune.models.depth import truncate
-from finetune.models.inputs import input_spec
+from finetune.models.heads.modules import SEQUENCE_KINDS, HeadSpec, build_head
+from finetune.models.heads.sequence_heads import pad
+from finetune.models.input_spec import input_spec
+from finetune.models.truncation import truncate
 from finetune.models.weights import create_backbone
 
 
@@ -32,7 +32,7 @@ class Network(nn.Module):
         num_classes: K.
         options: What `build_network` needs to build the same architecture again.
         frames: Of a sequence at most; None for a network of single images.
-        resting: Modules that stay in eval mode while the rest trains; set by `finetune.strategies.freezing`.
+        resting: Modules that stay in eval mode while the rest trains; set by `finetune.training.freezing`.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ def build_network(
     """
     check_name(name)
     head = head or HeadSpec()
-    check_head(head, frames)
+    _check_head(head, frames)
     options = model_options(name, drop_rate, drop_path_rate, in_chans, image_size)
     try:
         backbone = create_backbone(name, weights, options)
@@ -142,7 +142,7 @@ def build_network(
     )  # fmt: skip
 
 
-def check_head(head: HeadSpec, frames: int | None) -> None:
+def _check_head(head: HeadSpec, frames: int | None) -> None:
     """Check that a head reads what it is given: single images, or sequences.
 
     Raises:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from finetune.errors import ConfigError, nearest
 
-State = dict[str, Tensor]
-WORDS = ("bundled", "timm", "none")
+_State = dict[str, Tensor]
+_WORDS = ("bundled", "timm", "none")
 BUNDLED = "tf_efficientnet_lite0"
 WRAPPERS = ("state_dict", "model", "model_state", "network")
 PREFIXES = ("module.", "network.", "backbone.", "model.", "_orig_mod.")
@@ -41,9 +41,9 @@ def create_backbone(name: str, weights: str, options: dict[str, Any]) -> nn.Modu
         return download(name, options)
     model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     if weights == "bundled":
-        load(model, bundled_state(name, options), name, "the bundled weights")
+        _load(model, bundled_state(name, options), name, "the bundled weights")
     elif weights != "none":
-        load(model, read_file(Path(weights)), name, weights)
+        _load(model, read_file(Path(weights)), name, weights)
     return model
 
 
@@ -61,7 +61,7 @@ def download(name: str, options: dict[str, Any]) -> nn.Module:
         ) from error
 
 
-def bundled_state(name: str, options: dict[str, Any]) -> State:
+def bundled_state(name: str, options: dict[str, Any]) -> _State:
     """Return the bundled weights of a model under timm's names.
 
     The package's tensors are in the order of timm's, without the counters that timm keeps of BatchNorm's batches.
@@ -87,7 +87,7 @@ def bundled_state(name: str, options: dict[str, Any]) -> State:
     return dict(zip(keys, values, strict=True))
 
 
-def read_file(path: Path) -> State:
+def read_file(path: Path) -> _State:
     """Return the tensors of a safetensors or torch file, without unpickling code.
 
     Raises:
@@ -96,8 +96,8 @@ def read_file(path: Path) -> State:
     if not path.is_file():
         siblings = [entry.name for entry in path.absolute().parent.glob("*")] if path.absolute().parent.is_dir() else []
         raise ConfigError(
-            f"model.weights={path} is neither a file nor one of {', '.join(WORDS)}."
-            f"{nearest(path.name, [*siblings, *WORDS])}"
+            f"model.weights={path} is neither a file nor one of {', '.join(_WORDS)}."
+            f"{nearest(path.name, [*siblings, *_WORDS])}"
         )
     try:
         if path.suffix == ".safetensors":
@@ -118,7 +118,7 @@ def read_file(path: Path) -> State:
     return state
 
 
-def load(model: nn.Module, state: State, name: str, source: str) -> None:
+def _load(model: nn.Module, state: _State, name: str, source: str) -> None:
     """Load weights into a model without classifier; the file's classifier is dropped, all else must fit.
 
     timm's own filter adapts what depends on the input: other channels, another size of position embeddings.
@@ -139,7 +139,7 @@ def load(model: nn.Module, state: State, name: str, source: str) -> None:
     model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 
-def without_prefix(state: State, own: set[str]) -> State:
+def without_prefix(state: _State, own: set[str]) -> _State:
     """Return the tensors without the prefixes that wrappers add, where that brings names closer to the model's."""
     for _ in range(3):
         for prefix in PREFIXES:
@@ -149,7 +149,7 @@ def without_prefix(state: State, own: set[str]) -> State:
     return state
 
 
-def adapt(model: nn.Module, state: State) -> State:
+def adapt(model: nn.Module, state: _State) -> _State:
     """Return the tensors fitted to the model by timm's own means: other channels, names or position embeddings."""
     config: dict[str, Any] = vars(model)["pretrained_cfg"]
     first = config.get("first_conv") or ()
@@ -159,11 +159,11 @@ def adapt(model: nn.Module, state: State) -> State:
         if channels is not None and key in state and state[key].shape[1] != channels:
             state = {**state, key: timm.models.adapt_input_conv(channels, state[key])}
     module = importlib.import_module(type(model).__module__)
-    convert: Callable[[State, nn.Module], State] | None = getattr(module, "checkpoint_filter_fn", None)
+    convert: Callable[[_State, nn.Module], _State] | None = getattr(module, "checkpoint_filter_fn", None)
     return convert(dict(state), model) if convert is not None and not fits(model, state) else state
 
 
-def fits(model: nn.Module, state: State) -> bool:
+def fits(model: nn.Module, state: _State) -> bool:
     """Return whether every tensor of the model is there in its shape."""
     own = model.state_dict()
     return all(

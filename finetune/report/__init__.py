@@ -1,1 +1,1 @@
-"""Reporting: what is shown of a run."""
+"""Reports: pages and tables that people look at."""

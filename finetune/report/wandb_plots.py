@@ -15,20 +15,20 @@ from PIL import Image
 from finetune.evaluation.curves.averages import precision_recall_curves, roc_curves
 from finetune.evaluation.curves.confusion import confusion, label_counts
 from finetune.evaluation.curves.curve import thin
-from finetune.evaluation.curves.ranked import rank_classes, rank_decisions, told_apart
+from finetune.evaluation.curves.threshold_counts import count_classes, count_pairs, reported_classes
+from finetune.evaluation.metrics import image_losses
 from finetune.evaluation.predictions import Predictions
-from finetune.evaluation.scores import image_losses
-from finetune.report.figures.lines import Drawn, named_lines
+from finetune.report.figures.lines_figure import Drawn, named_lines
 
 POINTS = 100  # of a line
-CLASSES = 50  # of a matrix
+_CLASSES = 50  # of a matrix
 OTHERS = "(other classes)"
 
 
 def charts_of(predictions: Predictions, split: str, *, rows: int) -> dict[str, Any]:
     """Return what is logged of a split: ROC, precision-recall, the matrix, and a table of at most `rows` images."""
-    classes, decisions = rank_classes(predictions), rank_decisions(predictions)
-    numbers, labels = told_apart(predictions), predictions.labels
+    classes, decisions = count_classes(predictions), count_pairs(predictions)
+    numbers, labels = reported_classes(predictions), predictions.labels
     roc = named_lines(roc_curves(classes, decisions), labels, numbers, steps=False)
     recall = named_lines(precision_recall_curves(classes, decisions), labels, numbers, steps=True)
     charts = {
@@ -63,11 +63,11 @@ def confusion_chart(predictions: Predictions) -> Any:
     matrix = confusion(predictions)
     size = len(matrix.labels)
     names, groups = list(matrix.labels), np.arange(size)
-    if size > CLASSES:
+    if size > _CLASSES:
         errors = matrix.errors.sum(axis=0) + matrix.errors.sum(axis=1)
-        kept = np.sort(np.argsort(-errors, kind="stable")[: CLASSES - 1])
-        groups = np.full(size, CLASSES - 1)
-        groups[kept] = np.arange(CLASSES - 1)
+        kept = np.sort(np.argsort(-errors, kind="stable")[: _CLASSES - 1])
+        groups = np.full(size, _CLASSES - 1)
+        groups[kept] = np.arange(_CLASSES - 1)
         names = [*(matrix.labels[number] for number in kept), OTHERS]
     counts = np.zeros((len(names), len(names)), np.int64)
     np.add.at(counts, (groups[:, None], groups[None, :]), matrix.counts)

@@ -1,1 +1,1 @@
-"""Training: steps, losses, optimizers, schedules and the train verb."""
+"""Training: phases, freezing, the Lightning module, losses, optimizers, schedules."""

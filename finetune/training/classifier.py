@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from finetune.heads.inputs import inputs_of
+from finetune.features.frozen_prefix import Cut
+from finetune.models.heads.feature_hook import inputs_of
 from finetune.models.network import Network
-from finetune.strategies.phases import Phase
-from finetune.strategies.prefix import Cut
-from finetune.training.words.regularize import Regularizer
+from finetune.training.phases import Phase
+from finetune.training.regularizers import Regularizer
 
-Batch = dict[str, Tensor]
+LabelledBatch = dict[str, Tensor]
 NO_ROWS = torch.empty(0, dtype=torch.int64)
 
 
@@ -36,8 +36,8 @@ class Classifier(pl.LightningModule):
         *,
         build_optimizer: Callable[[Network], Optimizer],
         build_scheduler: Callable[[Optimizer, int], LRScheduler],
-        mixing: Callable[[Batch], Batch] | None = None,
-        feature_mixing: Callable[[Batch], Batch] | None = None,
+        mixing: Callable[[LabelledBatch], LabelledBatch] | None = None,
+        feature_mixing: Callable[[LabelledBatch], LabelledBatch] | None = None,
         regularizer: Regularizer | None = None,
         seed: int = 0,
         phase_index: int = 0,
@@ -85,7 +85,7 @@ class Classifier(pl.LightningModule):
         self.image_weights = image_weights
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: LabelledBatch) -> Tensor:
         """Return the logits (B, K) of a batch of images (B, C, H, W), of cached features (B, F), or of activations.
 
         Of sequences there are the images of all frames, and how many each has, or cached features (B, T, 1 + F).
@@ -103,14 +103,14 @@ class Classifier(pl.LightningModule):
         place = [self.seed, self.phase_index, self.current_epoch, self.global_rank]
         pl.seed_everything(int(np.random.SeedSequence(place).generate_state(1)[0]), verbose=False)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: LabelledBatch, dataloader_idx: int) -> LabelledBatch:
         """Lay the images out in the memory format that the network is in."""
         for name in ("image", "activations"):
             if name in batch and batch[name].ndim == 4:
                 batch[name] = batch[name].contiguous(memory_format=self.memory_format)
         return batch
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: LabelledBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss of a training batch, mixed where the augmentation says so, and penalised."""
         if self.mixing is not None and "image" in batch:
             batch = self.mixing(batch)
@@ -130,21 +130,21 @@ class Classifier(pl.LightningModule):
         """Return what there is to log at the end of an epoch beside losses and metrics."""
         return self.regularizer.notes(self.network)
 
-    def training_loss(self, batch: Batch) -> Tensor:
+    def training_loss(self, batch: LabelledBatch) -> Tensor:
         """Return the mean loss of a training batch, weighted by image where images have weights."""
         if self.image_weights is None:
             return self.loss(self(batch), batch["target"])  # type: ignore[no-any-return]
         weights = self.image_weights[batch["row"].cpu()]
         return self.loss(self(batch), batch["target"], weights)  # type: ignore[no-any-return]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return the mean loss, logits and targets of the images that are not padding."""
         logits = self(batch)[batch["valid"]].float()
         target = batch["target"][batch["valid"]]
         loss = self.loss(logits, target) if len(target) else logits.new_zeros(())
         return {"loss": loss, "logits": logits, "target": target}
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: LabelledBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return row numbers, logits and targets of the images that are not padding, and the features of some."""
         valid = batch["valid"]
         features: list[Tensor] = []

@@ -20,23 +20,23 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from finetune.data.datamodule import ImageData
+from finetune.features.extract import FeatureSettings
+from finetune.features.feature_datamodule import FeatureData, eval_loader
+from finetune.features.pass_settings import pass_of
+from finetune.features.prefix_datamodule import PrefixData
+from finetune.features.sequence_features import feature_source
 from finetune.models.network import Network
-from finetune.strategies import phases
-from finetune.strategies.feature_data import FeatureData, eval_loader
-from finetune.strategies.features import FeatureSettings
-from finetune.strategies.freezing import apply_phase
-from finetune.strategies.machine import machine_of
-from finetune.strategies.phases import Phase
-from finetune.strategies.prefix_data import PrefixData
-from finetune.strategies.sequence_features import feature_source
-from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
-from finetune.training.classifier import NO_ROWS, Batch, Classifier
-from finetune.training.metrics import MetricsCallback
+from finetune.training import phases
+from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
+from finetune.training.callbacks.epoch_metrics import MetricsCallback
+from finetune.training.classifier import NO_ROWS, Classifier, LabelledBatch
+from finetune.training.freezing import apply_phase
 from finetune.training.optimizers import build_optimizer, parameter_groups
+from finetune.training.phases import Phase
+from finetune.training.regularizers import Regularizer
 from finetune.training.schedules import Schedule, build_scheduler
-from finetune.training.solved import HeadPlan, HeadSetup, SolvedClassifier, check_plan
+from finetune.training.solved_head import HeadPlan, HeadSetup, SolvedClassifier, check_plan
 from finetune.training.trainer import TrainerSettings, build_trainer
-from finetune.training.words.regularize import Regularizer
 
 # outputs of a split that are those of the sample alone
 SAMPLED = ("sampled", "features")
@@ -60,8 +60,8 @@ class Recipe:
     optimizer: OptimizerSettings
     schedule: Schedule
     trainer: TrainerSettings
-    mixing: Callable[[Batch], Batch] | None = None
-    feature_mixing: Callable[[Batch], Batch] | None = None
+    mixing: Callable[[LabelledBatch], LabelledBatch] | None = None
+    feature_mixing: Callable[[LabelledBatch], LabelledBatch] | None = None
     regularizer: Regularizer = field(default_factory=Regularizer)
     seed: int = 0
     monitor: str = "val/accuracy"
@@ -72,11 +72,11 @@ class Recipe:
 
     def solves(self, phase: Phase) -> bool:
         """Return whether the head of a phase is solved in one epoch rather than trained."""
-        return phase.at_rest and self.head.solver is not None
+        return phase.backbone_frozen and self.head.solver is not None
 
 
 @dataclass(frozen=True)
-class Place:
+class ResumePoint:
     """Where a run stands.
 
     Attributes:
@@ -94,20 +94,20 @@ class Place:
     checkpoint: Path | None = None
 
 
-def find_place(last: Path, checkpoints: Checkpoints, network: Network) -> Place:
+def find_resume_point(last: Path, checkpoints: Checkpoints, network: Network) -> ResumePoint:
     """Return where an interrupted run goes on, with its weights loaded into the network.
 
     A run without a checkpoint starts anew. The callback that keeps the best epoch is brought up to date too.
     """
     if not last.exists():
-        return Place()
+        return ResumePoint()
     checkpoint = read_checkpoint(last)
     place = checkpoint["finetune"]
     network.load_state_dict(network_state(checkpoint, averaged=place["finished"]))
     checkpoints.load_state_dict(checkpoint["callbacks"][checkpoints.state_key])
     if place["finished"]:
-        return Place(place["phase"] + 1, place["steps"], place["epochs"], place["steps"])
-    return Place(place["phase"], place["steps_before"], place["epochs_before"], place["steps"], last)
+        return ResumePoint(place["phase"] + 1, place["steps"], place["epochs"], place["steps"])
+    return ResumePoint(place["phase"], place["steps_before"], place["epochs_before"], place["steps"], last)
 
 
 def rehearse(
@@ -119,10 +119,10 @@ def rehearse(
 ) -> None:
     """Set up every phase without training it, so that what cannot work is said before a run begins."""
     build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False, callbacks=list(callbacks()))
-    check_plan(recipe.head, [phase.at_rest for phase in strategy.phases], strategy.name)
+    check_plan(recipe.head, [phase.backbone_frozen for phase in strategy.phases], strategy.name)
     for index, phase in enumerate(strategy.phases):
         apply_phase(network, phase)
-        build_classifier(network, phase, recipe, index, Place()).build_optimizer(network)
+        build_classifier(network, phase, recipe, index, ResumePoint()).build_optimizer(network)
 
 
 def fit(
@@ -131,7 +131,7 @@ def fit(
     images: ImageData,
     recipe: Recipe,
     *,
-    place: Place,
+    place: ResumePoint,
     metrics: MetricsCallback,
     checkpoints: Checkpoints,
     callbacks: Callable[[], Sequence[Callback]],
@@ -154,9 +154,9 @@ def fit(
         if index < place.phase:
             continue
         apply_phase(network, phase)
-        checkpoints.follows_probe = not phase.at_rest and follows_probe(strategy, index)
+        checkpoints.follows_probe = not phase.backbone_frozen and follows_probe(strategy, index)
         classifier = build_classifier(network, phase, recipe, index, place)
-        extra: list[Callback] = [*callbacks(), *([HeadSetup(checkpoints.run)] if phase.at_rest else [])]
+        extra: list[Callback] = [*callbacks(), *([HeadSetup(checkpoints.run)] if phase.backbone_frozen else [])]
         trainer = build_trainer(
             recipe.trainer,
             folder=checkpoints.run.path,
@@ -169,13 +169,13 @@ def fit(
         )
         data = batches_of(phase, images, recipe)
         trainer.fit(classifier, datamodule=data, ckpt_path=place.checkpoint, weights_only=True)
-        place = Place(index + 1, place.steps + trainer.global_step, place.epochs + trainer.current_epoch)
+        place = ResumePoint(index + 1, place.steps + trainer.global_step, place.epochs + trainer.current_epoch)
 
 
 def follows_probe(strategy: phases.Strategy, index: int) -> bool:
     """Return whether nothing but a head on features at rest was trained before a phase."""
     before = strategy.phases[:index]
-    return bool(before) and all(phase.at_rest for phase in before)
+    return bool(before) and all(phase.backbone_frozen for phase in before)
 
 
 def loop_of(phase: Phase, recipe: Recipe) -> dict[str, Any]:
@@ -193,14 +193,14 @@ def suitable(callbacks: Sequence[Callback], *, solved: bool) -> list[Callback]:
 
 def batches_of(phase: Phase, images: ImageData, recipe: Recipe) -> pl.LightningDataModule:
     """Return the batches of a phase: cached features where the phase asks for them, else images."""
-    if phase.features == "cached" and not phase.at_rest:
+    if phase.features == "cached" and not phase.backbone_frozen:
         return PrefixData(images, epochs=phase.epochs, settings=recipe.features)
-    if phase.at_rest:
+    if phase.backbone_frozen:
         return FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
     return images
 
 
-def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int, place: Place) -> Classifier:
+def build_classifier(network: Network, phase: Phase, recipe: Recipe, index: int, place: ResumePoint) -> Classifier:
     """Return the steps of a phase, with its optimizer and schedule still to be built from the moving parameters."""
     if recipe.trainer.channels_last:
         network.to(memory_format=torch.channels_last)
@@ -273,7 +273,7 @@ def predict_split(
     trainer = build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False)
     views = recipe.features.test_views
     if cached:
-        source = feature_source(classifier.network, images, recipe.features, machine_of(trainer))
+        source = feature_source(classifier.network, images, recipe.features, pass_of(trainer))
         features = source.features(images.table.rows(split), views)
         loaders = [eval_loader(features, images, trainer, view) for view in range(views)]
     else:
@@ -282,7 +282,7 @@ def predict_split(
     found: list[dict[str, Tensor]] = []
     for loader in loaders:
         classifier.sample = torch.from_numpy(sample) if sample is not None and not found else NO_ROWS
-        found.append(joined(trainer.predict(classifier, dataloaders=loader) or []))
+        found.append(_joined(trainer.predict(classifier, dataloaders=loader) or []))
     share = {**found[0], "logits": torch.stack([part["logits"] for part in found], 1)}
     shares: list[Any] = [share]
     if trainer.world_size > 1:
@@ -294,6 +294,6 @@ def predict_split(
     return {**ordered, "logits": ordered["logits"].transpose(0, 1)}
 
 
-def joined(parts: Sequence[Any]) -> dict[str, Tensor]:
+def _joined(parts: Sequence[Any]) -> dict[str, Tensor]:
     """Return the outputs of all batches as one."""
     return {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target", *SAMPLED)}

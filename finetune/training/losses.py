@@ -13,17 +13,17 @@ from torch.nn import functional
 
 from finetune.errors import ConfigError
 
-Task = Literal["multiclass", "multilabel"]
-Weights = Tensor | Sequence[float] | None
+_Task = Literal["multiclass", "multilabel"]
+_Weights = Tensor | Sequence[float] | None
 
 
 class _WeightedLoss(nn.Module):
     """A loss whose classes may count differently; the weights move with the module but are not part of its state."""
 
-    task: ClassVar[Task]
+    task: ClassVar[_Task]
     convex: ClassVar[bool] = True  # in the logits
 
-    def __init__(self, class_weights: Weights) -> None:
+    def __init__(self, class_weights: _Weights) -> None:
         super().__init__()
         if class_weights is not None and not isinstance(class_weights, Tensor):
             class_weights = torch.tensor([float(weight) for weight in class_weights])
@@ -58,7 +58,7 @@ class CrossEntropy(_WeightedLoss):
 
     task = "multiclass"
 
-    def __init__(self, label_smoothing: float = 0.0, class_weights: Weights = None) -> None:
+    def __init__(self, label_smoothing: float = 0.0, class_weights: _Weights = None) -> None:
         """Hold the settings.
 
         Args:
@@ -93,7 +93,7 @@ class Focal(_WeightedLoss):
     task = "multiclass"
     convex = False
 
-    def __init__(self, gamma: float = 2.0, class_weights: Weights = None) -> None:
+    def __init__(self, gamma: float = 2.0, class_weights: _Weights = None) -> None:
         """Hold the settings.
 
         Args:
@@ -130,7 +130,7 @@ class GeneralisedCrossEntropy(_WeightedLoss):
     task = "multiclass"
     convex = False
 
-    def __init__(self, q: float = 0.7, class_weights: Weights = None) -> None:
+    def __init__(self, q: float = 0.7, class_weights: _Weights = None) -> None:
         """Hold the settings.
 
         Args:
@@ -160,7 +160,7 @@ class BinaryCrossEntropy(_WeightedLoss):
 
     task = "multilabel"
 
-    def __init__(self, label_smoothing: float = 0.0, class_weights: Weights = None) -> None:
+    def __init__(self, label_smoothing: float = 0.0, class_weights: _Weights = None) -> None:
         """Hold the settings.
 
         Args:
@@ -218,7 +218,7 @@ def check_image_weights(loss: nn.Module) -> None:
         )
 
 
-def check_task(loss: nn.Module, task: Task) -> None:
+def check_task(loss: nn.Module, task: _Task) -> None:
     """Check that a loss fits the table's task; a loss of the user's own is trusted.
 
     Raises:
@@ -237,7 +237,7 @@ def is_convex(loss: nn.Module) -> bool:
     return isinstance(loss, _WeightedLoss) and loss.convex
 
 
-def class_weights(targets: Tensor, task: Task, num_classes: int) -> Tensor:
+def class_weights(targets: Tensor, task: _Task, num_classes: int) -> Tensor:
     """Return weights (K,) that let each class count the same, however many images it has.
 
     Args:

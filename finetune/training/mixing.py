@@ -14,12 +14,12 @@ from torchvision.transforms import v2
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError
 
-Batch = dict[str, Tensor]
+MixedBatch = dict[str, Tensor]
 
 
 def build_mixing(
     augment: Augment, *, num_classes: int, task: Literal["multiclass", "multilabel"]
-) -> Callable[[Batch], Batch] | None:
+) -> Callable[[MixedBatch], MixedBatch] | None:
     """Return what mixes a training batch, or None where the augmentation asks for none.
 
     With both alphas above 0, each batch gets one of the two at even odds. All that is random is drawn from torch's
@@ -64,7 +64,7 @@ class FeatureMixing:
         self.alpha = alpha
         self.num_classes = num_classes
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: MixedBatch) -> MixedBatch:
         """Return the batch with mixed features (B, F) and target (B, K); the given one is left as it is.
 
         What is random is drawn from torch's global generator.
@@ -84,7 +84,7 @@ class Mixing:
         """Hold the transforms, of which each batch gets one."""
         self.choices = choices
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: MixedBatch) -> MixedBatch:
         """Return the batch with mixed image and target; the given one is left as it is."""
         image = batch["image"]
         choice = int(torch.randint(len(self.choices), ())) if len(self.choices) > 1 else 0

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from finetune.errors import ConfigError, nearest
 from finetune.models.layers import Layer, layers, plain_name
 from finetune.models.network import Network
-from finetune.strategies.phases import Phase
+from finetune.training.phases import Phase
 
 Group = dict[str, Any]
 

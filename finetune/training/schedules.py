@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from finetune.errors import ConfigError, nearest
 
-Kind = Literal["cosine", "linear", "constant"]
+_Kind = Literal["cosine", "linear", "constant"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Schedule:
     Minibatch SGD, section 2.2 (gradual warm-up).
     """
 
-    kind: Kind = "cosine"
+    kind: _Kind = "cosine"
     warmup: float = 0.1
     final: float = 0.0
     cycles: int = 1
@@ -40,7 +40,7 @@ class Schedule:
         Raises:
             ConfigError: The kind is unknown, or a share is out of range.
         """
-        kinds = get_args(Kind)
+        kinds = get_args(_Kind)
         if self.kind not in kinds:
             suggestion = nearest(str(self.kind), kinds)
             raise ConfigError(f"schedule.kind={self.kind} is not one of {', '.join(kinds)}.{suggestion}")

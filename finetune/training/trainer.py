@@ -17,8 +17,8 @@ from pytorch_lightning.strategies import FSDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from finetune.errors import ConfigError
-from finetune.memory import keep_freed_memory
-from finetune.strategies.machine import Machine, machine_of
+from finetune.features.pass_settings import DevicePass, pass_of
+from finetune.runtime.allocator import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ def _strategy(settings: TrainerSettings) -> str | Strategy:
     return FSDPStrategy(use_orig_params=True, state_dict_type="full")
 
 
-def start_machine(settings: TrainerSettings) -> Machine:
+def start_pass(settings: TrainerSettings) -> DevicePass:
     """Return where features are computed without a training, with the process set up for it."""
     if trains_on_cpu(settings):
         keep_freed_memory()
-    return machine_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))
+    return pass_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))

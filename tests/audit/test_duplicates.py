@@ -7,9 +7,9 @@ import pytest
 from photos import photo
 from PIL import Image, ImageEnhance
 
-from finetune.audit.duplicates import Likeness, Pairs, find_pairs, groups_of, judge
-from finetune.audit.pictures import look_at
-from finetune.data.decoding import FileStore
+from finetune.audit.duplicates import DuplicateThresholds, Pairs, find_pairs, groups_of, judge
+from finetune.audit.image_stats import look_at
+from finetune.data.image_stores import FileStore
 from finetune.data.table import digest
 
 
@@ -42,7 +42,7 @@ def test_copies_with_other_pixels_are_found_and_other_photos_are_not(tmp_path: P
     store = FileStore()
     bits = np.stack([look_at(store, str(file)).bits for file in files])
     features = np.stack([look(file) for file in files])
-    found = find_pairs([digest(file.read_bytes()) for file in files], bits, features, Likeness())
+    found = find_pairs([digest(file.read_bytes()) for file in files], bits, features, DuplicateThresholds())
     assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) == {(0, 6), (1, 7), (2, 8), (3, 9)}
     assert not found.exact.any()
 
@@ -51,13 +51,13 @@ def test_exact_copies_are_found_whatever_their_features() -> None:
     bits = np.zeros((4, 64), np.uint8)
     bits[1:] = 1
     features = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
-    found = find_pairs(["a", "b", "a", "c"], bits, features, Likeness(bits=0, similarity=1.0))
+    found = find_pairs(["a", "b", "a", "c"], bits, features, DuplicateThresholds(bits=0, similarity=1.0))
     assert (found.first.tolist(), found.second.tolist(), found.exact.tolist()) == ([0], [2], [True])
 
 
 def test_alike_hashes_alone_are_no_duplicates() -> None:
     features = np.eye(3, 8, dtype=np.float32)
-    assert len(find_pairs(["a", "b", "c"], np.zeros((3, 64), np.uint8), features, Likeness())) == 0
+    assert len(find_pairs(["a", "b", "c"], np.zeros((3, 64), np.uint8), features, DuplicateThresholds())) == 0
 
 
 def test_blocks_of_rows_give_the_pairs_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,9 +67,9 @@ def test_blocks_of_rows_give_the_pairs_of_the_whole(monkeypatch: pytest.MonkeyPa
     bits = generator.integers(0, 2, (40, 64), dtype=np.uint8)
     bits[20:] = bits[:20]
     names = [str(number) for number in range(40)]
-    whole = find_pairs(names, bits, features, Likeness())
+    whole = find_pairs(names, bits, features, DuplicateThresholds())
     monkeypatch.setattr("finetune.audit.duplicates.BLOCK", 7)
-    parts = find_pairs(names, bits, features, Likeness())
+    parts = find_pairs(names, bits, features, DuplicateThresholds())
     assert (whole.first.tolist(), whole.second.tolist()) == (list(range(20)), list(range(20, 40)))
     assert (parts.first.tolist(), parts.second.tolist()) == (whole.first.tolist(), whole.second.tolist())
 

@@ -329,7 +329,7 @@ PEERS = {
 }  # fmt: skip
 # imported once for all seeds, so that no seed's seconds count it
 LIBRARIES = {
-    "ours": "finetune.training.train",
+    "ours": "finetune.commands.train",
     "fastai": "fastai.vision.all",
     "torchgeo": "finetune.models.network",
     "autogluon": "autogluon.multimodal",

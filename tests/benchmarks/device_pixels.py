@@ -20,19 +20,19 @@ from typing import Any
 
 import torch
 
-from finetune.benchmark.measure import in_turn, median_ratio
-from finetune.data.datamodule import Batch, ImageData
-from finetune.data.decoding import verify
+from finetune.data.datamodule import ImageBatch, ImageData
+from finetune.data.image_stores import verify
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable, cores
 from finetune.data.transforms import Augment, InputSpec
+from finetune.training.throughput.throughput import in_turn, median_ratio
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COMPARED = 4
 
 
-def on_device(batch: Batch, device: torch.device) -> torch.Tensor:
+def on_device(batch: ImageBatch, device: torch.device) -> torch.Tensor:
     """Return a batch's images on a device."""
     return batch["image"].to(device, non_blocking=True)
 

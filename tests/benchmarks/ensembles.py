@@ -27,19 +27,19 @@ import torch
 from pieces import write_table
 from scipy.stats import t
 
-from finetune.config import register
+from finetune.config.compose import register
 from finetune.data.folds import make_folds, pool_of
 from finetune.data.table import ImageTable
-from finetune.ensembles.crossval.here import FoldHeads, read_table, run_here
-from finetune.ensembles.crossval.plan import Plan, read_plan
-from finetune.ensembles.crossval.skill import fold_weights
+from finetune.ensembles.crossval.crossval_plan import CrossvalPlan, read_plan
+from finetune.ensembles.crossval.in_process import FoldHeadTrainer, read_table, train_folds
+from finetune.ensembles.crossval.member_weights import fold_weights
 from finetune.evaluation.inference import predict_loader
 from finetune.models.bundle import load_bundle
-from finetune.models.ensemble import JoinedHead, join
+from finetune.models.ensemble_network import JoinedHead, join
 from finetune.models.network import Network
-from finetune.runs import Run
-from finetune.training.assembly import load_images, open_cache
-from finetune.training.quiet import quieten
+from finetune.runs.run import Run
+from finetune.runtime.log_filters import quieten
+from finetune.training.build import load_images, open_cache
 
 LOGISTIC = ["head=logistic", "head.l2=cv", "loss.label_smoothing=0"]
 
@@ -69,10 +69,10 @@ def measure(words: list[str], seed: int, folds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def of_heads(plan: Plan, table: ImageTable) -> tuple[Network, list[float]]:
+def of_heads(plan: CrossvalPlan, table: ImageTable) -> tuple[Network, list[float]]:
     """Train heads in this process; return the ensemble and what each did on its held-out images."""
     dealt = make_folds(pool_of(table), plan.settings, plan.base["data"]["splits"]["group"])
-    results = list(run_here(FoldHeads(plan.base, table), dealt))
+    results = list(train_folds(FoldHeadTrainer(plan.base, table), dealt))
     right = [float(result.predictions.right.mean()) for result in results]
     weights = fold_weights([result.predictions for result in results], plan.weights)
     return join([result.member for result in results], "mean", table.task, weights), right

@@ -31,8 +31,8 @@ def one_pass(folder: Path) -> float:
     from torchvision.datasets import ImageFolder
 
     from finetune.data.transforms import eval_transform
-    from finetune.memory import keep_freed_memory
     from finetune.models.network import build_network
+    from finetune.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     network = build_network("tf_efficientnet_lite0", num_classes=2, weights="bundled").eval()
@@ -50,8 +50,10 @@ def one_run(arguments: list[str]) -> dict[str, float]:
     """Train as the command line says; return the seconds of its parts, and of what lies before the first step."""
     sys.argv = ["finetune", *arguments]
     from finetune import cli
-    from finetune.heads import solve
-    from finetune.training import fit, solved, train
+    from finetune.commands import train
+    from finetune.models.heads import fit as solve
+    from finetune.training import fit
+    from finetune.training import solved_head as solved
 
     seconds: dict[str, float] = {}
 

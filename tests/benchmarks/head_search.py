@@ -16,9 +16,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from finetune.heads.modules import HeadSpec, build_head
-from finetune.heads.settings import SolverSettings
-from finetune.heads.solve import Examples, Solved, solve_head
+from finetune.models.heads.fit import Examples, Solved, solve_head
+from finetune.models.heads.modules import HeadSpec, build_head
+from finetune.models.heads.settings import SolverSettings
 
 ROUNDS = 3
 SIZES = ((207, 1280, 2), (2454, 1280, 10))

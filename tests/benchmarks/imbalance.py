@@ -31,18 +31,18 @@ from pieces import write_table
 from scipy.stats import t
 from sklearn.metrics import f1_score, recall_score
 
-from finetune.audit.suspects import leave_out_suspects
-from finetune.config import conf_dir, register, to_dict
+from finetune.audit.drop_label_errors import leave_out_suspects
+from finetune.config.compose import conf_dir, register, to_dict
 from finetune.data.table import ImageTable, objects
-from finetune.runs import Run
-from finetune.strategies.phases import build_strategy
-from finetune.training.assembly import build_recipe, load_images, load_network, load_table, open_cache
-from finetune.training.checkpoints import Checkpoints, network_state, read_checkpoint
-from finetune.training.fit import Place, build_classifier, fit, predict_split
-from finetune.training.metrics import MetricsCallback
-from finetune.training.quiet import quieten
-from finetune.training.words.balance import IMBALANCE
-from finetune.training.words.resolve import resolve_words
+from finetune.runs.run import Run
+from finetune.runtime.log_filters import quieten
+from finetune.training.build import build_recipe, load_images, load_network, load_table, open_cache
+from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
+from finetune.training.callbacks.epoch_metrics import MetricsCallback
+from finetune.training.fit import ResumePoint, build_classifier, fit, predict_split
+from finetune.training.imbalance import IMBALANCE
+from finetune.training.phases import build_strategy
+from finetune.training.policies import resolve_words
 
 SETTINGS = (
     "strategy=frozen", "trainer=cpu", "trainer.threads=1", "logger=none", "monitor=val/f1_macro",
@@ -73,10 +73,10 @@ def measure(overrides: Sequence[str], turned: float, work: Path) -> dict[str, fl
     recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
     images, checkpoints = load_images(config, table, network, cache), Checkpoints(run, config["monitor"], "max")
     metrics = MetricsCallback(table.task, table.num_classes, None, 1000)
-    fit(network, strategy, images, recipe, place=Place(), metrics=metrics, checkpoints=checkpoints, callbacks=list,
-        loggers=[])  # fmt: skip
+    fit(network, strategy, images, recipe, place=ResumePoint(), metrics=metrics, checkpoints=checkpoints,
+        callbacks=list, loggers=[])  # fmt: skip
     network.load_state_dict(network_state(read_checkpoint(run.best_checkpoint), averaged=True))
-    classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, Place())
+    classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, ResumePoint())
     found = predict_split(classifier, images, "test", recipe, work, cached=True)
     truth, said = table.targets()[found["row"].numpy()], found["logits"][0].argmax(1).numpy()
     recalls = recall_score(truth, said, average=None, labels=np.unique(truth), zero_division=0)

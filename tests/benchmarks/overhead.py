@@ -20,19 +20,19 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from finetune.benchmark.measure import Subject, in_turn, median_ratio
 from finetune.data.datamodule import ImageData
 from finetune.data.sampling import EvalBatches
 from finetune.data.sources import digits
 from finetune.data.transforms import Augment
-from finetune.memory import keep_freed_memory
 from finetune.models.network import build_network
-from finetune.strategies.phases import Phase
+from finetune.runtime.allocator import keep_freed_memory
+from finetune.runtime.log_filters import quieten
+from finetune.training.callbacks.progress import PhaseProgressBar
 from finetune.training.fit import OptimizerSettings, Recipe
 from finetune.training.losses import CrossEntropy
-from finetune.training.progress import PhaseProgressBar
-from finetune.training.quiet import quieten
+from finetune.training.phases import Phase
 from finetune.training.schedules import Schedule
+from finetune.training.throughput.throughput import Subject, in_turn, median_ratio
 from finetune.training.trainer import TrainerSettings
 
 

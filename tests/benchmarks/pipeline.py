@@ -31,9 +31,9 @@ from torchvision.transforms import Resize
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
-from finetune.data.channels import orientation
-from finetune.data.pictures import MARGIN, SCALES, Cutout, Picture, Region
-from finetune.data.pixels import StoredPicture
+from finetune.data.color_modes import orientation
+from finetune.data.decoding import MARGIN, SCALES, Cutout, DecodedImage, Region
+from finetune.data.pixel_cache import StoredPicture
 from finetune.data.resizing import Scale, choose_region, resize
 
 Pixels = npt.NDArray[np.uint8]
@@ -82,7 +82,7 @@ def resized_by_pil(image: Image.Image, region: Region) -> Pixels:
 
 def cutout(data: bytes, region: Region) -> Cutout:
     """Decode as the product does."""
-    return Picture.open(data, 3, name="it").cutout(region)
+    return DecodedImage.open(data, 3, name="it").cutout(region)
 
 
 def boxed(image: Image.Image, region: Region, scale: int) -> Pixels:

@@ -12,9 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from finetune.search.multirun.driving import drive, stoppable
+from finetune.search.multirun.scheduler import drive, stoppable
 from finetune.search.pools.jobs import Job, Outcome
-from finetune.search.pools.local import LocalPool
+from finetune.search.pools.local_pool import LocalPool
 from finetune.search.pools.slots import build_slots
 
 SLOTS = 2

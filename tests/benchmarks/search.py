@@ -39,8 +39,8 @@ PRUNED = ["sweep=tpe", "sweep.sampler_options.n_startup_trials=5", "sweep.pruner
 
 def sweep(folder: Path, *words: str, program: Sequence[str] = ()) -> Path:
     """Run a sweep and return its folder; a program starts its trials in place of the usual one."""
-    code = "import sys; from finetune.config import register; from finetune.search.sweep import run_sweep; register(); "
-    code += f"sys.exit(run_sweep(['--config-name', 'sweep', *sys.argv[1:]], {tuple(program)!r}))"
+    code = "import sys; from finetune.config.compose import register; from finetune.commands.sweep import run_sweep; "
+    code += f"register(); sys.exit(run_sweep(['--config-name', 'sweep', *sys.argv[1:]], {tuple(program)!r}))"
     start = ["-c", code] if program else ["-m", "finetune", "sweep"]
     command = [sys.executable, *start, *words, f"sweep.folder={folder}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -21,13 +21,13 @@ from PIL import Image
 from scipy.stats import t
 from sklearn.datasets import load_digits
 
-from finetune.config import conf_dir, register, to_dict
-from finetune.strategies.feature_data import FeatureData
-from finetune.strategies.machine import Machine
-from finetune.strategies.phases import build_strategy
-from finetune.strategies.sequence_features import feature_source
-from finetune.training.assembly import build_recipe, load_images, load_network, load_table
-from finetune.training.head_fit import HeadFit
+from finetune.config.compose import conf_dir, register, to_dict
+from finetune.features.feature_datamodule import FeatureData
+from finetune.features.pass_settings import DevicePass
+from finetune.features.sequence_features import feature_source
+from finetune.training.build import build_recipe, load_images, load_network, load_table
+from finetune.training.head_trainer import HeadTrainer
+from finetune.training.phases import build_strategy
 
 HEADS = ("gru", "lstm", "tcn", "attention", "mean_pool")
 PAIRS = {"train": 200, "val": 50, "test": 75}
@@ -65,7 +65,7 @@ class Clips:
         self.network = load_network(config, build_strategy(config["strategy"]), self.table)
         recipe = build_recipe(config, self.table)
         images = load_images(config, self.table, self.network)
-        source = feature_source(self.network, images, recipe.features, Machine(torch.device("cpu")))
+        source = feature_source(self.network, images, recipe.features, DevicePass(torch.device("cpu")))
         self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=0, settings=recipe.features)
         self.data.found = {split: source.features(self.table.rows(split)) for split in PAIRS}
 
@@ -82,7 +82,7 @@ class Clips:
         network = load_network(config, build_strategy(config["strategy"]), self.table)
         recipe = build_recipe(config, self.table)
         self.data.images = load_images(config, self.table, network)
-        HeadFit(network, self.data).fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
+        HeadTrainer(network, self.data).fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
         rows = self.table.rows("test")
         with torch.no_grad():
             said = network.head.eval()(self.data.found["test"].take(rows)).argmax(1).numpy()

@@ -19,8 +19,8 @@ def images_per_second(steps: int) -> float:
     """Return how fast the default network trains on one batch."""
     import torch
 
-    from finetune.memory import keep_freed_memory
     from finetune.models.network import build_network
+    from finetune.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
     network = build_network("tf_efficientnet_lite0", num_classes=10, weights="none").train()

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.balance import Balance
-from finetune.data.datamodule import Batch, ImageData, seeded
-from finetune.data.decoding import ArrayStore, verify
+from finetune.data.datamodule import ImageBatch, ImageData, seeded
+from finetune.data.image_stores import ArrayStore, verify
+from finetune.data.resampling import Balance
 from finetune.data.sources import csv, folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable, frame_of
@@ -30,14 +30,14 @@ def table(make_images: Callable[..., Path]) -> ImageTable:
     return make_splits(verify(folder(str(root)), "error"), val=0.2, test=0.2, seed=0)
 
 
-def assert_equal(one: list[Batch], other: list[Batch]) -> None:
+def assert_equal(one: list[ImageBatch], other: list[ImageBatch]) -> None:
     for batch, twin in zip(one, other, strict=True):
         assert batch.keys() == twin.keys()
         assert all(torch.equal(batch[name], twin[name]) for name in batch)
 
 
 def test_batches_are_bitwise_the_same_for_any_number_of_workers(table: ImageTable) -> None:
-    epochs: dict[int, list[list[Batch]]] = {}
+    epochs: dict[int, list[list[ImageBatch]]] = {}
     for workers in (0, 2):
         loader = ImageData(table, SPEC, STRONG, batch_size=7, workers=workers, seed=3).loader("train", augmented=True)
         epochs[workers] = []
@@ -103,7 +103,7 @@ def test_reading_images_leaves_the_global_generators_alone(table: ImageTable, au
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
 
 
-def read_until_error(loader: Iterable[Batch]) -> tuple[list[int], str]:
+def read_until_error(loader: Iterable[ImageBatch]) -> tuple[list[int], str]:
     """Return the rows that could be read, and the message of the error after them."""
     seen: list[int] = []
     try:

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from finetune.data.pictures import Picture, Region, UnreadableError
+from finetune.data.decoding import DecodedImage, Region, UnreadableError
 from finetune.data.resizing import resize_bytes
 from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
 
@@ -56,7 +56,7 @@ def both(make: Callable[[InputSpec], Transform], data: bytes, spec: InputSpec, s
     for exact in (False, True):
         random.seed(seed)
         torch.manual_seed(seed)
-        values = make(replace(spec, exact=exact)).apply(Picture.open(data, spec.channels, name="it"))
+        values = make(replace(spec, exact=exact)).apply(DecodedImage.open(data, spec.channels, name="it"))
         mean, std = torch.tensor(spec.mean)[:, None, None], torch.tensor(spec.std)[:, None, None]
         found.append((255 * (values * std + mean)).round())
     return found[0], found[1]
@@ -128,7 +128,7 @@ def test_what_torch_resizes_otherwise_stays_as_pil_does_it(spec: InputSpec) -> N
 @pytest.mark.parametrize("size", [(1281, 855), (4000, 3000), (96, 96), (640, 2000), (193, 193)])
 @pytest.mark.parametrize("needed", [(96, 96), (48, 64), (224, 224)])
 def test_a_region_keeps_twice_the_pixels_asked_for(size: Size, needed: Size) -> None:
-    picture = Picture.open(jpeg(Image.new("RGB", size)), 3, name="it")
+    picture = DecodedImage.open(jpeg(Image.new("RGB", size)), 3, name="it")
     assert picture.size == size
     box = (size[0] // 10, size[1] // 10, size[0] - 3, size[1] - 5)
     image, part = picture.cutout(Region(box, needed))
@@ -145,13 +145,13 @@ def test_large_jpegs_are_decoded_small_and_other_formats_whole() -> None:
     region = Region((0, 0, 1600, 1200), (100, 75))
     stream = io.BytesIO()
     photo((1600, 1200)).save(stream, "PNG", compress_level=1)
-    assert Picture.open(jpeg(photo((1600, 1200))), 3, name="it").cutout(region).image.size == (200, 150)
-    assert Picture.open(stream.getvalue(), 3, name="it").cutout(region).image.size == (1600, 1200)
+    assert DecodedImage.open(jpeg(photo((1600, 1200))), 3, name="it").cutout(region).image.size == (200, 150)
+    assert DecodedImage.open(stream.getvalue(), 3, name="it").cutout(region).image.size == (1600, 1200)
 
 
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
 def test_a_turned_picture_knows_its_size_before_it_is_decoded(turn: int) -> None:
-    picture = Picture.open(jpeg(photo((320, 200)), exif=turned(turn)), 3, name="it")
+    picture = DecodedImage.open(jpeg(photo((320, 200)), exif=turned(turn)), 3, name="it")
     assert picture.size == ((320, 200) if turn in (1, 3) else (200, 320))
     assert picture.whole().size == picture.size
 
@@ -162,7 +162,7 @@ def test_draws_depend_on_the_seed_and_the_original_size_alone() -> None:
     for exact in (False, True):
         random.seed(5)
         torch.manual_seed(5)
-        train(replace(SPEC, exact=exact)).apply(Picture.open(data, 3, name="it"))
+        train(replace(SPEC, exact=exact)).apply(DecodedImage.open(data, 3, name="it"))
         states.append((random.getstate(), torch.get_rng_state().tolist()))
     assert states[0] == states[1]
 
@@ -171,7 +171,7 @@ def test_a_truncated_file_is_unreadable_at_any_scale() -> None:
     data = jpeg(photo((1600, 1200)))
     for make in (eval_transform, train):
         with pytest.raises(UnreadableError, match="it cannot be read: .*truncated"):
-            make(SPEC).apply(Picture.open(data[: len(data) // 2], 3, name="it"))
+            make(SPEC).apply(DecodedImage.open(data[: len(data) // 2], 3, name="it"))
 
 
 def test_colours_erasing_and_randaugment_follow_the_same_draws() -> None:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from finetune.data.decoding import verify
+from finetune.data.image_stores import verify
 from finetune.data.sequences.batches import SequenceData, loaders_of
-from finetune.data.sequences.store import SequenceStore, frame_table, sequence_limit, spread
+from finetune.data.sequences.frame_store import SequenceStore, frame_table, sequence_limit, spread
 from finetune.data.sources import digits, folder, sequence_table, sequences
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.data.decoding import ArrayStore, verify
+from finetune.data.image_stores import ArrayStore, verify
 from finetune.data.sources import csv, digits, folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable, frame_of, objects, read_saved

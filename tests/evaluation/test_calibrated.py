@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.calibration.record import checkpoint_scores
-from finetune.data.decoding import FileStore
+from finetune.data.image_stores import FileStore
 from finetune.data.table import ImageTable
+from finetune.evaluation.bootstrap import metrics_document
 from finetune.evaluation.calibrated import calibrate
-from finetune.evaluation.intervals import metrics_document
+from finetune.evaluation.metrics import score
 from finetune.evaluation.predictions import Predictions, to_probabilities
-from finetune.evaluation.scores import score
+from finetune.runs.checkpoint_scores import checkpoint_scores
 
 
 def outputs_of(

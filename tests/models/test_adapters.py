@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from finetune.errors import ConfigError
-from finetune.heads.modules import HeadSpec
 from finetune.models.adapters import adapter_parameters, add_lora, has_adapters, merge
 from finetune.models.bundle import load_bundle, save_bundle
+from finetune.models.heads.modules import HeadSpec
 from finetune.models.layers import layers
 from finetune.models.network import Network, build_network
 

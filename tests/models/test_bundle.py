@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.calibration.scaling import Scaling
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.network import HeadSpec, build_network
+from finetune.uncertainty.scaling import Scaling
 
 
 def stored(folder: Path, *, exact: bool) -> Path:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_image
 
 from finetune.data.transforms import eval_transform
 from finetune.errors import ConfigError
-from finetune.heads.modules import HeadSpec
+from finetune.models.heads.modules import HeadSpec
 from finetune.models.layers import layers
 from finetune.models.network import build_network, shape_of_features
 from finetune.models.weights import bundled_state

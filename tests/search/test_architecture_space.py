@@ -3,14 +3,14 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from finetune.config import conf_dir, register
+from finetune.config.compose import conf_dir, register
 from finetune.models.network import build_network
-from finetune.search.plan import make_plan
-from finetune.search.request import read_request
+from finetune.search.command_line import read_request
+from finetune.search.sweep_plan import make_sweep_plan
 
 register()
 ROOT = ["--config-name", "sweep", "space=architecture"]
-PLAN = make_plan(read_request(ROOT))
+PLAN = make_sweep_plan(read_request(ROOT))
 VALUES = {each.key: each for each in PLAN.space.dimensions}
 
 
@@ -28,13 +28,13 @@ def test_every_backbone_can_be_cut_at_every_depth_and_takes_every_resolution(mod
 
 
 def test_latency_and_parameters_can_be_objectives_and_budgets() -> None:
-    objectives = make_plan(read_request([*ROOT, "sweep=nsga2", "sweep.metric=[val/accuracy,latency]"]))
+    objectives = make_sweep_plan(read_request([*ROOT, "sweep=nsga2", "sweep.metric=[val/accuracy,latency]"]))
     assert [each.name for each in objectives.settings.objectives] == ["val/accuracy", "latency"]
-    limited = make_plan(read_request([*ROOT, "sweep.budget.latency=20", "sweep.budget.parameters=5e6"]))
+    limited = make_sweep_plan(read_request([*ROOT, "sweep.budget.latency=20", "sweep.budget.parameters=5e6"]))
     assert dict(limited.settings.budget) == {"latency": 20, "parameters": 5e6}
 
 
 def test_a_typed_backbone_goes_before_those_of_the_space() -> None:
-    plan = make_plan(read_request([*ROOT, "model=mobile"]))
+    plan = make_sweep_plan(read_request([*ROOT, "model=mobile"]))
     assert "model" not in {each.key for each in plan.space.dimensions}
     assert "model=mobile" in plan.fixed

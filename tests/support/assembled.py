@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from finetune.config import conf_dir, register, to_dict
+from finetune.config.compose import conf_dir, register, to_dict
 from finetune.models.network import Network
-from finetune.strategies.phases import build_strategy
-from finetune.training.assembly import build_recipe, load_images, load_network, load_table, open_cache
-from finetune.training.words.resolve import resolve_words
+from finetune.training.build import build_recipe, load_images, load_network, load_table, open_cache
+from finetune.training.phases import build_strategy
+from finetune.training.policies import resolve_words
 
 
 def parts_of(*words: str, given: tuple[str, ...] = ()) -> tuple[Any, Network, Any, Any, Any]:

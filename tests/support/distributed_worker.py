@@ -13,23 +13,16 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from finetune.cache.spaces import Cache
-from finetune.heads.modules import HeadSpec
+from finetune.data.cache.store import Cache
+from finetune.features.extract import FeatureSettings
+from finetune.models.heads.modules import HeadSpec
 from finetune.models.network import Network, build_network
-from finetune.runs import Run
-from finetune.strategies.features import FeatureSettings
-from finetune.strategies.phases import build_strategy
-from finetune.training.checkpoints import Checkpoints
-from finetune.training.fit import (
-    OptimizerSettings,
-    Place,
-    Recipe,
-    build_classifier,
-    fit,
-    predict_split,
-)
+from finetune.runs.run import Run
+from finetune.training.callbacks.checkpoints import Checkpoints
+from finetune.training.callbacks.epoch_metrics import MetricsCallback
+from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, build_classifier, fit, predict_split
 from finetune.training.losses import CrossEntropy
-from finetune.training.metrics import MetricsCallback
+from finetune.training.phases import build_strategy
 from finetune.training.schedules import Schedule
 from finetune.training.trainer import TrainerSettings
 
@@ -79,10 +72,10 @@ def train_one(name: str, folder: Path) -> dict:
     metrics = MetricsCallback(table.task, table.num_classes, None, 100)
     seen: list[list[str]] = []
     images = tiny_images(table, network)
-    fit(network, strategy, images, recipe, place=Place(), metrics=metrics, checkpoints=checkpoints,
+    fit(network, strategy, images, recipe, place=ResumePoint(), metrics=metrics, checkpoints=checkpoints,
         callbacks=lambda: [Compare(seen)], loggers=[])  # fmt: skip
     moved = sum(not torch.equal(before[key], value) for key, value in network.state_dict().items())
-    classifier = build_classifier(network, strategy.phases[-1], recipe, 0, Place())
+    classifier = build_classifier(network, strategy.phases[-1], recipe, 0, ResumePoint())
     validated = predict_split(classifier, images, "val", recipe, folder, cached=True)
     return {"digests": seen, "moved": moved, "validated": len(validated["row"])}
 
@@ -109,7 +102,7 @@ def score(folder: Path) -> dict:
     settings = TrainerSettings(accelerator="cpu", devices=world_size(), strategy="ddp" if world_size() > 1 else "auto")
     recipe = Recipe(CrossEntropy(), OptimizerSettings(lr=0.0), Schedule("constant", 0.0, 1.0), settings)
     images = tiny_images(table, network)
-    classifier = build_classifier(network, strategy.phases[-1], recipe, 0, Place())
+    classifier = build_classifier(network, strategy.phases[-1], recipe, 0, ResumePoint())
     found = predict_split(classifier, images, "test", recipe, folder, sample=table.rows("test")[1::3])
     metrics = MetricsCallback(table.task, table.num_classes, None, 100)
     trainer = pl.Trainer(

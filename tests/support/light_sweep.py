@@ -55,9 +55,9 @@ def ledger(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    from finetune.config import register
+    from finetune.commands.sweep import run_sweep
+    from finetune.config.compose import register
     from finetune.errors import FinetuneError
-    from finetune.search.sweep import run_sweep
 
     register()
     try:

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from finetune.runs import Run, write_json
+from finetune.runs.run import Run, write_json
 
 
 def main(arguments: list[str]) -> None:

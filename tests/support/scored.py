@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from finetune.evaluation.predictions import Predictions, to_probabilities
-from finetune.report.material import Material
-from finetune.runs import Run
+from finetune.report.run_data import RunData
+from finetune.runs.run import Run
 
 
 def scored(
@@ -63,7 +63,7 @@ def predicted(targets: object, probabilities: object, labels: Sequence[str] | No
     )
 
 
-def material_of(document: dict[str, Any] | None = None, **splits: Predictions) -> Material:
+def material_of(document: dict[str, Any] | None = None, **splits: Predictions) -> RunData:
     """Make what a section is told of a run that stored these predictions, and no more."""
     run = Run(Path("runs/bees/today"))
-    return Material(run=run, record={"id": "abcd1234"}, config={}, document=document or {}, splits=splits, history=[])
+    return RunData(run=run, record={"id": "abcd1234"}, config={}, document=document or {}, splits=splits, history=[])

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from finetune.data.decoding import FileStore
+from finetune.data.image_stores import FileStore
 from finetune.data.table import ImageTable, frame_of
-from finetune.evaluation.intervals import metrics_document
+from finetune.evaluation.bootstrap import metrics_document
 from finetune.evaluation.predictions import Predictions
-from finetune.history import History
-from finetune.runs import Run, write_json
+from finetune.runs.history import RunHistory
+from finetune.runs.run import Run, write_json
 
 PHASES = [{"name": "probe", "train": "head"}, {"name": "finetune", "train": "all"}]
 
@@ -38,7 +38,7 @@ def stored_run(
     for split, predictions in splits.items():
         predictions.save(run.predictions_file(split))
     write_json(run.metrics_file, metrics_document(splits, resamples=resamples))
-    history = History(run.history_file)
+    history = RunHistory(run.history_file)
     for epoch, accuracy in enumerate((0.5, 0.7, 0.6, 0.8)):
         losses = {"train/loss": 2.0 - epoch / 4, "val/loss": 2.2 - epoch / 4}
         phase = PHASES[epoch // 2]["name"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.decoding import ArrayStore
+from finetune.data.image_stores import ArrayStore
 from finetune.data.table import ImageTable, frame_of
 
 STORE = ArrayStore(np.zeros((1, 2, 2), dtype=np.uint8))

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from finetune.history import History
-from finetune.runs import Run
-from finetune.tracking import Tracker, start_wandb
+from finetune.runs.history import RunHistory
+from finetune.runs.run import Run
+from finetune.runs.wandb import Tracker, start_wandb
 
 CONFIG: dict[str, Any] = {"seed": 0, "model": {"name": "test_efficientnet", "mean": None}, "lr": 1e-3, "tags": ["a"]}
 # the monitored value rises and falls again
@@ -40,7 +40,7 @@ def tracked(run: Run, **changes: Any) -> Tracker:
 
 def log_epochs(tracker: Tracker, *, accuracies: tuple[float, ...] = ACCURACIES, first: int = 0) -> None:
     """Log what the metrics callback logs, to the history and to W&B."""
-    history = History(tracker.run.history_file)
+    history = RunHistory(tracker.run.history_file)
     for epoch, accuracy in enumerate(accuracies, first):
         values = {"epoch": epoch, "val/accuracy": accuracy, "val/loss": 1 - accuracy, "train/loss": 2.0}
         history.append({"step": 10 * epoch, **values})

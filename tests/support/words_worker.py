@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from assembled import parts_of
 
-from finetune.runs import Run
-from finetune.training.checkpoints import Checkpoints
-from finetune.training.fit import Place, fit
-from finetune.training.metrics import MetricsCallback
+from finetune.runs.run import Run
+from finetune.training.callbacks.checkpoints import Checkpoints
+from finetune.training.callbacks.epoch_metrics import MetricsCallback
+from finetune.training.fit import ResumePoint, fit
 
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
 STEP = 12  # images of a step, on all ranks together
@@ -32,7 +32,7 @@ def train(table_file: str, words: list[str], folder: Path) -> list[float]:
     table, network, strategy, recipe, images = parts_of(*words, given=usual)
     recipe = replace(recipe, head_batch_size=STEP // WORLD_SIZE, regularizer=recipe.regularizer.towards(network))
     metrics = MetricsCallback(table.task, table.num_classes, None, 100)
-    fit(network, strategy, images, recipe, place=Place(), metrics=metrics,
+    fit(network, strategy, images, recipe, place=ResumePoint(), metrics=metrics,
         checkpoints=Checkpoints(Run(folder), "val/accuracy", "max"), callbacks=list, loggers=[])  # fmt: skip
     return torch.cat([value.flatten() for value in network.head.parameters()]).tolist()
 

@@ -7,12 +7,12 @@ from torch.nn import functional
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError
 from finetune.training.losses import CrossEntropy
-from finetune.training.mixing import Batch, FeatureMixing, build_mixing
+from finetune.training.mixing import FeatureMixing, MixedBatch, build_mixing
 
 CLASSES = 5
 
 
-def make_batch(size: int = 6, task: str = "multiclass") -> Batch:
+def make_batch(size: int = 6, task: str = "multiclass") -> MixedBatch:
     """Return a batch whose image number i has the value i in each pixel."""
     image = torch.arange(float(size))[:, None, None, None].expand(size, 3, 16, 16).clone()
     target = torch.arange(size) % CLASSES
@@ -21,7 +21,7 @@ def make_batch(size: int = 6, task: str = "multiclass") -> Batch:
     return {"image": image, "target": target, "row": torch.arange(size), "valid": torch.ones(size, dtype=torch.bool)}
 
 
-def mix(batch: Batch, seed: int = 0, task: str = "multiclass", **alphas: float) -> Batch:
+def mix(batch: MixedBatch, seed: int = 0, task: str = "multiclass", **alphas: float) -> MixedBatch:
     """Return the batch mixed under a seed."""
     mixing = build_mixing(Augment(**alphas), num_classes=CLASSES, task=task)
     assert mixing is not None

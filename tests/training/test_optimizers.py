@@ -9,11 +9,11 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from timm.optim import list_optimizers, param_groups_layer_decay
 
 from finetune.errors import ConfigError
-from finetune.heads.modules import HeadSpec
+from finetune.models.heads.modules import HeadSpec
 from finetune.models.network import Network, build_network
-from finetune.strategies.freezing import apply_phase
-from finetune.strategies.phases import Phase
+from finetune.training.freezing import apply_phase
 from finetune.training.optimizers import build_optimizer, check_groups, parameter_groups
+from finetune.training.phases import Phase
 from finetune.training.schedules import Schedule, build_scheduler
 
 MODELS = ("test_resnet", "test_vit", "test_vit2", "test_efficientnet", "test_convnext", "mobilenetv3_small_050")

@@ -9,17 +9,17 @@ from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from tiny import PHASES, strategy_config, tiny_images, tiny_table
 
 from finetune.data.transforms import Augment
-from finetune.heads.modules import HeadSpec
-from finetune.history import History
 from finetune.models.adapters import add_lora
+from finetune.models.heads.modules import HeadSpec
 from finetune.models.network import build_network
-from finetune.runs import Run
-from finetune.strategies.phases import build_strategy
-from finetune.training.checkpoints import Checkpoints
-from finetune.training.fit import OptimizerSettings, Recipe, find_place, fit
+from finetune.runs.history import RunHistory
+from finetune.runs.run import Run
+from finetune.training.callbacks.checkpoints import Checkpoints
+from finetune.training.callbacks.epoch_metrics import MetricsCallback
+from finetune.training.fit import OptimizerSettings, Recipe, find_resume_point, fit
 from finetune.training.losses import CrossEntropy
-from finetune.training.metrics import MetricsCallback
 from finetune.training.mixing import build_mixing
+from finetune.training.phases import build_strategy
 from finetune.training.schedules import Schedule
 from finetune.training.trainer import TrainerSettings
 
@@ -76,8 +76,8 @@ def train(run: Run, name: str, *callbacks: Callback) -> dict[str, torch.Tensor]:
         head_batch_size=8,
     )
     checkpoints = Checkpoints(run, "val/accuracy", "max")
-    place = find_place(run.last_checkpoint, checkpoints, network)
-    history = History(run.history_file)
+    place = find_resume_point(run.last_checkpoint, checkpoints, network)
+    history = RunHistory(run.history_file)
     history.truncate_after(place.reached)
     metrics = MetricsCallback(table.task, table.num_classes, history, 1)
     fit(network, strategy, tiny_images(table, network), recipe, place=place, metrics=metrics,
@@ -105,7 +105,7 @@ def test_resume_equals_uninterrupted(
     resumed = train(run, name)
     expected, folder = uninterrupted[name]
     assert [key for key in expected if not torch.equal(expected[key], resumed[key])] == []
-    assert History(run.history_file).read() == History(Run(folder).history_file).read()
+    assert RunHistory(run.history_file).read() == RunHistory(Run(folder).history_file).read()
     best = [torch.load(Run(place).best_checkpoint, weights_only=True)["state_dict"] for place in (tmp_path, folder)]
     assert all(torch.equal(best[0][key], best[1][key]) for key in best[1])
     probes = [Run(place).probe_checkpoint for place in (tmp_path, folder)]

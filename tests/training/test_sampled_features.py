@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny import strategy_config, tiny_images, tiny_table
 
+from finetune.features.extract import FeatureSettings
 from finetune.models.network import build_network
-from finetune.strategies.features import FeatureSettings
-from finetune.strategies.phases import build_strategy
-from finetune.training.fit import OptimizerSettings, Place, Recipe, build_classifier, predict_split
+from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, build_classifier, predict_split
 from finetune.training.losses import CrossEntropy
+from finetune.training.phases import build_strategy
 from finetune.training.schedules import Schedule
 from finetune.training.trainer import TrainerSettings
 
@@ -27,7 +27,7 @@ def test_features_of_a_sample_are_the_backbones(tmp_path: Path, cached: bool) ->
     )  # fmt: skip
     images = tiny_images(table, network)
     phase = build_strategy(strategy_config("frozen")).phases[0]
-    classifier = build_classifier(network, phase, recipe, 0, Place())
+    classifier = build_classifier(network, phase, recipe, 0, ResumePoint())
     rows = table.rows("val")
     found = predict_split(classifier, images, "val", recipe, tmp_path, cached=cached, sample=rows[[2, 5, 11]])
     with torch.no_grad():

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from finetune.data.datamodule import Batch, ImageData, Images, collate, one_thread, seeded
-from finetune.data.pixels import StoredImages
+from finetune.data.datamodule import ImageBatch, ImageData, ImageRows, collate, one_thread, seeded
+from finetune.data.pixel_cache import StoredImages
 from finetune.data.sampling import Draw
-from finetune.data.sequences.store import SequenceStore, frame_table, sequence_limit
+from finetune.data.sequences.frame_store import SequenceStore, frame_table, sequence_limit
 from finetune.data.table import ImageTable
 from finetune.data.transforms import Transform
 from finetune.errors import ConfigError
@@ -24,7 +24,7 @@ from finetune.errors import ConfigError
 OF_IMAGES = ("pixel_cache", "device_pixels")
 
 
-class Sequences(Images):
+class Sequences(ImageRows):
     """Sequences of a table, addressed by draws; all frames of one are varied by the draw's seed in the same way."""
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Sequences(Images):
         return {"image": images, "target": self.targets[draw.row], "row": draw.row, "valid": draw.valid}
 
 
-def collate_sequences(items: list[dict[str, Any]]) -> Batch:
+def collate_sequences(items: list[dict[str, Any]]) -> ImageBatch:
     """Return a batch: image (N, C, H, W) of all frames, frames (B,) of each sequence, target, row, valid (B,)."""
     return collate(items, join=torch.cat) | {"frames": torch.tensor([len(item["image"]) for item in items])}
 
@@ -75,19 +75,19 @@ class SequenceData(ImageData):
         """Return the rows of the frames of some sequences."""
         return [np.arange(self.starts[row], self.starts[row + 1], dtype=np.int64) for row in rows.tolist()]
 
-    def view_loader(self, split: str, view: int, *, rank: int = 0, world_size: int = 1) -> "DataLoader[Batch]":
+    def view_loader(self, split: str, view: int, *, rank: int = 0, world_size: int = 1) -> "DataLoader[ImageBatch]":
         """Return the sequences of a split in order, each once, as evaluation sees them.
 
         Raises:
             DataError: The split has no sequences.
             ConfigError: Another view is asked for.
         """
-        check_views(view + 1, "views")
+        check_sequence_views(view + 1, "views")
         return super().view_loader(split, view, rank=rank, world_size=world_size)
 
     def draws(
         self, batches: Iterable[list[Draw]], *, augmented: bool, stored: StoredImages | None = None
-    ) -> "DataLoader[Batch]":
+    ) -> "DataLoader[ImageBatch]":
         """Return batches of the sequences of given draws."""
         transform = self.train_transform if augmented else self.eval_transform
         sequences = Sequences(self.table, transform, self.spec.channels, random=augmented and self.augmented)
@@ -108,7 +108,7 @@ def loaders_of(table: ImageTable) -> type[ImageData]:
     return ImageData if sequence_limit(table) is None else SequenceData
 
 
-def check_views(views: int, setting: str) -> None:
+def check_sequence_views(views: int, setting: str) -> None:
     """Check that sequences are looked at as they are.
 
     Args:

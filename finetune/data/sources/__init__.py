@@ -4,8 +4,8 @@ Sources decide which files belong to a data set, their ids, labels and given spl
 are checked elsewhere.
 """
 
-from finetune.data.decoding import image_suffixes
-from finetune.data.sources.bundled import digits
+from finetune.data.image_stores import image_suffixes
+from finetune.data.sources.digits import digits
 from finetune.data.sources.folders import folder
 from finetune.data.sources.frames import sequence_table, sequences
 from finetune.data.sources.tables import csv

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune.data.decoding import FileStore, image_suffixes
-from finetune.data.sources.build import SPLIT_NAMES, build_table, existing, meaning_of_val
+from finetune.data.image_stores import FileStore, image_suffixes
+from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, existing, meaning_of_val
 from finetune.data.table import ImageTable
 from finetune.errors import DataError, nearest
 
@@ -75,7 +75,7 @@ def refuse(error: OSError) -> None:
     raise DataError(f"The folder {error.filename} cannot be listed ({error.strerror}). Make it readable.") from error
 
 
-def listed(above: Path) -> list[Path]:
+def _listed(above: Path) -> list[Path]:
     """Return what is in a folder and not hidden, by name."""
     try:
         return sorted(entry for entry in above.iterdir() if not entry.name.startswith("."))
@@ -86,12 +86,12 @@ def listed(above: Path) -> list[Path]:
 
 def subfolders(above: Path) -> list[Path]:
     """Return the folders in a folder, without hidden ones."""
-    return [entry for entry in listed(above) if entry.is_dir()]
+    return [entry for entry in _listed(above) if entry.is_dir()]
 
 
 def direct_images(above: Path) -> list[Path]:
     """Return the images that lie in a folder itself."""
-    return [entry for entry in listed(above) if entry.suffix.lower() in image_suffixes() and not entry.is_dir()]
+    return [entry for entry in _listed(above) if entry.suffix.lower() in image_suffixes() and not entry.is_dir()]
 
 
 def files_below(above: Path) -> tuple[list[Path], list[Path]]:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.decoding import FileStore
-from finetune.data.sequences.store import SequenceStore, spread
-from finetune.data.sources.build import build_table, existing, meaning_of_val
-from finetune.data.sources.cells import check_columns_given, column_of, read_cells, require_all
+from finetune.data.image_stores import FileStore
+from finetune.data.sequences.frame_store import SequenceStore, spread
 from finetune.data.sources.folders import direct_images, files_below, split_folders, subfolders
+from finetune.data.sources.table_builder import build_table, existing, meaning_of_val
+from finetune.data.sources.table_reader import check_columns_given, column_of, read_cells, require_all
 from finetune.data.sources.tables import check_present, given_splits, group_of, identity, labels_of
 from finetune.data.table import ImageTable
 from finetune.errors import DataError

@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from finetune.data.pictures import Picture
-from finetune.data.sources.build import SPLIT_NAMES, build_table, meaning_of_val
+from finetune.data.decoding import DecodedImage
+from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, meaning_of_val
 from finetune.data.table import ImageTable
 from finetune.errors import DataError, MissingExtraError, nearest
 
@@ -41,9 +41,9 @@ class HubStore:
             raise DataError("the cell is empty")
         return bytes(cell["bytes"]) if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
 
-    def open(self, path: str, channels: int) -> Picture:
+    def open(self, path: str, channels: int) -> DecodedImage:
         """Open the image."""
-        return Picture.open(self.content(path), channels, name=path)
+        return DecodedImage.open(self.content(path), channels, name=path)
 
     def read(self, path: str, channels: int) -> Image.Image:
         """Return the image with its channels, upright."""
@@ -77,10 +77,10 @@ def hub(
     """
     if importlib.util.find_spec("datasets") is None:
         raise MissingExtraError("data=hub", "hub")
-    splits = load(name, config, revision)
+    splits = _load(name, config, revision)
     columns: dict[str, list[Any]] = {"id": [], "label": [], "split": []}
     for split, part in splits.items():
-        labels = labels_of(part, label_column, name)
+        labels = _labels_of(part, label_column, name)
         named = [number for number, label in enumerate(labels) if label is not None]
         if len(named) < len(labels):
             missing = f"{len(labels) - len(named):,} of {len(labels):,}"
@@ -97,7 +97,7 @@ def hub(
     return build_table(columns, HubStore(splits, image_column), multilabel=several)
 
 
-def check_column(part: Any, column: str, key: str, name: str) -> None:
+def _check_column(part: Any, column: str, key: str, name: str) -> None:
     """Check that a data set has a column.
 
     Raises:
@@ -110,9 +110,9 @@ def check_column(part: Any, column: str, key: str, name: str) -> None:
         )
 
 
-def labels_of(part: Any, column: str, name: str) -> list[Any]:
+def _labels_of(part: Any, column: str, name: str) -> list[Any]:
     """Return each row's label, a tuple where it has a list of them, None where it has none."""
-    check_column(part, column, "label_column", name)
+    _check_column(part, column, "label_column", name)
     feature = part.features[column]
     feature = getattr(feature, "feature", feature)  # of a list
 
@@ -134,7 +134,7 @@ def with_encoded_images(part: Any, column: str, name: str) -> Any:
     """
     import datasets
 
-    check_column(part, column, "image_column", name)
+    _check_column(part, column, "image_column", name)
     try:
         return part.cast_column(column, datasets.Image(decode=False))
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -143,7 +143,7 @@ def with_encoded_images(part: Any, column: str, name: str) -> Any:
         ) from error
 
 
-def load(name: str, config: str | None, revision: str | None) -> dict[str, Any]:
+def _load(name: str, config: str | None, revision: str | None) -> dict[str, Any]:
     """Return the splits of a data set.
 
     Raises:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.decoding import FileStore
-from finetune.data.sources.build import build_table, existing, meaning_of_val
-from finetune.data.sources.cells import (
+from finetune.data.image_stores import FileStore
+from finetune.data.sources.table_builder import build_table, existing, meaning_of_val
+from finetune.data.sources.table_reader import (
     Cells,
     check_columns_given,
     column_of,

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from finetune.data.decoding import FileStore
-from finetune.data.sources.build import check_text, existing
-from finetune.data.sources.cells import column_of, read_cells, require_all
+from finetune.data.image_stores import FileStore
 from finetune.data.sources.folders import files_below
+from finetune.data.sources.table_builder import check_text, existing
+from finetune.data.sources.table_reader import column_of, read_cells, require_all
 from finetune.data.sources.tables import check_present, identity, without_repeats
 from finetune.data.table import ImageTable, frame_of
 from finetune.errors import ConfigError, DataError

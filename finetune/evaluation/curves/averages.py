@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.evaluation.curves.curve import Curve, levels, precision_recall_curve, roc_curve
-from finetune.evaluation.curves.ranked import Ranked
+from finetune.evaluation.curves.threshold_counts import ThresholdCounts
 
-NOTHING = np.zeros(0)
+_NOTHING = np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class Curves:
         return np.array([math.nan if curve is None else curve.area for curve in self.classes])
 
 
-def roc_curves(classes: Sequence[Ranked], decisions: Ranked) -> Curves:
+def roc_curves(classes: Sequence[ThresholdCounts], decisions: ThresholdCounts) -> Curves:
     """Return the ROC curves of the classes, of all decisions (micro) and on average (macro)."""
     curves = tuple(roc_curve(ranked) for ranked in classes)
     return Curves(curves, roc_curve(decisions), average_roc([curve for curve in curves if curve is not None]))
 
 
-def precision_recall_curves(classes: Sequence[Ranked], decisions: Ranked) -> Curves:
+def precision_recall_curves(classes: Sequence[ThresholdCounts], decisions: ThresholdCounts) -> Curves:
     """Return the precision-recall curves of the classes, of all decisions (micro) and on average (macro)."""
     curves = tuple(precision_recall_curve(ranked) for ranked in classes)
     average = average_precision_recall([curve for curve in curves if curve is not None])
@@ -60,7 +60,7 @@ def average_roc(curves: Sequence[Curve]) -> Curve | None:
             near = np.clip(np.searchsorted(curve.x, grid, side=side) + step, 0, len(curve.x) - 1)  # type: ignore[call-overload]
             sums += np.where(curve.x[near] == grid, curve.y[near], between)
     x, y = np.repeat(grid, 2), np.stack([before, after], axis=1).ravel() / len(curves)
-    return Curve(x, y, float(np.mean([curve.area for curve in curves])), NOTHING)
+    return Curve(x, y, float(np.mean([curve.area for curve in curves])), _NOTHING)
 
 
 def average_precision_recall(curves: Sequence[Curve]) -> Curve | None:
@@ -73,4 +73,4 @@ def average_precision_recall(curves: Sequence[Curve]) -> Curve | None:
     for recall, precision in steps:
         total += precision[np.searchsorted(recall, grid, side="left")]
     x, y = np.append(0, grid), np.append(1, total / len(curves))
-    return Curve(x, y, float(np.mean([curve.area for curve in curves])), NOTHING)
+    return Curve(x, y, float(np.mean([curve.area for curve in curves])), _NOTHING)

@@ -40,7 +40,7 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ConfusedPair:
     """A class that is taken for another.
 
     Attributes:
@@ -107,13 +107,13 @@ def label_counts(predictions: Predictions) -> list[LabelCounts]:
     ]
 
 
-def most_confused(matrix: Confusion, limit: int = 20) -> list[Pair]:
+def most_confused(matrix: Confusion, limit: int = 20) -> list[ConfusedPair]:
     """Return the pairs with the most errors, the larger share of the true class first among equals."""
     rows, columns = np.nonzero(matrix.errors)
     counts, shares = matrix.counts[rows, columns], matrix.shares[rows, columns]
     order = np.lexsort((-shares, -counts))[:limit]
     return [
-        Pair(
+        ConfusedPair(
             matrix.labels[rows[place]],
             matrix.labels[columns[place]],
             int(counts[place]),

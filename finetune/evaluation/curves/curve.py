@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.evaluation.curves.ranked import Ranked
+from finetune.evaluation.curves.threshold_counts import ThresholdCounts
 
 Line = tuple[np.ndarray, np.ndarray]
 
@@ -31,7 +31,7 @@ class Curve:
     thresholds: np.ndarray
 
 
-def roc_curve(ranked: Ranked) -> Curve | None:
+def roc_curve(ranked: ThresholdCounts) -> Curve | None:
     """Return the rate of hits over the rate of false alarms, without points on a straight line; None without a side."""
     if not ranked.positives or not ranked.negatives:
         return None
@@ -43,7 +43,7 @@ def roc_curve(ranked: Ranked) -> Curve | None:
     return Curve(x, y, float(np.trapezoid(y, x)), np.append(math.inf, ranked.thresholds[kept]))
 
 
-def precision_recall_curve(ranked: Ranked) -> Curve | None:
+def precision_recall_curve(ranked: ThresholdCounts) -> Curve | None:
     """Return precision over recall, one point for each threshold after (0, 1); None without an image of the class."""
     if not ranked.positives:
         return None

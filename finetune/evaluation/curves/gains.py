@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.evaluation.curves.ranked import Ranked
+from finetune.evaluation.curves.threshold_counts import ThresholdCounts
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Gains:
         return np.minimum(1 / self.prevalence, 1 / share)
 
 
-def gains(ranked: Ranked) -> Gains | None:
+def gains(ranked: ThresholdCounts) -> Gains | None:
     """Return the cumulative gains of a ranking; None without an image of the class."""
     if not ranked.positives:
         return None

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finetune.evaluation.metrics import BINS, judged_decisions, probability_bins
 from finetune.evaluation.predictions import Predictions
-from finetune.evaluation.scores import BINS, judged_decisions, probability_bins
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,31 +15,31 @@ import torch
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.errors import FinetuneError
+from finetune.evaluation.metrics import score
 from finetune.evaluation.predictions import Predictions
-from finetune.evaluation.scores import score
-from finetune.heads.settings import head_settings
-from finetune.memory import keep_freed_memory
+from finetune.features.feature_datamodule import FeatureData
+from finetune.features.pass_settings import pass_of
+from finetune.features.sequence_features import feature_source
+from finetune.models.heads.settings import head_settings
 from finetune.models.network import Network, new_head
-from finetune.search.multirun.driving import Stop
+from finetune.runtime.allocator import keep_freed_memory
+from finetune.runtime.log_filters import quieten
+from finetune.search.multirun.scheduler import Stop
 from finetune.search.study.loop import Policy
-from finetune.search.study.samplers import Objective
-from finetune.search.study.study import Asked, Result, Search
-from finetune.strategies.feature_data import FeatureData
-from finetune.strategies.machine import machine_of
-from finetune.strategies.phases import Strategy, build_strategy
-from finetune.strategies.sequence_features import feature_source
-from finetune.training.assembly import build_recipe, known_files, load_images, load_network, load_table, open_cache
-from finetune.training.head_fit import HeadFit
-from finetune.training.quiet import quieten
+from finetune.search.study.samplers import SearchObjective
+from finetune.search.study.study import Result, Search, TrialSpec
+from finetune.training.build import build_recipe, known_files, load_images, load_network, load_table, open_cache
+from finetune.training.head_trainer import HeadTrainer
+from finetune.training.phases import Strategy, build_strategy
 from finetune.training.trainer import build_trainer, trains_on_cpu
 
-Config = dict[str, Any]
+_Config = dict[str, Any]
 
 
 class HeadTrials:
     """The images, the network and the features that all trials share."""
 
-    def __init__(self, config: Config, objectives: Sequence[Objective]) -> None:
+    def __init__(self, config: _Config, objectives: Sequence[SearchObjective]) -> None:
         """Load them, as a run of the configuration would; features that are in the cache are not computed again."""
         quieten()
         pl.seed_everything(config["seed"], verbose=False)
@@ -52,19 +52,19 @@ class HeadTrials:
             keep_freed_memory()
         images: ImageData = load_images(config, self.table, network, self.cache)
         trainer = build_trainer(recipe.trainer, folder=Path(), logger=False, enable_progress_bar=False)
-        source = feature_source(network, images, recipe.features, machine_of(trainer))
+        source = feature_source(network, images, recipe.features, pass_of(trainer))
         self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
         val = self.table.rows("val")
         self.data.found = {
             "train": source.features(self.table.rows("train"), recipe.features.views),
             "val": source.features(val, recipe.features.test_views),
         }
-        self.fitter = HeadFit(network.cpu(), self.data)
+        self.fitter = HeadTrainer(network.cpu(), self.data)
         self.views = [
             self.data.found["val"].take(val, np.full(len(val), view)) for view in range(recipe.features.test_views)
         ]
 
-    def run(self, config: Config) -> Result:
+    def run(self, config: _Config) -> Result:
         """Fit a head and return its scores on the val split."""
         pl.seed_everything(config["seed"], verbose=False)
         recipe = build_recipe(config, self.table, self.cache)
@@ -87,15 +87,15 @@ class HeadTrials:
         return Result("complete", tuple(values))
 
 
-def run_here(
+def run_head_trials(
     search: Search,
     trials: HeadTrials,
-    configured: Callable[[Mapping[str, Any]], Config],
+    configured: Callable[[Mapping[str, Any]], _Config],
     policy: Policy,
     stop: Stop,
-    left: Sequence[Asked],
+    left: Sequence[TrialSpec],
     *,
-    on_end: Callable[[Asked, Result], None],
+    on_end: Callable[[TrialSpec, Result], None],
 ) -> bool:
     """Run the trials of a search one after the other in this process; return whether a failure has ended it.
 

@@ -17,15 +17,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config import check_missing, check_read, conf_dir
+from finetune.config.compose import check_missing, check_read, conf_dir
+from finetune.config.error_messages import error_message
 from finetune.errors import ConfigError
-from finetune.messages import explain
-from finetune.runs import Run
-from finetune.search.multirun.progress import total_epochs
+from finetune.runs.run import Run
+from finetune.search.multirun.job_progress import total_epochs
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """A job of the grid before it runs.
 
     Attributes:
@@ -47,7 +47,7 @@ class Plan:
     home: Path
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
+def expand_grid(overrides: Sequence[str]) -> list[list[str]]:
     """Return the overrides of each job, in Hydra's order.
 
     Args:
@@ -70,7 +70,7 @@ def without_pool(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return [text for text in overrides if text not in of_pool], of_pool
 
 
-def plan_jobs(config_name: str, config_dir: str | None, overrides: Sequence[str]) -> list[Plan]:
+def plan_jobs(config_name: str, config_dir: str | None, overrides: Sequence[str]) -> list[JobPlan]:
     """Return the jobs of a command line.
 
     Args:
@@ -83,7 +83,7 @@ def plan_jobs(config_name: str, config_dir: str | None, overrides: Sequence[str]
     """
     refuse_launchers(overrides)
     with configurations(config_name, config_dir) as search:
-        jobs = expand([*sweeper_params(config_name, search, overrides), *overrides])
+        jobs = expand_grid([*sweeper_params(config_name, search, overrides), *overrides])
         plans = [plan_job(config_name, search, job) for job in jobs]
     common = set.intersection(*(set(plan.overrides) for plan in plans)) if len(plans) > 1 else set()
     plans = [replace(plan, what=" ".join(text for text in plan.overrides if text not in common)) for plan in plans]
@@ -114,7 +114,7 @@ def configurations(config_name: str, config_dir: str | None) -> Iterator[list[st
 
 def sweeper_params(config_name: str, search: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """Return the sweep that a configuration, or an experiment that was typed, itself brings in hydra.sweeper.params."""
-    single = [text for text in overrides if len(expand([text])) == 1]
+    single = [text for text in overrides if len(expand_grid([text])) == 1]
     params = OmegaConf.select(composed(config_name, search, single), "hydra.sweeper.params") or {}
     return [f"{key}={value}" for key, value in params.items()]
 
@@ -128,10 +128,10 @@ def composed(config_name: str, search: Sequence[str], overrides: Sequence[str]) 
     try:
         return compose(config_name, [*search, *overrides], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, list(overrides))) from error
+        raise ConfigError(error_message(error, list(overrides))) from error
 
 
-def plan_job(config_name: str, search: Sequence[str], overrides: Sequence[str]) -> Plan:
+def plan_job(config_name: str, search: Sequence[str], overrides: Sequence[str]) -> JobPlan:
     """Return a job whose run's folder has no number yet.
 
     Raises:
@@ -147,11 +147,11 @@ def plan_job(config_name: str, search: Sequence[str], overrides: Sequence[str]) 
         content: Any = OmegaConf.to_container(task, resolve=True)
         folder, home = Path(hydra.run.dir), Path(hydra.sweep.dir)
     except OmegaConfBaseException as error:
-        raise ConfigError(explain(error, list(overrides))) from error
+        raise ConfigError(error_message(error, list(overrides))) from error
     resumed = content.get("resume")
     if resumed is not None:
         folder = Run.find(str(resumed), Path(content["runs"])).path
-    return Plan(
+    return JobPlan(
         what="",
         overrides=tuple(overrides),
         folder=folder if folder != Path() or resumed is not None else None,
@@ -162,7 +162,7 @@ def plan_job(config_name: str, search: Sequence[str], overrides: Sequence[str]) 
     )
 
 
-def placed(plan: Plan, number: str) -> Plan:
+def placed(plan: JobPlan, number: str) -> JobPlan:
     """Return a job whose folder ends in its number, so that no two jobs started in one second share it.
 
     A folder that was typed, or that is continued, is left as it is.
@@ -175,7 +175,7 @@ def placed(plan: Plan, number: str) -> Plan:
     return replace(plan, folder=folder, overrides=(*plan.overrides, f"hydra.run.dir='{quoted}'"))
 
 
-def refuse_shared_folders(plans: Sequence[Plan]) -> None:
+def refuse_shared_folders(plans: Sequence[JobPlan]) -> None:
     """Check that each job has a folder of its own."""
     counts: Mapping[Path, int] = Counter(plan.folder.absolute() for plan in plans if plan.folder is not None)
     for folder, count in counts.items():

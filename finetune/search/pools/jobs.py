@@ -12,7 +12,7 @@ from typing import Protocol
 
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 
-TAIL = 8192  # bytes of a log in which its last words are looked for
+_TAIL = 8192  # bytes of a log in which its last words are looked for
 SPEAKER = "finetune: "  # begins the lines that are told to the user
 
 # what a launcher of distributed runs leaves behind, which would make a job one of its ranks; and W&B's own service,
@@ -115,7 +115,7 @@ def last_words(log: Path) -> str:
     """Return what a job said last: the last line of the program's own, or else of all; empty where it said nothing."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL))
+            file.seek(max(0, log.stat().st_size - _TAIL))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""

@@ -13,14 +13,14 @@ from typing import Any
 
 from finetune.errors import ConfigError, MissingExtraError
 from finetune.search.pools.jobs import CANCELLED, Job, Outcome
-from finetune.search.pools.processes import Errand, Wish, unstarted
+from finetune.search.pools.supervised_process import RemoteJob, Signal, unstarted
 
 # variables of this machine that jobs on other machines need, beside those of their own machine
 PASSED_ON = ("WANDB_", "HF_", "FINETUNE_", "PYTHONPATH")
-ASK = 1.0  # seconds between two questions to the cluster
-ANSWER = 10.0  # seconds that the cluster may take to answer at all
+_ASK = 1.0  # seconds between two questions to the cluster
+_ANSWER = 10.0  # seconds that the cluster may take to answer at all
 UNHEARD = 5.0  # seconds after which Ray kills a task that has not done what is wanted of it
-WAITING = "ray:waiting"
+_WAITING = "ray:waiting"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Wishes:
     def __init__(self) -> None:
         """Nothing runs yet."""
         self.places: dict[str, str] = {}
-        self.wanted: dict[str, Wish] = {}
+        self.wanted: dict[str, Signal] = {}
 
     def begin(self, key: str, place: str) -> None:
         """Note where a job runs."""
@@ -60,27 +60,27 @@ class Wishes:
         """Return where each job ran that has begun."""
         return self.places
 
-    def want(self, key: str, wish: Wish) -> None:
+    def want(self, key: str, wish: Signal) -> None:
         """Note what is wanted of a job."""
         self.wanted[key] = wish
 
-    def wish(self, key: str) -> Wish:
+    def wish(self, key: str) -> Signal:
         """Return what is wanted of a job."""
-        return self.wanted.get(key, Wish.GO_ON)
+        return self.wanted.get(key, Signal.GO_ON)
 
 
-def run_errand(errand: Errand, wishes: Any) -> Outcome:
+def run_remote_job(errand: RemoteJob, wishes: Any) -> Outcome:
     """Run a job on the node of this task and return its outcome."""
     import ray
 
     place = f"ray:{os.uname().nodename}/{ray.get_runtime_context().get_node_id()[:4]}"
     ray.get(wishes.begin.remote(errand.job.key, place))
 
-    def wish() -> Wish:
+    def wish() -> Signal:
         try:
-            return Wish(ray.get(wishes.wish.remote(errand.job.key)).value)
+            return Signal(ray.get(wishes.wish.remote(errand.job.key)).value)
         except KeyboardInterrupt:  # it was taken back just when it began
-            return Wish.END
+            return Signal.END
 
     return errand.run(place, wish)
 
@@ -99,14 +99,14 @@ class Sent:
 
     job: Job
     submitted: float
-    place: str = WAITING
+    place: str = _WAITING
     cancelled: bool = False
     kill_at: float | None = None
 
     def outcome(self, error: BaseException) -> Outcome:
         """Return the outcome of a job of which there is no more than Ray's word."""
         name = type(error).__name__
-        if self.place == WAITING:
+        if self.place == _WAITING:
             reason = CANCELLED if self.cancelled else f"never started: {name}: {str(error).strip().splitlines()[-1]}"
             return replace(unstarted(self.job, self.place, ""), reason=reason)
         reason = CANCELLED if self.cancelled else f"killed with its task, of which Ray says {name}"
@@ -128,7 +128,7 @@ class RayPool:
         """
         self.size = settings.jobs
         self.settings = settings
-        self.ray = join(settings.address)
+        self.ray = _join(settings.address)
         self._wishes = self.ray.remote(num_cpus=0)(Wishes).remote()
         self._sent: dict[Any, Sent] = {}
         self._asked = float("-inf")
@@ -147,9 +147,9 @@ class RayPool:
             raise RuntimeError(f"Job {job.key} was submitted twice, or while {self.size} wait or run.")
         passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         sent = replace(job, log=job.log.absolute(), environment={**passed, **job.environment})
-        errand = Errand(sent, os.getcwd(), self.settings.cpus, self.settings.grace)
+        errand = RemoteJob(sent, os.getcwd(), self.settings.cpus, self.settings.grace)
         options = {"num_cpus": self.settings.cpus, "num_gpus": self.settings.devices_per_job, "max_retries": 0}
-        task = self.ray.remote(**options, resources=dict(self.settings.resources))(run_errand)
+        task = self.ray.remote(**options, resources=dict(self.settings.resources))(run_remote_job)
         self._sent[task.remote(errand, self._wishes)] = Sent(job, time.time())
 
     def running(self) -> Mapping[str, str]:
@@ -162,7 +162,7 @@ class RayPool:
         while self._sent:
             self._ask()
             left = max(0.0, deadline - time.monotonic())
-            ready, _ = self.ray.wait(list(self._sent), num_returns=1, timeout=min(left, ASK))
+            ready, _ = self.ray.wait(list(self._sent), num_returns=1, timeout=min(left, _ASK))
             if ready:
                 more, _ = self.ray.wait(list(self._sent), num_returns=len(self._sent), timeout=0)
                 return [self._collect(reference) for reference in more]
@@ -177,8 +177,8 @@ class RayPool:
         for reference, sent in self._sent.items():
             if sent.job.key == key:
                 sent.cancelled = True
-                self.ray.get(self._wishes.want.remote(key, Wish.DIE if hard else Wish.END))
-                if sent.place == WAITING:
+                self.ray.get(self._wishes.want.remote(key, Signal.DIE if hard else Signal.END))
+                if sent.place == _WAITING:
                     self.ray.cancel(reference)
                 elif hard and sent.kill_at is None:
                     sent.kill_at = time.monotonic() + UNHEARD
@@ -196,12 +196,12 @@ class RayPool:
     def _ask(self) -> None:
         """Ask where the jobs are, not too often, and have Ray kill those that do not do what is wanted."""
         now = time.monotonic()
-        if now - self._asked < ASK:
+        if now - self._asked < _ASK:
             return
         self._asked = now
         places = self.ray.get(self._wishes.where.remote())
         for reference, sent in self._sent.items():
-            sent.place = places.get(sent.job.key, WAITING)
+            sent.place = places.get(sent.job.key, _WAITING)
             if sent.kill_at is not None and now >= sent.kill_at:
                 sent.kill_at = float("inf")
                 self.ray.cancel(reference, force=True)
@@ -215,7 +215,7 @@ class RayPool:
         return replace(outcome, reason=CANCELLED) if sent.cancelled and outcome.code != 0 else outcome
 
 
-def join(address: str) -> Any:
+def _join(address: str) -> Any:
     """Join a cluster and return Ray.
 
     Raises:
@@ -228,7 +228,7 @@ def join(address: str) -> Any:
     try:
         host, _, port = address.rpartition(":")
         if port.isdigit():  # Ray itself tries for minutes
-            socket.create_connection((host, int(port)), timeout=ANSWER).close()
+            socket.create_connection((host, int(port)), timeout=_ANSWER).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(

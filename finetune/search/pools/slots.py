@@ -68,7 +68,7 @@ def build_slots(
     else:
         groups = [[] for _ in range(devices if isinstance(devices, int) else 1)]
     places = [(group, number) for group in groups for number in range(jobs_per_device)]
-    names = [name_of(group, number, place, jobs_per_device) for place, (group, number) in enumerate(places)]
+    names = [_name_of(group, number, place, jobs_per_device) for place, (group, number) in enumerate(places)]
     computing = computing_variables(len(places), threads, surroundings)
     hiding = {VISIBLE: ""} if devices == "cpu" else {}
     pinned = [{**hiding, **gpu_variables([gpus[name] for name in group], surroundings)} for group, _ in places]
@@ -157,7 +157,7 @@ def grouped(gpus: Mapping[str, str], size: int) -> list[list[str]]:
     return [names[first : first + size] for first in range(0, len(names), size)]
 
 
-def name_of(group: Sequence[str], number: int, place: int, jobs_per_device: int) -> str:
+def _name_of(group: Sequence[str], number: int, place: int, jobs_per_device: int) -> str:
     """Return the name of a slot."""
     if not group:
         return f"cpu:{place}"

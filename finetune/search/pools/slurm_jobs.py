@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.search.pools.heartbeat import OwnerWatch
 from finetune.search.pools.jobs import CANCELLED, Job, Outcome
-from finetune.search.pools.owner import OwnerWatch
-from finetune.search.pools.processes import Errand, Wish, unstarted
+from finetune.search.pools.supervised_process import RemoteJob, Signal, unstarted
 
 if TYPE_CHECKING:
     import submitit
 
 LOST = 15.0  # seconds that the result of a job which has ended may take to appear in a shared folder
 UNWANTED = 4.0  # the same for a job that was cancelled, by whomever, and how long its node has to kill it
-ANSWER = 20.0  # seconds that Slurm may take to answer; a controller that hangs must not hang the pool
+_ANSWER = 20.0  # seconds that Slurm may take to answer; a controller that hangs must not hang the pool
 OVER = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
     "TIMEOUT", "GONE",
@@ -32,7 +32,7 @@ WAITING = "slurm:waiting"
 class SlurmErrand:
     """What Slurm runs for a job: a function of no arguments, since that is what submitit sends."""
 
-    errand: Errand
+    errand: RemoteJob
     wishes: Path
     owner: Path
     owner_name: str
@@ -45,17 +45,17 @@ class SlurmErrand:
             return unstarted(self.errand.job, slot, "the pool that sent it is gone")
         return self.errand.run(slot, lambda: max(self.wish(), ended_if(watch.is_gone()), key=lambda wish: wish.value))
 
-    def wish(self) -> Wish:
+    def wish(self) -> Signal:
         """Return what is wanted of the job, which the pool writes into a file."""
         try:
-            return Wish[self.wishes.read_text().strip()]
+            return Signal[self.wishes.read_text().strip()]
         except (OSError, KeyError):
-            return Wish.GO_ON
+            return Signal.GO_ON
 
 
-def ended_if(gone: bool) -> Wish:
+def ended_if(gone: bool) -> Signal:
     """Return what is wanted of a job by whether its pool is gone."""
-    return Wish.END if gone else Wish.GO_ON
+    return Signal.END if gone else Signal.GO_ON
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Submitted:
         """Ask it to end, or kill it, through its file of wishes; Slurm is asked to where it does not run."""
         self.cancelled = True
         with contextlib.suppress(OSError):
-            self.wishes.write_text((Wish.DIE if hard else Wish.END).name)
+            self.wishes.write_text((Signal.DIE if hard else Signal.END).name)
         if not self.node:
             self.handle.cancel(check=False)
         elif hard and self.kill_at is None:
@@ -156,7 +156,7 @@ def ask_slurm(identities: list[str]) -> dict[str, tuple[str, str]]:
     """
     command = ["squeue", "--noheader", "--states=all", f"--jobs={','.join(identities)}", "--format=%i|%T|%N"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER)
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ANSWER)
     except subprocess.TimeoutExpired:
         return {}
     if found.returncode and "Invalid job id" not in found.stderr:

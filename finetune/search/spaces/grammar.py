@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra.errors import HydraException
 
 from finetune.errors import ConfigError
-from finetune.search.spaces.space import Choice, Condition, Dimension, Kind, Space, Value
+from finetune.search.spaces.space import Dimension, Kind, SearchSpace, SettingValue, SpaceCondition, SpaceValue
 
 Options = Callable[[str], Sequence[str]]
 
@@ -30,7 +30,7 @@ def build_space(
     *,
     options: Options,
     base: Callable[[str], str | None],
-) -> Space:
+) -> SearchSpace:
     """Return the space of a file and of what was typed, which goes before it.
 
     Args:
@@ -49,9 +49,9 @@ def build_space(
     fixed = [str(each.input_line) for each in chosen if each in parsed and not each.is_sweep_override()]
     swept = [each for each in [*chosen, *own.values()] if each.is_sweep_override()]
     dimensions = [dimension_of(each, options) for each in swept]
-    conditions = {key: read_conditions(key, value) for key, value in when.items()}
+    conditions = {key: _read_conditions(key, value) for key, value in when.items()}
     settled = {text.partition("=")[0].lstrip("+"): text.partition("=")[2] for text in fixed}
-    return ordered(conditioned(dimensions, conditions, lambda key: settled.get(key, base(key))), tuple(fixed))
+    return _ordered(conditioned(dimensions, conditions, lambda key: settled.get(key, base(key))), tuple(fixed))
 
 
 def expression_text(key: str, value: Any) -> str:
@@ -95,26 +95,26 @@ def dimension_of(override: Override, options: Options) -> Dimension:
     if getattr(sweep, "shuffle", False):
         raise ConfigError(f"{override.input_line}: shuffle is not for a search. For a random order use sweep=random.")
     if isinstance(sweep, IntervalSweep):
-        return interval(override, sweep)
+        return _interval(override, sweep)
     if isinstance(sweep, RangeSweep):
         return counted(override, sweep)
     if isinstance(sweep, Glob):
         names = sweep.filter(list(options(override.key_or_group)))
-        return choice(override, [Choice(name, name) for name in names])
+        return choice(override, [SpaceValue(name, name) for name in names])
     assert isinstance(sweep, ChoiceSweep)
     if "log" in sweep.tags:
         raise ConfigError(f"{override.input_line}: tag(log, …) is for an interval or a range, not for choices.")
     texts = override.sweep_iterator(transformer=Transformer.encode)
-    return choice(override, [Choice(plain(value, str(text)), written(value, text)) for value, text in zip(
+    return choice(override, [SpaceValue(_plain(value, str(text)), _written(value, text)) for value, text in zip(
         override.sweep_iterator(), texts, strict=True)])  # fmt: skip
 
 
-def plain(value: Any, text: str) -> Value:
+def _plain(value: Any, text: str) -> SettingValue:
     """Return what is recorded of a value: itself, or its text where it is a list or a dictionary."""
     return value if value is None or isinstance(value, str | int | float) else text
 
 
-def written(value: Any, text: Any) -> str:
+def _written(value: Any, text: Any) -> str:
     """Return how a value is typed; a string that would be read as something else is quoted."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -128,7 +128,7 @@ def written(value: Any, text: Any) -> str:
     return value if alike else f"'{escaped}'"
 
 
-def choice(override: Override, choices: Sequence[Choice]) -> Dimension:
+def choice(override: Override, choices: Sequence[SpaceValue]) -> Dimension:
     """Return a dimension of some choices."""
     if not choices:
         raise ConfigError(f"{override.input_line} fits no option. {HOW}")
@@ -138,7 +138,7 @@ def choice(override: Override, choices: Sequence[Choice]) -> Dimension:
     return Dimension(override.get_key_element(), "choice", tuple(choices))
 
 
-def interval(override: Override, sweep: IntervalSweep) -> Dimension:
+def _interval(override: Override, sweep: IntervalSweep) -> Dimension:
     """Return a dimension of numbers between two ends, which belong to it."""
     low, high = sweep.start, sweep.end
     if low is None or high is None or not low < high:
@@ -166,11 +166,11 @@ def counted(override: Override, sweep: RangeSweep) -> Dimension:
             "interval."
         )
     kind: Kind = "whole" if whole else "decimal"
-    choices = () if whole else tuple(Choice(value, repr(value)) for value in values)
+    choices = () if whole else tuple(SpaceValue(value, repr(value)) for value in values)
     return Dimension(override.get_key_element(), kind, choices, values[0], values[-1], step, log)
 
 
-def read_conditions(key: str, value: Any) -> tuple[Condition, ...]:
+def _read_conditions(key: str, value: Any) -> tuple[SpaceCondition, ...]:
     """Return the conditions of a setting.
 
     Raises:
@@ -181,13 +181,13 @@ def read_conditions(key: str, value: Any) -> tuple[Condition, ...]:
                           f"{key}: {{strategy: lora}}.")  # fmt: skip
     listed = {name: found if isinstance(found, list) else [found] for name, found in value.items()}
     return tuple(
-        Condition(name, tuple(expression_text(name, each) for each in found)) for name, found in listed.items()
+        SpaceCondition(name, tuple(expression_text(name, each) for each in found)) for name, found in listed.items()
     )
 
 
 def conditioned(
     dimensions: Sequence[Dimension],
-    conditions: Mapping[str, tuple[Condition, ...]],
+    conditions: Mapping[str, tuple[SpaceCondition, ...]],
     base: Callable[[str], str | None],
 ) -> list[Dimension]:
     """Return the dimensions with their conditions; what never varies decides at once.
@@ -207,7 +207,7 @@ def conditioned(
     return kept
 
 
-def check_condition(dimension: Dimension, condition: Condition, other: Dimension | None) -> None:
+def check_condition(dimension: Dimension, condition: SpaceCondition, other: Dimension | None) -> None:
     """Check that a condition can hold.
 
     Raises:
@@ -219,7 +219,7 @@ def check_condition(dimension: Dimension, condition: Condition, other: Dimension
         raise ConfigError(f"space.when: {dimension.key} depends on {other}, and only a choice can decide.")
 
 
-def ordered(dimensions: Sequence[Dimension], fixed: tuple[str, ...]) -> Space:
+def _ordered(dimensions: Sequence[Dimension], fixed: tuple[str, ...]) -> SearchSpace:
     """Return the space with each setting after those that it depends on.
 
     Raises:
@@ -234,4 +234,4 @@ def ordered(dimensions: Sequence[Dimension], fixed: tuple[str, ...]) -> Space:
             raise ConfigError(f"space.when: {', '.join(each.key for each in left)} depend on each other.")
         placed += ready
         left = [each for each in left if each not in ready]
-    return Space(tuple(placed), fixed)
+    return SearchSpace(tuple(placed), fixed)

@@ -10,20 +10,20 @@ from typing import Literal
 
 from finetune.errors import ConfigError
 
-Value = str | int | float | bool | None
+SettingValue = str | int | float | bool | None
 Kind = Literal["choice", "whole", "decimal"]
 
 
 @dataclass(frozen=True)
-class Choice:
+class SpaceValue:
     """One of the values of a setting: what is recorded, and how it is typed on a command line."""
 
-    value: Value
+    value: SettingValue
     text: str
 
 
 @dataclass(frozen=True)
-class Condition:
+class SpaceCondition:
     """A setting must have one of some values, as they are typed."""
 
     key: str
@@ -54,19 +54,19 @@ class Dimension:
 
     typed: str
     kind: Kind
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[SpaceValue, ...] = ()
     low: float = 0.0
     high: float = 0.0
     step: float | None = None
     log: bool = False
-    when: tuple[Condition, ...] = ()
+    when: tuple[SpaceCondition, ...] = ()
 
     @property
     def key(self) -> str:
         """The setting's name."""
         return self.typed.lstrip("+")
 
-    def text(self, value: Value) -> str:
+    def text(self, value: SettingValue) -> str:
         """Return a value as it is typed on a command line."""
         if self.kind == "choice":
             return next(choice.text for choice in self.choices if same(choice.value, value))
@@ -74,7 +74,7 @@ class Dimension:
             value = min(self.choices, key=lambda choice: abs(float(choice.value or 0) - float(value or 0))).value
         return repr(value)
 
-    def values(self) -> list[Value]:
+    def values(self) -> list[SettingValue]:
         """Return all values in order.
 
         Raises:
@@ -89,7 +89,7 @@ class Dimension:
             )
         return list(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
 
-    def samples(self) -> list[Value]:
+    def samples(self) -> list[SettingValue]:
         """Return the values by which the dimension is checked: all choices, or both ends."""
         if self.kind == "choice":
             return [choice.value for choice in self.choices]
@@ -115,18 +115,18 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """Settings that vary, each after those that its conditions name, and settings that a file fixes."""
 
     dimensions: tuple[Dimension, ...] = ()
     fixed: tuple[str, ...] = ()
 
-    def active(self, dimension: Dimension, values: Mapping[str, Value]) -> bool:
+    def active(self, dimension: Dimension, values: Mapping[str, SettingValue]) -> bool:
         """Return whether a setting is tried beside the values drawn so far."""
         texts = {other.key: other.text(values[other.key]) for other in self.dimensions if other.key in values}
         return all(condition.holds(texts) for condition in dimension.when)
 
-    def overrides(self, values: Mapping[str, Value]) -> list[str]:
+    def overrides(self, values: Mapping[str, SettingValue]) -> list[str]:
         """Return a trial's values as overrides."""
         return [f"{each.typed}={each.text(values[each.key])}" for each in self.dimensions if each.key in values]
 
@@ -138,13 +138,13 @@ class Space:
         }
         return {**described, **{text.partition("=")[0].lstrip("+"): text.partition("=")[2] for text in self.fixed}}
 
-    def grid(self) -> list[dict[str, Value]]:
+    def grid(self) -> list[dict[str, SettingValue]]:
         """Return every combination once, the last setting changing fastest.
 
         Raises:
             ConfigError: A setting is continuous.
         """
-        combinations: list[dict[str, Value]] = [{}]
+        combinations: list[dict[str, SettingValue]] = [{}]
         for dimension in self.dimensions:
             values = dimension.values()
             combinations = [
@@ -156,7 +156,7 @@ class Space:
         return combinations
 
 
-def same(one: Value, other: Value) -> bool:
+def same(one: SettingValue, other: SettingValue) -> bool:
     """Return whether two values are the same and of the same kind: 1 is neither 1.0 nor true."""
     return type(one) is type(other) and one == other
 

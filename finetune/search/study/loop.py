@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from finetune.errors import ConfigError, nearest
-from finetune.search.multirun.driving import Stop, drive
+from finetune.search.multirun.scheduler import Stop, drive
 from finetune.search.pools.jobs import CANCELLED, Job, Outcome, Pool
-from finetune.search.study.study import Asked, Result, Search
+from finetune.search.study.study import Result, Search, TrialSpec
 from finetune.search.study.trials import TrialJobs
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 60.0  # seconds that a trial of an earlier process may take to end on another machine
+_PATIENCE = 60.0  # seconds that a trial of an earlier process may take to end on another machine
 OnFailure = Literal["continue", "stop", "retry"]
 
 
@@ -70,8 +70,8 @@ class Loop:
         pool: Pool,
         policy: Policy,
         *,
-        on_start: Callable[[Asked, str], None],
-        on_end: Callable[[Asked, Result], None],
+        on_start: Callable[[TrialSpec, str], None],
+        on_end: Callable[[TrialSpec, Result], None],
         tick: Callable[[], None],
     ) -> None:
         """Run nothing yet.
@@ -92,13 +92,13 @@ class Loop:
         self.on_start = on_start
         self.on_end = on_end
         self.tick = tick
-        self.again: deque[Asked] = deque()
-        self.live: dict[str, Asked] = {}
+        self.again: deque[TrialSpec] = deque()
+        self.live: dict[str, TrialSpec] = {}
         self.failures: dict[int, int] = {}
         self.stopped = False
         self.deadline = float("inf") if policy.timeout is None else time.monotonic() + policy.timeout
 
-    def run(self, left: Sequence[Asked], stop: Stop) -> None:
+    def run(self, left: Sequence[TrialSpec], stop: Stop) -> None:
         """Run the trials that an earlier process left, then new ones, until there are as many as there are to be.
 
         A trial of an earlier process that has come to its end meanwhile is not run again; one that still runs on
@@ -113,9 +113,9 @@ class Loop:
                 self.search.tell(asked.number, result)
         drive(self.pool, stop, next_job=self.next_job, started=self.started, ended=self.settle, tick=self.tick)
 
-    def await_ends(self, left: Sequence[Asked], stop: Stop) -> None:
+    def await_ends(self, left: Sequence[TrialSpec], stop: Stop) -> None:
         """Wait until the trials that another machine still runs have ended, but not for a machine that is gone."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + _PATIENCE
         live = [asked.number for asked in left if self.jobs.lives(asked)]
         if live:
             log.info("Waiting for trials %s, which still run on another machine.", ", ".join(map(str, live)))
@@ -156,7 +156,7 @@ class Loop:
             for key in list(self.live):
                 self.pool.cancel(key)
 
-    def retried(self, asked: Asked, result: Result) -> bool:
+    def retried(self, asked: TrialSpec, result: Result) -> bool:
         """Return whether a trial that has failed is to be run again."""
         times = self.failures.get(asked.number, 0)
         self.failures[asked.number] = times + 1

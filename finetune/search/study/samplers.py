@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import optuna
 
 from finetune.errors import ConfigError, MissingExtraError, nearest
-from finetune.search.spaces.space import Space
+from finetune.search.spaces.space import SearchSpace
 
 Direction = Literal["max", "min"]
 Made = TypeVar("Made")
@@ -36,15 +36,15 @@ PRUNERS: Mapping[str, Callable[..., optuna.pruners.BasePruner]] = {
 }
 # what keeps to a budget, by itself
 CONSTRAINED = ("tpe", "gp", "nsga2")
-OWN = ("seed", "constraints_func", "search_space")
+_OWN = ("seed", "constraints_func", "search_space")
 # measured on the network, and not on images
-COSTS = ("parameters", "latency")
-LOWER_IS_BETTER = ("val/loss", "val/calibration_error", *COSTS)
+NETWORK_COSTS = ("parameters", "latency")
+_LOWER_IS_BETTER = ("val/loss", "val/calibration_error", *NETWORK_COSTS)
 EXCESS = "excess"
 
 
 @dataclass(frozen=True)
-class Objective:
+class SearchObjective:
     """What trials are compared by: a validation metric, parameters or latency."""
 
     name: str
@@ -65,7 +65,7 @@ class SearchSettings:
         seed: Of the search.
     """
 
-    objectives: tuple[Objective, ...]
+    objectives: tuple[SearchObjective, ...]
     sampler: str = "tpe"
     sampler_options: Mapping[str, Any] = field(default_factory=dict)
     pruner: str = "none"
@@ -74,7 +74,7 @@ class SearchSettings:
     seed: int = 0
 
 
-def read_objectives(metric: Any, direction: Any, *, monitor: str, mode: Direction) -> tuple[Objective, ...]:
+def read_objectives(metric: Any, direction: Any, *, monitor: str, mode: Direction) -> tuple[SearchObjective, ...]:
     """Return the objectives.
 
     Args:
@@ -87,7 +87,7 @@ def read_objectives(metric: Any, direction: Any, *, monitor: str, mode: Directio
         ConfigError: A metric is none that may decide, or a direction is none.
     """
     names = [monitor] if metric is None else [metric] if isinstance(metric, str) else [str(name) for name in metric]
-    usual = [mode if name == monitor else "min" if name in LOWER_IS_BETTER else "max" for name in names]
+    usual = [mode if name == monitor else "min" if name in _LOWER_IS_BETTER else "max" for name in names]
     given = usual if direction is None else [direction] if isinstance(direction, str) else list(direction)
     for name in names:
         check_metric(name)
@@ -100,7 +100,7 @@ def read_objectives(metric: Any, direction: Any, *, monitor: str, mode: Directio
             raise ConfigError(
                 f"sweep.direction={each} is not known. Use max or min.{nearest(str(each), ('max', 'min'))}"
             )
-    return tuple(Objective(name, each) for name, each in zip(names, given, strict=True))
+    return tuple(SearchObjective(name, each) for name, each in zip(names, given, strict=True))
 
 
 def check_metric(name: str) -> None:
@@ -114,14 +114,15 @@ def check_metric(name: str) -> None:
             f"sweep.metric={name} would choose by the test split, whose score could then not be trusted. Use "
             f"val/{name.removeprefix('test/')}."
         )
-    if not name.startswith("val/") and name not in COSTS:
+    if not name.startswith("val/") and name not in NETWORK_COSTS:
         raise ConfigError(
-            f"sweep.metric={name} is not known. Use a validation metric such as val/accuracy, or {' or '.join(COSTS)}."
-            f"{nearest(name, (*COSTS, 'val/accuracy', 'val/f1_macro', 'val/loss'))}"
+            f"sweep.metric={name} is not known. Use a validation metric such as val/accuracy, or "
+            f"{' or '.join(NETWORK_COSTS)}."
+            f"{nearest(name, (*NETWORK_COSTS, 'val/accuracy', 'val/f1_macro', 'val/loss'))}"
         )
 
 
-def check_settings(settings: SearchSettings, space: Space) -> None:
+def check_search_settings(settings: SearchSettings, space: SearchSpace) -> None:
     """Check that the sampler and the pruner exist, know their options and take the space.
 
     Raises:
@@ -139,15 +140,17 @@ def check_settings(settings: SearchSettings, space: Space) -> None:
     if settings.sampler == "cmaes":
         check_cmaes(space, several)
     for name, most in settings.budget.items():
-        if name not in COSTS or not most > 0:
-            raise ConfigError(f"sweep.budget={{{name}: {most}}} must be a number above 0 of {' or '.join(COSTS)}.")
+        if name not in NETWORK_COSTS or not most > 0:
+            raise ConfigError(
+                f"sweep.budget={{{name}: {most}}} must be a number above 0 of {' or '.join(NETWORK_COSTS)}."
+            )
     if settings.sampler == "grid":
         space.grid()
     build_sampler(settings, 0)
     build_pruner(settings.pruner, settings.pruner_options)
 
 
-def check_cmaes(space: Space, several: bool) -> None:
+def check_cmaes(space: SearchSpace, several: bool) -> None:
     """Check that CMA-ES takes the space.
 
     Raises:
@@ -182,10 +185,10 @@ def build_sampler(settings: SearchSettings, *place: int | str) -> optuna.sampler
             f"sweep.sampler={settings.sampler} is not known. Use one of {', '.join(SAMPLERS)}."
             f"{nearest(settings.sampler, SAMPLERS)}"
         )
-    own: dict[str, Any] = {"seed": seed_of(settings.seed, *place)}
+    own: dict[str, Any] = {"seed": _seed_of(settings.seed, *place)}
     if settings.budget and settings.sampler in CONSTRAINED:
         own["constraints_func"] = excess
-    return build("sampler", settings.sampler, kind, settings.sampler_options, own)
+    return _build("sampler", settings.sampler, kind, settings.sampler_options, own)
 
 
 def excess(trial: optuna.trial.FrozenTrial) -> Sequence[float]:
@@ -201,12 +204,12 @@ def build_pruner(name: str, options: Mapping[str, Any]) -> optuna.pruners.BasePr
     """
     if name not in PRUNERS:
         raise ConfigError(f"sweep.pruner={name} is not known. Use one of {', '.join(PRUNERS)}.{nearest(name, PRUNERS)}")
-    return build("pruner", name, PRUNERS[name], options, {})
+    return _build("pruner", name, PRUNERS[name], options, {})
 
 
-def build(what: str, name: str, kind: Callable[..., Made], options: Mapping[str, Any], own: Mapping[str, Any]) -> Made:
+def _build(what: str, name: str, kind: Callable[..., Made], options: Mapping[str, Any], own: Mapping[str, Any]) -> Made:
     """Return what a class makes of the user's options and our own, without its notes about what is new in Optuna."""
-    known = [each for each in inspect.signature(kind).parameters if each not in OWN]
+    known = [each for each in inspect.signature(kind).parameters if each not in _OWN]
     for option in options:
         if option not in known:
             there = f"({', '.join(known)}).{nearest(option, known)}"
@@ -219,6 +222,6 @@ def build(what: str, name: str, kind: Callable[..., Made], options: Mapping[str,
         raise ConfigError(f"sweep.{what}={name} cannot be used with {dict(options)}: {error}") from error
 
 
-def seed_of(*place: int | str) -> int:
+def _seed_of(*place: int | str) -> int:
     """Return a seed that is a function of a place."""
     return zlib.crc32("/".join(map(str, place)).encode())

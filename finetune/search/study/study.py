@@ -14,8 +14,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from finetune.errors import ConfigError
-from finetune.provenance import process, process_start
-from finetune.search.spaces.space import Dimension, Space, Value
+from finetune.runtime.provenance import process, process_start
+from finetune.search.spaces.space import Dimension, SearchSpace, SettingValue
 from finetune.search.study.samplers import EXCESS, SearchSettings, build_pruner, build_sampler
 
 Ended = Literal["complete", "pruned", "failed", "cancelled"]
@@ -26,16 +26,16 @@ STATES: Mapping[TrialState, str] = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
-ENDS: Mapping[str, TrialState] = {name: state for state, name in STATES.items()}
+_ENDS: Mapping[str, TrialState] = {name: state for state, name in STATES.items()}
 SURPLUS, FACTS = "surplus", "facts"
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrialSpec:
     """A trial to be run: its number, and the values of the settings that it tries."""
 
     number: int
-    values: Mapping[str, Value]
+    values: Mapping[str, SettingValue]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Search:
         self,
         study: optuna.Study,
         storage: optuna.storages.BaseStorage,
-        space: Space,
+        space: SearchSpace,
         settings: SearchSettings,
         total: int,
     ) -> None:
@@ -92,7 +92,7 @@ class Search:
         found = self.study.get_trials(deepcopy=False)
         return [trial for trial in found if not trial.user_attrs.get(SURPLUS)]
 
-    def ask(self) -> Asked | None:
+    def ask(self) -> TrialSpec | None:
         """Return the next trial, or None when there are as many as there are to be."""
         begun = [trial for trial in self.trials() if trial.state != TrialState.WAITING]
         if len(begun) >= self.total:
@@ -107,18 +107,18 @@ class Search:
             trial.set_user_attr(FACTS, {"process": process()})
             return self.draw(trial)
 
-    def draw(self, trial: optuna.Trial) -> Asked:
+    def draw(self, trial: optuna.Trial) -> TrialSpec:
         """Return a trial with its values; one that was left while they were drawn gets the same."""
         drawn = trial.relative_params  # what is drawn together, by the sampler that the trial was made with
-        values: dict[str, Value] = {}
+        values: dict[str, SettingValue] = {}
         for dimension in self.space.dimensions:
             if self.space.active(dimension, values):
                 if dimension.key not in drawn:
                     self.study.sampler = build_sampler(self.settings, trial.number, dimension.key)
                 values[dimension.key] = suggest(trial, dimension)
-        return Asked(trial.number, values)
+        return TrialSpec(trial.number, values)
 
-    def left(self, *, nameless: bool) -> list[Asked]:
+    def left(self, *, nameless: bool) -> list[TrialSpec]:
         """Return the trials that nobody runs any more, in order; those of other machines are theirs.
 
         Args:
@@ -161,7 +161,7 @@ class Search:
         with quiet():
             values = list(result.values) if result.state == "complete" else None
             self.study.sampler = build_sampler(self.settings, number, "told")
-            self.study.tell(number, values, ENDS[result.state], skip_if_finished=True)
+            self.study.tell(number, values, _ENDS[result.state], skip_if_finished=True)
 
     def best(self) -> list[FrozenTrial]:
         """Return the best trial within the budget, the earliest of equals; with several objectives the Pareto front."""
@@ -206,7 +206,7 @@ def is_left(trial: FrozenTrial, *, nameless: bool) -> bool:
     return known["host"] == os.uname().nodename and (gone or int(known["pid"]) == os.getpid())
 
 
-def suggest(trial: optuna.Trial, dimension: Dimension) -> Value:
+def suggest(trial: optuna.Trial, dimension: Dimension) -> SettingValue:
     """Return the value of a setting in a trial."""
     if dimension.kind == "choice":
         values = [choice.value for choice in dimension.choices]

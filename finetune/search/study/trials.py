@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.calibration.record import checkpoint_scores
-from finetune.runs import FINISHED, INTERRUPTED, PRUNED, RUNNING, Run
+from finetune.runs.checkpoint_scores import checkpoint_scores
+from finetune.runs.run import FINISHED, INTERRUPTED, PRUNED, RUNNING, Run
 from finetune.search.pools.jobs import DONE, FAILED, Job, Outcome, last_words
-from finetune.search.spaces.space import Space
-from finetune.search.study.samplers import COSTS, Objective, SearchSettings
-from finetune.search.study.study import Asked, Result
+from finetune.search.spaces.space import SearchSpace
+from finetune.search.study.samplers import NETWORK_COSTS, SearchObjective, SearchSettings
+from finetune.search.study.study import Result, TrialSpec
 
 # what tells a run that it is a trial, which reports to a study
 VARIABLE = "FINETUNE_TRIAL"
@@ -25,7 +25,7 @@ QUICK = {"report": "false", "explain.images": "0"}
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyLocation:
     """Where a search is kept, as any process finds it.
 
     Attributes:
@@ -60,14 +60,14 @@ class TrialJobs:
         time_limit: Seconds of a trial; None for no limit.
     """
 
-    place: Place
-    space: Space
+    place: StudyLocation
+    space: SearchSpace
     settings: SearchSettings
     program: tuple[str, ...]
     overrides: tuple[str, ...] = ()
     time_limit: float | None = None
 
-    def job(self, asked: Asked, attempts: int) -> Job:
+    def job(self, asked: TrialSpec, attempts: int) -> Job:
         """Return the job of a trial, which goes on where an earlier attempt was interrupted."""
         run = self.place.run_of(asked.number)
         log = self.place.log_of(asked.number)
@@ -80,7 +80,7 @@ class TrialJobs:
             time_limit=self.time_limit,
         )
 
-    def arguments(self, asked: Asked, run: Run, attempts: int) -> list[str]:
+    def arguments(self, asked: TrialSpec, run: Run, attempts: int) -> list[str]:
         """Return a trial's overrides; what an attempt that cannot go on has left is set aside first."""
         if run.status == INTERRUPTED and run.last_checkpoint.exists():
             return [f"resume={run.path}"]
@@ -100,15 +100,15 @@ class TrialJobs:
             "pruner_options": dict(self.settings.pruner_options),
         }
 
-    def result(self, asked: Asked) -> Result | None:
+    def result(self, asked: TrialSpec) -> Result | None:
         """Return how a trial's run ended; None where it did not come to its end."""
         return read_result(self.place.run_of(asked.number), self.settings.objectives)
 
-    def lives(self, asked: Asked) -> bool:
+    def lives(self, asked: TrialSpec) -> bool:
         """Return whether a trial's run is, as far as this machine can tell, being written by another process."""
         return self.place.run_of(asked.number).status == RUNNING
 
-    def failure(self, asked: Asked, outcome: Outcome) -> Result:
+    def failure(self, asked: TrialSpec, outcome: Outcome) -> Result:
         """Return the result of a trial whose run did not come to its end, with the cause."""
         said = last_words(self.place.log_of(asked.number)) if outcome.code not in (0, None) else ""
         told = outcome.reason if outcome.reason not in (DONE, FAILED) else "ended without a result"
@@ -128,7 +128,7 @@ def set_aside(folder: Path, attempts: int) -> None:
     folder.rename(target)
 
 
-def read_result(run: Run, objectives: Sequence[Objective]) -> Result | None:
+def read_result(run: Run, objectives: Sequence[SearchObjective]) -> Result | None:
     """Return how a run ended as a trial; None where it did not come to its end."""
     status = run.record.get("status")
     if status == PRUNED:
@@ -149,7 +149,7 @@ def read_result(run: Run, objectives: Sequence[Objective]) -> Result | None:
 
 def value_of(document: Mapping[str, Any], costs: Mapping[str, float], name: str) -> float | None:
     """Return an objective's value in a run's metrics, that of its saved checkpoint; None where there is no number."""
-    if name in COSTS:
+    if name in NETWORK_COSTS:
         return costs.get(name)
     split, _, metric = name.partition("/")
     value = checkpoint_scores(document, split).get(metric)

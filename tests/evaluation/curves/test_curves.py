@@ -9,8 +9,8 @@ from sklearn import metrics
 
 from finetune.evaluation.curves.averages import precision_recall_curves, roc_curves
 from finetune.evaluation.curves.curve import precision_recall_curve, roc_curve, stairs, thin
-from finetune.evaluation.curves.ranked import rank, rank_classes, rank_decisions
-from finetune.evaluation.scores import score
+from finetune.evaluation.curves.threshold_counts import count_classes, count_pairs, count_thresholds
+from finetune.evaluation.metrics import score
 
 CASES = [
     {"num_labels": 2},
@@ -22,7 +22,7 @@ CASES = [
 
 
 def both(predictions):
-    classes, decisions = rank_classes(predictions), rank_decisions(predictions)
+    classes, decisions = count_classes(predictions), count_pairs(predictions)
     return roc_curves(classes, decisions), precision_recall_curves(classes, decisions)
 
 
@@ -34,7 +34,7 @@ def one_hot(predictions):
 @settings(max_examples=150, deadline=None)
 def test_points_and_areas_of_any_ranking_equal_scikit_learn(rows):
     scores, truth = np.array([row[0] / 12 for row in rows]), np.array([row[1] for row in rows])
-    ranked = rank(scores, truth)
+    ranked = count_thresholds(scores, truth)
     roc, recall_precision = roc_curve(ranked), precision_recall_curve(ranked)
     assert (roc is None) == (truth.all() or not truth.any())
     assert (recall_precision is None) == (not truth.any())
@@ -107,7 +107,7 @@ def test_images_of_one_class_have_no_roc_but_a_precision():
 def test_thinned_lines_stay_within_a_pixel_of_all_points(sure):
     generator = np.random.default_rng(0)
     truth = generator.random(10_000) < 0.2
-    ranked = rank(generator.normal(size=10_000) + sure * truth, truth)
+    ranked = count_thresholds(generator.normal(size=10_000) + sure * truth, truth)
     roc = roc_curve(ranked)
     for line in ((roc.x, roc.y), stairs(precision_recall_curve(ranked))):
         x, y = thin(line, 200)

@@ -6,7 +6,7 @@ from scored import predicted, scored
 from sklearn.calibration import calibration_curve
 
 from finetune.evaluation.curves.reliability import reliability
-from finetune.evaluation.scores import judged_decisions, score
+from finetune.evaluation.metrics import judged_decisions, score
 
 
 @pytest.mark.parametrize(

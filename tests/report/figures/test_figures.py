@@ -10,16 +10,16 @@ from scored import predicted, scored
 from finetune.evaluation.curves.averages import precision_recall_curves, roc_curves
 from finetune.evaluation.curves.confusion import confusion
 from finetune.evaluation.curves.gains import gains
-from finetune.evaluation.curves.operating import OperatingChoice, operating_point
-from finetune.evaluation.curves.ranked import rank_class, rank_classes, rank_decisions, told_apart
+from finetune.evaluation.curves.operating_points import OperatingChoice, operating_point
 from finetune.evaluation.curves.reliability import reliability
-from finetune.report.figures.classes import recall_figure
-from finetune.report.figures.confusion import colours, confusion_figure, named_classes
-from finetune.report.figures.intervals import Point
-from finetune.report.figures.lines import gains_figure, lift_figure, precision_recall_figure, roc_figure
-from finetune.report.figures.names import outstanding, short
-from finetune.report.figures.reliability import reliability_figure
-from finetune.report.figures.thresholds import held, threshold_figure
+from finetune.evaluation.curves.threshold_counts import count_class, count_classes, count_pairs, reported_classes
+from finetune.report.figures.classes_figure import recall_figure
+from finetune.report.figures.confusion_figure import colours, confusion_figure, named_classes
+from finetune.report.figures.intervals_figure import IntervalPoint
+from finetune.report.figures.lines_figure import gains_figure, lift_figure, precision_recall_figure, roc_figure
+from finetune.report.figures.reliability_figure import reliability_figure
+from finetune.report.figures.short_names import outstanding, shorten
+from finetune.report.figures.thresholds_figure import held, threshold_figure
 
 
 def words(figure):
@@ -29,7 +29,7 @@ def words(figure):
 
 
 def curves(predictions):
-    classes, decisions = rank_classes(predictions), rank_decisions(predictions)
+    classes, decisions = count_classes(predictions), count_pairs(predictions)
     return roc_curves(classes, decisions), precision_recall_curves(classes, decisions)
 
 
@@ -84,7 +84,7 @@ def test_names_beside_a_large_matrix_do_not_touch_and_the_worst_are_there():
 def test_curves_of_many_classes_name_the_worst_and_the_best_with_their_areas(make):
     predictions = scored(3000, 60, sure=3.0)
     kind = curves(predictions)[make]
-    figure = (roc_figure, precision_recall_figure)[make](kind, predictions.labels, told_apart(predictions))
+    figure = (roc_figure, precision_recall_figure)[make](kind, predictions.labels, reported_classes(predictions))
     legend = [text for text in words(figure) if text.startswith("class")]
     order = np.argsort(kind.areas, kind="stable")
     expected = [f"class{number:03} ({kind.areas[number]:.3f})" for number in [*order[:5], *order[-2:]]]
@@ -97,13 +97,13 @@ def test_curves_of_many_classes_name_the_worst_and_the_best_with_their_areas(mak
 def test_lines_of_twenty_thousand_images_have_about_two_hundred_points():
     predictions = scored(20_000, 2, sure=0.7)
     kinds = curves(predictions)
-    found = {"positive": gains(rank_class(predictions, 1))}
+    found = {"positive": gains(count_class(predictions, 1))}
     figures = [
         roc_figure(kinds[0], predictions.labels, (1,)),
         precision_recall_figure(kinds[1], predictions.labels, (1,)),
         gains_figure(found),
         lift_figure(found),
-        threshold_figure(rank_class(predictions, 1), None, "bees"),
+        threshold_figure(count_class(predictions, 1), None, "bees"),
     ]
     for figure in figures:
         assert max(len(re.findall("[ML]", path)) for path in re.findall(r' d="([^"]*)"', figure.svg)) <= 205
@@ -111,19 +111,19 @@ def test_lines_of_twenty_thousand_images_have_about_two_hundred_points():
 
 def test_two_classes_are_drawn_as_one_line_beside_the_best_possible():
     predictions = scored(60, 2)
-    figure = roc_figure(curves(predictions)[0], predictions.labels, told_apart(predictions))
+    figure = roc_figure(curves(predictions)[0], predictions.labels, reported_classes(predictions))
     assert "class000" not in figure.svg
     assert "average" not in figure.svg
-    found = gains_figure({"class001": gains(rank_class(predictions, 1))})
+    found = gains_figure({"class001": gains(count_class(predictions, 1))})
     assert {"class001", "best possible", "by chance"} <= set(words(found))
-    two = {name: gains(rank_class(predictions, number)) for number, name in enumerate(predictions.labels)}
+    two = {name: gains(count_class(predictions, number)) for number, name in enumerate(predictions.labels)}
     assert "best possible" not in words(lift_figure(two))
 
 
 def test_classes_without_a_curve_are_not_drawn():
     predictions = scored(80, 4, absent=(2,))
     for kind, make in zip(curves(predictions), (roc_figure, precision_recall_figure), strict=True):
-        assert "class002" not in make(kind, predictions.labels, told_apart(predictions)).svg
+        assert "class002" not in make(kind, predictions.labels, reported_classes(predictions)).svg
 
 
 def test_reliability_says_each_bin_in_words():
@@ -139,7 +139,7 @@ def test_lines_over_thresholds_hold_between_them():
 
 
 def test_chosen_threshold_is_marked():
-    ranked = rank_class(scored(100, 2), 1)
+    ranked = count_class(scored(100, 2), 1)
     chosen = operating_point(ranked, OperatingChoice(min_recall=0.9))
     assert f"{chosen.threshold:g}" in words(threshold_figure(ranked, chosen, "bees"))
     nothing = operating_point(ranked, OperatingChoice(cost_fp=1, cost_fn=0))
@@ -147,7 +147,7 @@ def test_chosen_threshold_is_marked():
 
 
 def test_recall_figure_shows_the_weakest_classes_first():
-    bars = [Point(f"class{k}", 10 + k, k / 40, None if k == 3 else k / 50, 1.0) for k in range(40)]
+    bars = [IntervalPoint(f"class{k}", 10 + k, k / 40, None if k == 3 else k / 50, 1.0) for k in range(40)]
     figure = recall_figure(bars[::-1], 0.5)
     assert figure.title == "The 20 classes with the lowest recall"
     assert [text for text in words(figure) if text.startswith("class")] == [f"class{k} ({10 + k})" for k in range(20)]
@@ -162,6 +162,6 @@ def test_outstanding_are_all_of_few_and_never_one_without_a_value():
 
 def test_long_names_keep_beginning_and_end():
     name = "Lepidoptera Nymphalidae Vanessa atalanta (adult)"
-    assert short("ants") == "ants"
-    assert len(short(name)) == 26
-    assert short(name).startswith("Lepidoptera") and short(name).endswith("(adult)")
+    assert shorten("ants") == "ants"
+    assert len(shorten(name)) == 26
+    assert shorten(name).startswith("Lepidoptera") and shorten(name).endswith("(adult)")

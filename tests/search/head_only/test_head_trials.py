@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from command import finetune
 
-from finetune.config import register
-from finetune.runs import Run
-from finetune.search.head_only.applies import obstacles
+from finetune.config.compose import register
+from finetune.runs.run import Run
+from finetune.search.command_line import read_request
+from finetune.search.head_only.eligibility import obstacles
 from finetune.search.head_only.head_trials import HeadTrials
-from finetune.search.plan import Plan, make_plan
-from finetune.search.request import read_request
-from finetune.search.spaces.configs import TrialConfigs
-from finetune.search.study.samplers import Objective
+from finetune.search.spaces.sample_configs import TrialConfigs
+from finetune.search.study.samplers import SearchObjective
 from finetune.search.study.trials import read_result
+from finetune.search.sweep_plan import SweepPlan, make_sweep_plan
 
 register()
 TINY = ["model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "trainer=cpu", "trainer.threads=1",
@@ -23,9 +23,9 @@ TINY = ["model.name=test_efficientnet", "model.weights=none", "data.image_size=3
         "explain.images=0"]  # fmt: skip
 
 
-def plan(*words: str) -> Plan:
+def plan(*words: str) -> SweepPlan:
     """Return the plan of a command line."""
-    return make_plan(read_request(["--config-name", "sweep", *words]))
+    return make_sweep_plan(read_request(["--config-name", "sweep", *words]))
 
 
 @pytest.mark.slow
@@ -44,7 +44,7 @@ def test_a_trial_in_this_process_scores_what_its_run_scores(tmp_path: Path, word
     document = json.loads(run.metrics_file.read_text())
     changes = document["calibration"]["val"]["loss"]
     assert changes["after"] == document["val"]["loss"]["value"] <= changes["before"]
-    objectives = [Objective(name, "max") for name in ("val/accuracy", "val/loss", "val/roc_auc")]
+    objectives = [SearchObjective(name, "max") for name in ("val/accuracy", "val/loss", "val/roc_auc")]
     as_run = read_result(run, objectives)
     assert as_run is not None
     assert as_run.values[1] == changes["before"]

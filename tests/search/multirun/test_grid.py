@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.config import register
+from finetune.config.compose import register
 from finetune.errors import ConfigError
-from finetune.runs import Run
-from finetune.search.multirun.grid import expand, plan_jobs, without_pool
+from finetune.runs.run import Run
+from finetune.search.multirun.grid import expand_grid, plan_jobs, without_pool
 
 register()
 
@@ -23,7 +23,7 @@ register()
     ],
 )
 def test_grid_is_what_hydra_means(overrides: list[str], jobs: list[list[str]]) -> None:
-    assert expand(overrides) == jobs
+    assert expand_grid(overrides) == jobs
 
 
 def test_settings_of_the_pool_are_not_handed_to_the_jobs() -> None:

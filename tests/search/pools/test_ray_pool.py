@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from finetune.errors import ConfigError
-from finetune.search.multirun.driving import Stop, drive
+from finetune.search.multirun.scheduler import Stop, drive
 from finetune.search.pools.jobs import Job, Outcome
 from finetune.search.pools.ray_pool import RayPool, RaySettings
 

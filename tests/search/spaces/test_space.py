@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from finetune.errors import ConfigError
 from finetune.search.spaces.grammar import build_space
-from finetune.search.spaces.space import Space, differences
+from finetune.search.spaces.space import SearchSpace, differences
 
 
-def space(*typed: str, params: Mapping[str, Any] | None = None, when: Mapping[str, Any] | None = None) -> Space:
+def space(*typed: str, params: Mapping[str, Any] | None = None, when: Mapping[str, Any] | None = None) -> SearchSpace:
     """Return a space over groups that have the options a, b and lora."""
     return build_space(params or {}, when or {}, typed, options=lambda _: ["a", "b", "lora"], base={"mode": "max"}.get)
 

@@ -7,41 +7,41 @@ import pytest
 
 from finetune.errors import ConfigError
 from finetune.search.spaces.grammar import build_space
-from finetune.search.spaces.space import Space
+from finetune.search.spaces.space import SearchSpace
 from finetune.search.study.samplers import (
     SAMPLERS,
-    Objective,
+    SearchObjective,
     SearchSettings,
     build_sampler,
-    check_settings,
+    check_search_settings,
     read_objectives,
 )
 from finetune.search.study.storage import open_storage
-from finetune.search.study.study import Asked, Result, Search, create_study, load_study, quiet, trial_of
+from finetune.search.study.study import Result, Search, TrialSpec, create_study, load_study, quiet, trial_of
 
-ACCURACY = (Objective("val/accuracy", "max"),)
+ACCURACY = (SearchObjective("val/accuracy", "max"),)
 OPTIONS = {"tpe": {"n_startup_trials": 3, "multivariate": True, "group": True}, "gp": {"n_startup_trials": 3},
            "nsga2": {"population_size": 3}}  # fmt: skip
 
 
-def space(*typed: str, conditional: bool = False) -> Space:
+def space(*typed: str, conditional: bool = False) -> SearchSpace:
     """Return a space; `k` is tried under a condition where that is asked for."""
     when = {"k": {"s": "a"}} if conditional else {}
     return build_space({}, when, typed, options=lambda _: [], base=lambda _: None)
 
 
-def begin(place: object, varied: Space, settings: SearchSettings, total: int) -> Search:
+def begin(place: object, varied: SearchSpace, settings: SearchSettings, total: int) -> Search:
     """Return a new search that is kept at a place."""
     storage = open_storage(str(place))
     return Search(create_study(storage, "x", settings), storage, varied, settings, total)
 
 
-def score(asked: Asked) -> float:
+def score(asked: TrialSpec) -> float:
     """Return a score that is a function of the values."""
     return -sum(float(value) if isinstance(value, int | float) else len(str(value)) for value in asked.values.values())
 
 
-def finish(search: Search, number: int | None = None) -> list[Asked]:
+def finish(search: Search, number: int | None = None) -> list[TrialSpec]:
     """Run trials to the end of the search, or so many."""
     done = []
     while (number is None or len(done) < number) and (asked := search.ask()) is not None:
@@ -68,7 +68,7 @@ def test_a_killed_search_draws_what_it_would_have_drawn(tmp_path: Path, name: st
             keys = list(whole[5].values)[:written]
             for dimension in varied.dimensions:
                 if dimension.key in keys:
-                    partial = Space(tuple(each for each in varied.dimensions if each.key in keys))
+                    partial = SearchSpace(tuple(each for each in varied.dimensions if each.key in keys))
                     Search(search.study, storage, partial, settings, 9).draw(begun)
                     break
     reopened = open_storage(str(tmp_path / "broken"))
@@ -128,7 +128,7 @@ def test_sqlite_is_a_storage_too(tmp_path: Path) -> None:
 def test_directions_follow_the_metric_and_the_test_split_decides_nothing() -> None:
     found = read_objectives(["val/f1_macro", "val/loss", "latency"], None, monitor="val/accuracy", mode="max")
     assert [each.direction for each in found] == ["max", "min", "min"]
-    assert read_objectives(None, None, monitor="val/x", mode="min") == (Objective("val/x", "min"),)
+    assert read_objectives(None, None, monitor="val/x", mode="min") == (SearchObjective("val/x", "min"),)
     for metric, direction, expected in (
         ("test/accuracy", None, "val/accuracy"),
         ("latncy", None, "'latency'"),
@@ -143,10 +143,10 @@ def test_directions_follow_the_metric_and_the_test_split_decides_nothing() -> No
 def test_cmaes_takes_numbers_alone() -> None:
     pytest.importorskip("cmaes")
     settings = SearchSettings(ACCURACY, "cmaes")
-    check_settings(settings, space("a=interval(0,1)", "b=range(1,9)"))
+    check_search_settings(settings, space("a=interval(0,1)", "b=range(1,9)"))
     for typed in (["a=interval(0,1)", "b=x,y"], ["a=interval(0,1)"]):
         with pytest.raises(ConfigError, match="sweep=tpe"):
-            check_settings(settings, space(*typed))
+            check_search_settings(settings, space(*typed))
 
 
 def test_the_number_of_trials_survives_a_failed_one(tmp_path: Path) -> None:

@@ -7,22 +7,22 @@ from typing import Any
 import pytest
 
 from finetune.cli import with_resumed_folder
-from finetune.runs import Run, write_json
+from finetune.runs.run import Run, write_json
 from finetune.search.pools.jobs import Outcome
 from finetune.search.spaces.grammar import build_space
-from finetune.search.study.samplers import Objective, SearchSettings
-from finetune.search.study.study import Asked, Result
-from finetune.search.study.trials import VARIABLE, Place, TrialJobs, read_result
+from finetune.search.study.samplers import SearchObjective, SearchSettings
+from finetune.search.study.study import Result, TrialSpec
+from finetune.search.study.trials import VARIABLE, StudyLocation, TrialJobs, read_result
 
-OBJECTIVES = (Objective("val/accuracy", "max"), Objective("latency", "min"))
-ASKED = Asked(7, {"optimizer.lr": 1e-05, "head": "mlp"})
+OBJECTIVES = (SearchObjective("val/accuracy", "max"), SearchObjective("latency", "min"))
+ASKED = TrialSpec(7, {"optimizer.lr": 1e-05, "head": "mlp"})
 
 
-def jobs(folder: Path, *objectives: Objective) -> TrialJobs:
+def jobs(folder: Path, *objectives: SearchObjective) -> TrialJobs:
     """Return what makes jobs of the trials of a sweep in a folder."""
     typed = ["optimizer.lr=interval(1e-6,1)", "head=mlp,linear"]
     space = build_space({}, {}, typed, options=lambda _: [], base=lambda _: None)
-    place = Place(folder, str(folder / "journal.log"), "a/b")
+    place = StudyLocation(folder, str(folder / "journal.log"), "a/b")
     settings = SearchSettings(objectives or OBJECTIVES[:1], pruner="median")
     return TrialJobs(place, space, settings, ("finetune",), ("data=digits",), 60.0)
 

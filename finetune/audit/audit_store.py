@@ -1,0 +1,33 @@
+"""What was found in a set of images, kept beside the cache, so that a run on the very same set can say it.
+
+It decides under which name an audit is found again; that it is told, and where, is training's.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from finetune.runs.run import read_json, write_json
+
+
+def audit_file(cache: Path, fingerprint: str) -> Path:
+    """Return where the audit of a set of images is kept; its splits are part of the fingerprint."""
+    return cache / "audits" / f"{fingerprint}.json"
+
+
+def remember(cache: Path, fingerprint: str, summary: dict[str, Any]) -> None:
+    """Keep the summary of an audit."""
+    write_json(audit_file(cache, fingerprint), summary)
+
+
+def recall(cache: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return the summary of the last audit of the very same images and splits; None where there was none."""
+    return read_json(audit_file(cache, fingerprint))
+
+
+def audit_line(summary: dict[str, Any]) -> str:
+    """Return an audit's summary in a line."""
+    counts = summary["counts"]
+    leaks = counts["leakage"]
+    head = f"{leaks:,} val and test images leak from earlier splits" if leaks else "no leakage across splits"
+    rest = [f"{counts[kind]:,} {kind.replace('_', ' ')}" for kind in counts if kind != "leakage" and counts[kind]]
+    return f"Audit of {str(summary['created'])[:10]}: {', '.join([head, *rest])} ({summary['page']})"

@@ -1,0 +1,83 @@
+"""What each image file is and looks like: its size, mode and frames, a perceptual hash, and a thumbnail when asked for.
+
+It decides which facts of a file count; what is odd about them is left to `oddities`.
+"""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from finetune.data.decoding import UNREADABLE
+from finetune.data.table import ImageStore, cores
+from finetune.data.thumbnails import encoded
+from finetune.errors import DataError
+
+# of a JPEG, what is decoded for the hash, in pixels; the hash itself looks at 32 x 32
+DECODED = 128
+THUMBNAIL, QUALITY = 160, 75
+
+
+@dataclass(frozen=True)
+class ImageStats:
+    """What is known of an image without a network.
+
+    Attributes:
+        width: In pixels, upright.
+        height: In pixels.
+        mode: PIL's, such as RGB, L or RGBA.
+        frames: 1 unless it is animated or has pages.
+        bits: Perceptual hash (64,) of 0 and 1.
+        contrast: Standard deviation of its grey values, 0 to 127; near 0 it shows nothing.
+    """
+
+    width: int
+    height: int
+    mode: str
+    frames: int
+    bits: npt.NDArray[np.uint8]
+    contrast: float
+
+
+def look_at_all(store: ImageStore, paths: list[str]) -> list[ImageStats]:
+    """Return the facts of images that can be read, on all cores."""
+    Image.init()
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(lambda path: look_at(store, path), paths))
+
+
+def look_at(store: ImageStore, path: str) -> ImageStats:
+    """Return the facts of an image.
+
+    The hash is that of the low frequencies of a cosine transform (pHash).
+    Source: Zauner 2010, Implementation and benchmarking of perceptual image hash functions, section 3.2.
+    """
+    import imagehash
+
+    image = opened(store, path)
+    size, mode, frames = image.size, image.mode, getattr(image, "n_frames", 1)
+    turned = image.getexif().get(274, 1) in (5, 6, 7, 8)
+    image.draft("L", (DECODED, DECODED))
+    grey = ImageOps.exif_transpose(image).convert("L")
+    width, height = size[::-1] if turned else size
+    bits = imagehash.phash(grey).hash.ravel().astype(np.uint8)
+    return ImageStats(width, height, mode, int(frames), bits, float(np.asarray(grey, np.float32).std()))
+
+
+def opened(store: ImageStore, path: str) -> Image.Image:
+    """Return an image as its file has it; one that is in no file as the store gives it."""
+    try:
+        return Image.open(io.BytesIO(store.content(path)))
+    except UNREADABLE:
+        return store.read(path, 3)
+
+
+def thumbnail(store: ImageStore, path: str) -> bytes | None:
+    """Return an image as a small JPEG; None where it cannot be read."""
+    try:
+        return encoded(store.read(path, 3), THUMBNAIL, QUALITY)
+    except (DataError, OSError):
+        return None

@@ -1,0 +1,1 @@
+"""Preview: what a network is shown in training and in evaluation."""

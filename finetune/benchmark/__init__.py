@@ -1,1 +1,0 @@
-"""How fast this machine trains a configuration, and what holds it back."""

@@ -1,1 +1,0 @@
-"""What was computed once and is kept on disk."""

@@ -1,1 +1,0 @@
-"""How far probabilities can be believed: scaling them, sets that hold the truth, and what to leave to a person."""

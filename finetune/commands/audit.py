@@ -1,0 +1,158 @@
+"""The verb audit: what is wrong with a set of images, before anything is trained on it.
+
+It is a composition root, the only code of audits that sees a config; it refuses nothing, and changes no image.
+"""
+
+import shlex
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from finetune.audit.audit_store import remember
+from finetune.audit.duplicates import DuplicateThresholds
+from finetune.audit.findings import KINDS, Findings, write_findings
+from finetune.audit.inspection import AuditSettings, audit_images
+from finetune.config.compose import build, to_dict
+from finetune.data.cache.store import Cache
+from finetune.data.image_stores import FileStore, check_all
+from finetune.data.sequences.frame_store import require_single_images
+from finetune.data.table import ImageTable
+from finetune.errors import ConfigError
+from finetune.features.extract import FeatureSettings, FeatureSource
+from finetune.report.html.render import render
+from finetune.report.pages.audit_page import TITLES, audit_sections
+from finetune.runs.run import write_atomic
+from finetune.runtime.log_filters import quieten
+from finetune.training.build import (
+    build_trainer_settings,
+    check_and_split,
+    known_files,
+    load_images,
+    load_network,
+    open_cache,
+)
+from finetune.training.phases import Strategy
+from finetune.training.trainer import start_pass
+
+_Config = dict[str, Any]
+
+
+def audit(cfg: DictConfig) -> None:
+    """Look for leaks, unreadable files, duplicates, outliers and likely wrong labels; write a table and a page.
+
+    Raises:
+        ConfigError: A setting makes no sense.
+        DataError: No image can be read, or there are no splits to be made.
+    """
+    config = to_dict(cfg)
+    quieten()
+    settings = settings_of(config)
+    console = Console()
+    cache = open_cache(config["cache"])
+    table, unreadable, own_splits = _load(config, cache)
+    features = features_of(config, table, cache)
+    with console.status("Looking for duplicates, outliers and wrong labels"):
+        findings = audit_images(table, features, settings, own_splits=own_splits, unreadable=unreadable)
+    folder = Path(config["audit"]["output"]).expanduser()
+    _finish(findings, config, folder, cache, console)
+
+
+def settings_of(config: _Config) -> AuditSettings:
+    """Return how the audit is made.
+
+    Raises:
+        ConfigError: A setting makes no sense.
+    """
+    options = config["audit"]
+    if not 0 <= options["bits"] <= 64:
+        raise ConfigError(f"audit.bits={options['bits']} must lie in 0 to 64: so many bits of two hashes may differ.")
+    if not -1 <= options["similarity"] <= 1:
+        raise ConfigError(f"audit.similarity={options['similarity']} is a cosine, at most 1. Use one such as 0.9.")
+    if options["folds"] < 2:
+        raise ConfigError(f"audit.folds={options['folds']} must be a whole number of 2 or more.")
+    likeness = DuplicateThresholds(options["bits"], options["similarity"])
+    group = config["data"]["splits"]["group"]
+    return AuditSettings(likeness, options["labels"], options["folds"], group, config["seed"])
+
+
+def _load(config: _Config, cache: Cache | None) -> tuple[ImageTable, list[tuple[str, str]], bool]:
+    """Return the readable images as a run would split them, the others with the reasons, and whether splits were given.
+
+    Raises:
+        DataError: No image can be read.
+    """
+    given: ImageTable = build(config["data"]["source"])
+    require_single_images(given, "finetune audit", "Audit the frames as images: data=folder, or data=csv.")
+    table = check_and_split(given, {**config["data"], "unreadable": "skip"}, known_files(cache))
+    own_splits = not given.frame["split"].isna().any()
+    frame = given.frame
+    gone = replace(given, frame=frame[frame["id"].isin(table.skipped)].reset_index(drop=True))
+    reasons = [problem or "it could not be read a moment ago" for _, problem in check_all(gone, None)]
+    return table, list(zip(gone.frame["path"].tolist(), reasons, strict=True)), own_splits
+
+
+def features_of(config: _Config, table: ImageTable, cache: Cache | None) -> Any:
+    """Return the backbone's features (N, F) of all images, from the cache where they are there."""
+    pl.seed_everything(config["seed"], verbose=False)  # as a run does before it makes weights without pretraining
+    machine = start_pass(build_trainer_settings(config["trainer"]))
+    network = load_network(config, Strategy("audit", ()), table)
+    images = load_images({**config, "augment": {"enabled": False}}, table, network, cache)
+    if machine.world_size > 1:
+        raise ConfigError("finetune audit uses one device. Set trainer.devices=1.")
+    rows = np.arange(len(table), dtype=np.int64)
+    return FeatureSource(network, images, FeatureSettings(cache=cache), machine).features(rows).take(rows).numpy()
+
+
+def _finish(findings: Findings, config: _Config, folder: Path, cache: Cache | None, console: Console) -> None:
+    """Write, keep and print what was found."""
+    started = time.monotonic()
+    document = write_findings(findings, config["audit"], folder)
+    page = folder / "audit.html"
+    size = f"{len(findings.table):,} images of {findings.table.num_classes:,} classes"
+    write_atomic(
+        page, render("Audit of the images", audit_sections(findings, next_commands(findings, folder)), subtitle=size)
+    )
+    if cache is not None:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        kept = {"created": created, "counts": document["counts"], "images": document["images"]}
+        remember(cache.folder, document["fingerprint"], {**kept, "page": str(page.absolute())})
+    console.print(summary_table(document["counts"]))
+    for line in next_commands(findings, folder).splitlines():
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    took = findings.seconds + time.monotonic() - started
+    console.print(f"Written to {page}, audit.csv and audit.json in {took:.1f} s", highlight=False, soft_wrap=True)
+
+
+def summary_table(counts: dict[str, int]) -> Table:
+    """Return how many images are of each kind, and what that means."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("images", justify="right")
+    table.add_column("finding")
+    table.add_column("", overflow="fold", style="dim")
+    for kind, count in counts.items():
+        table.add_row(f"{count:,}", TITLES[kind], KINDS[kind], style="bold" if count else "dim")
+    return table
+
+
+def next_commands(findings: Findings, folder: Path) -> str:
+    """Return what to type next: the table is taken back after editing, and duplicates can be kept together."""
+    table = findings.table
+    if not isinstance(table.store, FileStore):
+        return "These images are not in files of their own: audit.csv is to be read, not to be trained on."
+    typed = [word for word in HydraConfig.get().overrides.task if not word.startswith(("data", "audit."))]
+    several = ["data.label_separator='|'"] if table.task == "multilabel" else []
+    command = ["finetune", "data=csv", f"data.path={folder / 'audit.csv'}", *several, *typed]
+    lines = ["# after editing audit.csv: correct labels, delete rows", shlex.join(command)]
+    if findings.duplicates.group.any() and not findings.own_splits:
+        together = ["data.group_columns=[duplicate_group]", "data.splits.group=duplicate_group"]
+        lines += ["# splits that no duplicates cross", shlex.join([*command, *together])]
+    return "\n".join(lines)

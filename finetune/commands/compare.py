@@ -1,0 +1,94 @@
+"""The verb compare: which of several runs is better on the same images, and whether one may replace another.
+
+It is a composition root, the only code of comparisons that sees a config; it needs nothing but stored predictions.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from finetune.config.compose import to_dict
+from finetune.errors import ConfigError, RunError
+from finetune.evaluation.compare.comparison import Comparison, compare_runs, find_compared_run
+from finetune.evaluation.compare.gate import GateCondition, Verdict, check, read_gate
+from finetune.report.html.render import render
+from finetune.report.pages.comparison_page import comparison_sections
+from finetune.report.pages.comparison_summary import comparison_document, omission, screen_table, verdict
+from finetune.runs.run import write_atomic, write_json
+from finetune.runs.sweep_folder import best_folders
+
+_Config = dict[str, Any]
+Verdicts = list[tuple[str, Verdict]]
+
+
+def compare(cfg: DictConfig) -> None:
+    """Compare runs with the first of them, write compare.json and compare.html, and check the gate.
+
+    Raises:
+        ConfigError: A run or a setting is not there.
+        DataError: The runs were not tested on the same images.
+        RunError: A candidate does not pass the gate; everything has been written then.
+    """
+    config = to_dict(cfg)
+    options = config["compare"]
+    conditions = read_gate(options["gate"], options["gate_rule"]) if options["gate"] is not None else ()
+    contestants = [find_compared_run(name, Path(config["folder"]), config["split"]) for name in references(config)]
+    contest = compare_runs(
+        contestants, config["split"], common=config["common"], resamples=config["bootstrap"], seed=config["seed"]
+    )
+    verdicts = _judge(contest, conditions, options["gate_rule"])
+    output = Path(config["output"]).expanduser()
+    write_json(output / "compare.json", comparison_document(contest, verdicts))
+    subtitle = f"{len(contest.pairs) + 1} runs, {contest.pairs[0].first.num:,} images of split {contest.split}"
+    write_atomic(
+        output / "compare.html", render("Comparison of runs", comparison_sections(contest, verdicts), subtitle=subtitle)
+    )
+    _show(contest, verdicts, output)
+    failed = [f"{name}: {each.reason}" for name, each in verdicts if not each.passed]
+    if failed:
+        raise RunError(f"compare.gate={options['gate']} is not passed. {' '.join(failed)}.")
+
+
+def references(config: Mapping[str, Any]) -> list[str]:
+    """Return what was named: runs, or the best trials of a sweep; the baseline comes first.
+
+    Raises:
+        ConfigError: Neither or both were named.
+    """
+    named = config["runs"]
+    if (named is None) == (config["compare"]["sweep"] is None):
+        raise ConfigError(
+            "Name what is compared: runs=[A,B,…], or compare.sweep=FOLDER for the best trials of a sweep."
+        )
+    sweep = config["compare"]["sweep"]
+    found = best_folders(str(sweep), "compare.sweep", config["top"]) if named is None else [str(each) for each in named]
+    if config["baseline"] is not None:
+        base = str(config["baseline"])
+        found = [base, *(each for each in found if each != base)]
+    return found
+
+
+def _judge(contest: Comparison, conditions: tuple[GateCondition, ...], rule: str) -> Verdicts:
+    """Return whether each candidate meets each condition."""
+    return [
+        (pair.name, check(condition, pair.changes.metrics, rule)) for pair in contest.pairs for condition in conditions
+    ]
+
+
+def _show(contest: Comparison, verdicts: Verdicts, output: Path) -> None:
+    """Print the verdict and the metrics of each pair, and how it stands with the gate."""
+    console = Console()
+    if (missing := omission(contest)) is not None:
+        console.print(missing, style="yellow", soft_wrap=True)
+    for pair in contest.pairs:
+        console.print(screen_table(pair, contest.baseline.name))
+        console.print(verdict(pair, contest.baseline.name), highlight=False, markup=False)
+        console.print()
+    for name, each in verdicts:
+        word = "passes" if each.passed else "fails"
+        said = f"{name} {word} {each.condition}: {each.reason}."
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Written to {output / 'compare.html'} and compare.json", highlight=False, soft_wrap=True)

@@ -1,0 +1,209 @@
+"""The verb evaluate: what a stored run says of its own images, or of others.
+
+It is a composition root, which alone sees a config; it runs in one process and needs nothing but the run's folder and
+the images.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+
+from finetune.config.compose import to_dict
+from finetune.data.sequences.batches import loaders_of
+from finetune.data.table import ImageStore
+from finetune.errors import ConfigError
+from finetune.evaluation.bootstrap import metrics_document
+from finetune.evaluation.drift.drift_report import Sample, drift_of_run
+from finetune.evaluation.drift.reference import sampled
+from finetune.evaluation.drift.timeline import timeline
+from finetune.evaluation.explain.explain_run import explain_run
+from finetune.evaluation.fairness.group_metrics import groups_document
+from finetune.evaluation.fairness.partition import group_settings
+from finetune.evaluation.images import ImagesGoneError, Selection, Vocabulary, select_images
+from finetune.evaluation.inference import predict_loader
+from finetune.evaluation.ood import unlike_document
+from finetune.evaluation.prediction_table import ImageFiles, find_images, read_batches
+from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.rerun_settings import available_workers, own_precision, own_views, use_device
+from finetune.evaluation.robustness.corrupted_accuracy import CorruptionPass, Wrong
+from finetune.evaluation.robustness.corruptions import check_corruptions
+from finetune.models.bundle import Bundle, load_bundle
+from finetune.models.network import Network
+from finetune.report.pages.evaluation_console import (
+    difference_table,
+    show_drift,
+    show_unlike,
+    show_weakest,
+    timeline_table,
+)
+from finetune.report.pages.robustness_console import robustness_of, show_robustness
+from finetune.report.run_page import attempt, write_evaluation
+from finetune.runs.run import Run, write_json
+from finetune.uncertainty.ood.detector import FeaturesAndLogits
+
+_Document = dict[str, Any]
+Used = tuple[Network, ImageStore]
+
+
+class Scored(NamedTuple):
+    """What a run says of labelled images.
+
+    Attributes:
+        predictions: Of the images.
+        facts: Which images they were, and how it was done.
+        seen: The network and what reads the images; None where they were not needed.
+        more: What was asked for besides, for metrics.json: robustness against corruptions, and ood, how well unlike
+            images are told.
+    """
+
+    predictions: Predictions
+    facts: _Document
+    seen: Used | None = None
+    more: Mapping[str, _Document | None] = MappingProxyType({})
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Recompute predictions and metrics of a stored run, write them beside the old ones and print the difference.
+
+    Without data overrides the images are the very ones of the run's split. With them (data.root=…, data.path=…, or a
+    whole data.source) other images are scored. Where the run's own images are gone, the metrics are recomputed from
+    the stored predictions, and said to be. With robustness=true all images are also scored with something wrong, and
+    with ood_data=… it says how well images of a folder are told from these.
+
+    Raises:
+        ConfigError: The run or a setting is not there.
+        DataError: The run's images have changed, or other images do not fit the run's labels.
+    """
+    config = to_dict(cfg)
+    console = Console()
+    run = Run.find(config["run"], Path(config["runs"]))
+    split = config["split"]
+    ways = check_corruptions(config["corruptions"], config["severities"]) if config["robustness"] else ()
+    seed = config["seed"] if config["seed"] is not None else run.config["seed"]
+    predictions, facts, seen, more = predict_labelled(run, {**config, "seed": seed}, ways)
+    document = metrics_document({split: predictions}, resamples=config["bootstrap"], seed=seed)
+    settings = group_settings(config["groups"], list(map(str, predictions.groups.columns)))
+    document["groups"] = groups_document({split: predictions}, settings, resamples=config["bootstrap"], seed=seed)
+    document |= {name: found for name, found in more.items() if found}
+    folder = _new_folder(run.path / "evaluations")
+    predictions.save(folder / "predictions" / f"{split}.parquet")
+    write_json(folder / "metrics.json", document)
+    write_json(folder / "evaluation.json", {"created": now().isoformat(), "split": split, "seed": seed, **facts})
+    for note in facts["notes"]:
+        console.print(note, highlight=False, soft_wrap=True)
+    console.print(difference_table(run.metrics.get(split, {}), document[split], split, predictions.num))
+    show_weakest(document["groups"][split], console)
+    show_drift(facts.get("drift"), console)
+    show_robustness(more.get("robustness"), console)
+    show_unlike(more.get("ood"), console)
+    if facts["images"] == "other":
+        console.print(timeline_table(timeline(run), console.width))
+    if config["report"]:
+        if seen is not None:
+            attempt(partial(explain_run, folder, *seen, predictions, run.config), "Maps of what the network looks at")
+        store = seen[1] if seen is not None else None
+        attempt(lambda: write_evaluation(run, folder, {split: predictions}, document, store), "The report")
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+
+
+def predict_labelled(run: Run, config: Mapping[str, Any], ways: Sequence[Wrong] = ()) -> Scored:
+    """Predict the run's own images, or others if data was overridden; says which they were and how it was done.
+
+    With ways of corrupting them it also says how many answers stay right then, and with images of another folder how
+    well these are told from the others.
+    """
+    split = config["split"]
+    changes = {name: value for name, value in config["data"].items() if value is not None}
+    paths = [] if config["ood_data"] is None else find_images(Path(config["ood_data"]).expanduser(), "ood_data")
+    bundle = load_bundle(run.model_dir)
+    check_single(bundle, paths)
+    device = use_device(config["device"])
+    precision = own_precision(run, config["precision"], device)
+    try:
+        selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
+    except ImagesGoneError as error:
+        if changes or ways or paths or not run.predictions_file(split).is_file():
+            raise
+        predictions = Predictions.load(run.predictions_file(split))
+        note = f"{error} The metrics are recomputed from the stored predictions; the model was not run."
+        return Scored(predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]})
+    size = config["batch_size"] or run.config["data"]["eval_batch_size"]
+    workers = config["workers"] if config["workers"] is not None else available_workers(device)
+    views, augment = own_views(run, config["views"])
+    loaders = loaders_of(selection.table)
+    images = loaders(selection.table, bundle.network.spec, augment, eval_batch_size=size, workers=workers)
+    run_over = partial(predict_loader, bundle.network, device=device, precision=precision)
+    rows = selection.table.rows(split)
+    sample = rows if bundle.detector is not None and bundle.detector.needs_features else sampled(rows)
+    outputs = [run_over(images.view_loader(split, 0), sample=sample)]
+    outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
+    logits = np.stack([part.logits for part in outputs])
+    predictions = Predictions.from_logits(selection.table, outputs[0].rows, bundle.calibrate(logits))
+    resampling = {"resamples": config["bootstrap"], "seed": config["seed"]}
+    machine = CorruptionPass(device, precision, size, workers)
+    files = ImageFiles(paths, bundle.network.spec, augment, views)
+    others = read_batches(files, batch_size=size, workers=min(workers, len(paths)))
+    features = None if outputs[0].features is None else outputs[0].features[np.isin(sample, sampled(rows))]
+    more = {
+        "robustness": robustness_of(bundle, selection.table, split, ways, machine, **resampling),
+        "ood": unlike_document(
+            bundle, FeaturesAndLogits(outputs[0].features, logits), others, device=device, precision=precision,
+            source=config["ood_data"], **resampling,
+        ),
+    }  # fmt: skip
+    facts = {
+        "images": "same" if selection.same else "other",
+        "data": changes,
+        "fingerprint": selection.table.fingerprint(),
+        "notes": list(selection.notes),
+        "device": str(device),
+        "precision": precision,
+        "views": views,
+        "drift": _drift_of(run, selection, split, predictions, features),
+    }
+    return Scored(predictions, facts, (bundle.network, selection.table.store), more)
+
+
+def check_single(bundle: Bundle, paths: Sequence[str]) -> None:
+    """Check that a run which is asked to tell single images apart reads single images.
+
+    Raises:
+        ConfigError: It reads sequences.
+    """
+    if paths and bundle.network.frames is not None:
+        raise ConfigError("ood_data= names single images, and this run reads sequences of frames. Leave it out.")
+
+
+def _drift_of(
+    run: Run, selection: Selection, split: str, predictions: Predictions, features: np.ndarray | None
+) -> _Document | None:
+    """Return how far the images are from those of validation; None where these are asked for, or those of training."""
+    if selection.same and split != "test":
+        return None
+    new = Sample(features, predictions.probabilities)
+    return drift_of_run(run, new, predictions.labels, predictions.task, seed=run.config["seed"])
+
+
+def _new_folder(parent: Path) -> Path:
+    """Make a folder named after the time; one that exists is never used again."""
+    name = now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    for number in range(1, 1000):
+        folder = parent / (name if number == 1 else f"{name}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise ConfigError(f"{parent} holds 1,000 evaluations of this second. Wait a second.")
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)

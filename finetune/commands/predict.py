@@ -1,0 +1,148 @@
+"""The verb predict: what a stored run says of images that nobody has labelled.
+
+It is a composition root, which alone sees a config; it runs in one process and needs nothing but the run's folder and
+the images.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from finetune.config.compose import to_dict
+from finetune.errors import ConfigError, DataError, nearest
+from finetune.evaluation.drift.drift_report import check_reference, drift_of_run
+from finetune.evaluation.drift.sample_recorder import SampleRecorder
+from finetune.evaluation.guarantees import check_guarantee_views, guarantees_of
+from finetune.evaluation.inference import forward
+from finetune.evaluation.ood import ood_line
+from finetune.evaluation.prediction_table import YES, PredictionRow, Read, TableFormat, open_table, read_batches
+from finetune.evaluation.predictions import to_probabilities
+from finetune.evaluation.rerun_settings import available_workers, own_precision, own_views, use_device
+from finetune.evaluation.sequence_files import files_of
+from finetune.models.bundle import Bundle, load_bundle
+from finetune.models.heads.feature_hook import inputs_of
+from finetune.report.pages.evaluation_console import show_drift
+from finetune.runs.run import Run, write_json
+from finetune.uncertainty.ood.detector import FeaturesAndLogits, check_components
+
+_UNREADABLE = ("error", "skip")
+
+
+def predict(cfg: DictConfig) -> None:
+    """Write a table of what a stored run says of each image of a file or folder, however many there are.
+
+    Without output= the table is predictions.csv in the current folder, and an existing one is not touched. With
+    unreadable=skip a file that cannot be read keeps its row, with the reason in the column `error`. With drift=true it
+    is said, and written beside the table, how far the images are from those of validation. With coverage=… and
+    target_accuracy=… it says of each image which labels it may have, and whether its answer needs a second look. Where
+    the run can tell, it says which images are unlike those of training.
+
+    Raises:
+        ConfigError: The run, the input or a setting is not there, or the output exists.
+        DataError: A file cannot be read, and unreadable is error.
+    """
+    config = to_dict(cfg)
+    console = Console()
+    _check_settings(config)
+    output = choose_output(config["output"])
+    run = Run.find(config["run"], Path(config["runs"]))
+    check_reference(run, wanted=config["drift"])
+    promises, promised = guarantees_of(run, config["coverage"], config["target_accuracy"])
+    views, augment = own_views(run, config["views"])
+    if promised:
+        check_guarantee_views(views, own_views(run, None)[0])
+    bundle = load_bundle(run.model_dir)
+    components = check_components(bundle.detector, config["components"])
+    device = use_device(config["device"])
+    files = files_of(Path(config["input"]).expanduser(), bundle.network, augment, views)
+    size = files.together(config["batch_size"])
+    workers = min(config["workers"] if config["workers"] is not None else available_workers(device), len(files))
+    skip = config["unreadable"] == "skip"
+    table = TableFormat(
+        bundle.labels, bundle.task, config["top_k"], bundle.threshold, skip, promises, bundle.detector, components
+    )
+    batches = read_batches(files, batch_size=size, workers=workers)
+    shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+    watch = SampleRecorder(len(files)) if config["drift"] else None
+    rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device), watch)
+    unread = unlike = 0
+    with open_table(output, table.columns) as writer:
+        for part in track(rows, "Predicting", math.ceil(len(files) / size), **shown):
+            writer.append(part)
+            unread += sum(row.get("error") is not None for row in part)
+            unlike += sum(row.get("unlike_training") == YES for row in part)
+    remark = f" ({unread:,} of them could not be read: see the column error)" if unread else ""
+    console.print(f"Wrote {len(files):,} rows{remark} to {output}", highlight=False, soft_wrap=True)
+    for words in promised:
+        console.print(words, highlight=False, soft_wrap=True)
+    if bundle.detector is not None:
+        console.print(ood_line(bundle.detector, unlike, len(files) - unread), highlight=False, soft_wrap=True)
+    if watch is not None and watch.passed:
+        drift = drift_of_run(run, watch.sample, bundle.labels, bundle.task, seed=run.config["seed"])
+        write_json(output.with_suffix(".drift.json"), drift)
+        show_drift(drift, console)
+
+
+def predict_rows(
+    bundle: Bundle,
+    table: TableFormat,
+    batches: Iterable[Read],
+    device: torch.device,
+    precision: str,
+    watch: SampleRecorder | None = None,
+) -> Iterator[list[PredictionRow]]:
+    """Yield the rows of one batch after the other, and let the images be watched.
+
+    Raises:
+        DataError: A file cannot be read, and the table has no column for it.
+    """
+    for paths, images, errors, frames in batches:
+        bad = [(path, error) for path, error in zip(paths, errors, strict=True) if error is not None]
+        if bad and not table.errors:
+            raise DataError(f"{bad[0][0]} cannot be read: {bad[0][1]}. Remove it, or set unreadable=skip.")
+        logits = np.zeros((0, len(bundle.labels)), np.float32)
+        features = np.zeros((0, bundle.network.num_features), np.float32)
+        if images is not None:
+            seen: list[Tensor] = []
+            with inputs_of(bundle.network.head, seen):
+                said = partial(forward, bundle.network, frames=frames, device=device, precision=precision)
+                parts = [said(view) for view in images.unbind(1)]
+            logits = torch.stack(parts).cpu().numpy()
+            features = seen[0].float().cpu().numpy()
+            if watch is not None:
+                watch.add(features, to_probabilities(bundle.calibrate(logits), bundle.task))
+        yield table.rows(paths, bundle.calibrate(logits), errors, FeaturesAndLogits(features, logits))
+
+
+def _check_settings(config: Mapping[str, Any]) -> None:
+    """Refuse settings of predict that mean nothing.
+
+    Raises:
+        ConfigError: The policy is not known.
+    """
+    policy = config["unreadable"]
+    if policy not in _UNREADABLE:
+        raise ConfigError(f"unreadable={policy} is not known. Use error or skip.{nearest(policy, _UNREADABLE)}")
+
+
+def choose_output(output: str | None) -> Path:
+    """Return where the table goes.
+
+    Raises:
+        ConfigError: No name was given and the usual one is taken, or the name is a folder's.
+    """
+    path = Path(output).expanduser() if output is not None else Path("predictions.csv")
+    if path.is_dir():
+        raise ConfigError(f"output={path} is a folder. Name a file in it: output={path / 'predictions.csv'}")
+    if output is None and path.exists():
+        raise ConfigError(f"{path} exists in this folder. Name another with output=other.csv; a named one is replaced.")
+    return path

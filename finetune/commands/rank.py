@@ -1,0 +1,145 @@
+"""The verb rank: which of timm's backbones suits these images best, from one pass of the training images through each.
+
+It is a composition root, the only code of the comparison that sees a config; val and test images are not looked at.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from finetune.config.compose import to_dict
+from finetune.data.sequences.frame_store import require_single_images
+from finetune.data.table import ImageTable
+from finetune.errors import ConfigError, FinetuneError, RunError, nearest
+from finetune.features.pass_settings import DevicePass
+from finetune.report.pages.ranking_chart import draw_ranking
+from finetune.report.pages.ranking_console import open_console, say, show_ranking
+from finetune.runtime.log_filters import quieten
+from finetune.search.ranking.candidates import (
+    POLICIES,
+    BackboneCandidate,
+    UnavailableError,
+    choose_names,
+    hub_is_reachable,
+    locate,
+)
+from finetune.search.ranking.rank_backbones import rank_backbones
+from finetune.search.ranking.ranking_results import (
+    RankedBackbone,
+    Skipped,
+    cheaper,
+    ranked,
+    ranking_document,
+    training_command,
+    write_ranking,
+)
+from finetune.training.build import build_trainer_settings, known_files, load_table, open_cache
+from finetune.training.trainer import start_pass
+
+_Config = dict[str, Any]
+
+
+def rank(cfg: DictConfig) -> None:
+    """Score backbones on the training images, print and write the comparison, and say how to train the best.
+
+    Raises:
+        ConfigError: A setting makes no sense, or no backbone's weights are to be had.
+        RunError: No backbone could be scored.
+    """
+    config = to_dict(cfg)
+    quieten()
+    check_options(config["rank"])
+    candidates, missing = _find_backbones(config["rank"])
+    machine = start_pass(build_trainer_settings(config["trainer"]))
+    if machine.world_size > 1:
+        raise ConfigError("finetune rank measures latencies, so it uses one device. Set trainer.devices=1.")
+    console = open_console()
+    entries: list[RankedBackbone] = []
+    skipped: list[Skipped] = []
+    if candidates:
+        cache = open_cache(config["cache"])
+        table = load_table(config["data"], known=known_files(cache))
+        require_single_images(table, "finetune rank", "Rank on the frames as images: data=folder, or data=csv.")
+        with console.status("") as status:
+            entries, skipped = rank_backbones(candidates, config, table, machine, cache, status.update)
+    if not entries:
+        raise nothing_scored([*missing, *skipped])
+    _finish(entries, [*missing, *skipped], config, table, machine, console)
+
+
+def check_options(options: _Config) -> None:
+    """Check the words and limits of the comparison.
+
+    Raises:
+        ConfigError: One makes no sense.
+    """
+    policy = options["weights"]
+    if policy not in POLICIES:
+        raise ConfigError(f"rank.weights={policy} is not one of {', '.join(POLICIES)}.{nearest(policy, POLICIES)}")
+    for name in ("max_params", "max_latency"):
+        if options[name] is not None and not (math.isfinite(options[name]) and options[name] > 0):
+            unit = "parameters, such as 10e6" if name == "max_params" else "milliseconds"
+            raise ConfigError(f"rank.{name}={options[name]} is not a limit. Give a number of {unit}, or null for none.")
+    models = options["models"]
+    words = [models] if isinstance(models, str) else models
+    if words is not None and not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
+        raise ConfigError(
+            f"rank.models={models} is no list of names. Type rank.models=[resnet50,vit_small*] or a name."
+        )
+
+
+def _find_backbones(options: _Config) -> tuple[list[BackboneCandidate], list[Skipped]]:
+    """Return the backbones whose weights are to be had, and the others with the reasons."""
+    folder = Path(options["weights_dir"]).expanduser() if options["weights_dir"] is not None else None
+    candidates, skipped = [], []
+    for name in choose_names(options["models"], folder, pretrained=options["weights"] != "none"):
+        try:
+            candidates.append(locate(name, options["weights"], folder, hub_is_reachable))
+        except UnavailableError as error:
+            skipped.append(Skipped(name, str(error)))
+    return candidates, skipped
+
+
+def nothing_scored(skipped: Sequence[Skipped]) -> FinetuneError:
+    """Return the error to raise where no backbone could be scored."""
+    reasons = "; ".join(f"{entry.name}: {entry.reason.rstrip('.')}" for entry in skipped[:3])
+    kind = RunError if any(entry.failed for entry in skipped) else ConfigError
+    return kind(
+        f"None of {len(skipped)} backbones could be scored ({reasons}). Name others with rank.models=[NAME,…], or give "
+        "their weights with rank.weights_dir=FOLDER."
+    )
+
+
+def _finish(
+    entries: Sequence[RankedBackbone],
+    skipped: Sequence[Skipped],
+    config: _Config,
+    table: ImageTable,
+    machine: DevicePass,
+    console: Console,
+) -> None:
+    """Write and print the comparison, and how to train the best."""
+    count, options = len(table.rows("train")), config["rank"]
+    typed = list(HydraConfig.get().overrides.task)
+    facts: _Config = {
+        "title": f"{len(entries)} of {len(entries) + len(skipped)} backbones, {count:,} training images of "
+        f"{table.num_classes} classes",
+        "images": count, "classes": table.num_classes, "fingerprint": table.fingerprint(),
+        "folds": entries[0].score.folds, "batch_size": options["batch_size"], "device": machine.device.type,
+        "precision": machine.precision, "threads": torch.get_num_threads(),
+        "command": training_command(ranked(entries)[0].candidate, typed),
+    }  # fmt: skip
+    output = Path(options["output"]).expanduser()
+    write_ranking(output, ranking_document(entries, skipped, facts), draw_ranking(entries, facts["title"]))
+    show_ranking(entries, skipped, facts, console)
+    other = cheaper(entries)
+    if other is not None:
+        say(console, f"As good within one standard error, and faster: {training_command(other.candidate, typed)}")
+    say(console, f"Train the best: {facts['command']}")
+    say(console, f"Written to {output / 'rank.csv'}, rank.json and rank.svg")

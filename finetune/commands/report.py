@@ -1,0 +1,35 @@
+"""The verb report: the page of a run, made again from its files, with other thresholds or beside another run.
+
+It is a composition root, the only code of reports that sees a config; neither the model nor the images are needed.
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from finetune.config.compose import to_dict
+from finetune.errors import ConfigError
+from finetune.evaluation.curves.operating_points import OperatingChoice
+from finetune.report.run_page import write_report
+from finetune.runs.run import Run
+
+
+def report(cfg: DictConfig) -> None:
+    """Write the page of a run.
+
+    Raises:
+        ConfigError: The run, or a setting, is not there.
+        RunError: A file of the run is damaged.
+    """
+    config = to_dict(cfg)
+    choice = OperatingChoice(**config["operating"])
+    run = Run.find(config["run"], Path(config["runs"]))
+    baseline = Run.find(config["baseline"], Path(config["runs"])) if config["baseline"] is not None else None
+    if baseline is not None and baseline.path == run.path:
+        raise ConfigError(f"baseline={config['baseline']} is the run itself. Name another one.")
+    output = Path(config["output"]).expanduser() if config["output"] is not None else None
+    if output is not None and output.is_dir():
+        raise ConfigError(f"output={output} is a folder. Name a file in it: output={output / 'report.html'}")
+    file = write_report(run, output, choice=choice, baseline=baseline)
+    Console().print(f"Report: {file}", highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,1 @@
+"""Configuration: schemas, composition, validation, and errors of Hydra's in one line."""

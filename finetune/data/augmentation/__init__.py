@@ -1,0 +1,1 @@
+"""Augmentation: settings, the operations that timm does not have, and both in words."""

@@ -1,0 +1,1 @@
+"""The cache on disk: spaces of arrays, shards, and digests of files."""

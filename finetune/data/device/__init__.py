@@ -1,1 +1,0 @@
-"""Images that are decoded and augmented on the device that trains."""

@@ -1,0 +1,162 @@
+"""Where images lie, in files or in memory, and which of them cannot be read, found before anything is trained.
+
+It decides what an image's content is and that each is checked; how one is decoded is left to `pictures`.
+"""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finetune.data.cache.file_digests import KnownFiles, file_state
+from finetune.data.decoding import DecodedImage, reason
+from finetune.data.sequences.frame_store import SequenceStore, frame_table, sequences_checked
+from finetune.data.table import ImageTable, cores, digest, objects
+from finetune.errors import ConfigError, DataError, nearest
+
+log = logging.getLogger(__name__)
+
+_POLICIES = ("error", "skip")
+# formats that PIL recognises but cannot read
+UNREAD_FORMATS = {"PDF", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+# more images than are checked in a few seconds
+_MANY = 20_000
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the file name endings that PIL can read, in lower case."""
+    Image.init()
+    formats = Image.OPEN.keys() - UNREAD_FORMATS
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+
+
+def decode(source: bytes | Path, channels: int, *, name: str, draft: bool = False) -> Image.Image:
+    """Return a decoded image.
+
+    Args:
+        source: The file's bytes or its path.
+        channels: 1, 3 or 4.
+        name: What to call the image in an error.
+        draft: Whether a JPEG may be decoded at an eighth of its size, which finds the same damage sooner.
+
+    Raises:
+        DataError: It cannot be read: missing, empty, truncated, not an image, or larger than is safe to decode.
+    """
+    return DecodedImage.open(source, channels, name=name).whole(8 if draft else 1)
+
+
+@dataclass(frozen=True)
+class FileStore:
+    """Images in files."""
+
+    def open(self, path: str, channels: int) -> DecodedImage:
+        """Open the image."""
+        return DecodedImage.open(Path(path), channels, name=path)
+
+    def read(self, path: str, channels: int) -> Image.Image:
+        """Return the image with its channels, upright."""
+        return self.open(path, channels).whole()
+
+    def content(self, path: str) -> bytes:
+        """Return the file's bytes."""
+        return Path(path).read_bytes()
+
+
+@dataclass(frozen=True)
+class ArrayStore:
+    """Images in memory, addressed by their number in the path.
+
+    Attributes:
+        images: Grey values (N, H, W), 0 to 255.
+    """
+
+    images: npt.NDArray[np.uint8]
+
+    def _at(self, path: str) -> npt.NDArray[np.uint8]:
+        return np.ascontiguousarray(self.images[int(path.rsplit("/", 1)[-1])])
+
+    def open(self, path: str, channels: int) -> DecodedImage:
+        """Return the image as a picture."""
+        return DecodedImage(Image.fromarray(self._at(path)), channels, name=path)
+
+    def read(self, path: str, channels: int) -> Image.Image:
+        """Return the image with its channels."""
+        return self.open(path, channels).whole()
+
+    def content(self, path: str) -> bytes:
+        """Return the image's values."""
+        return self._at(path).tobytes()
+
+
+def verify(table: ImageTable, unreadable: str, known: KnownFiles | None = None) -> ImageTable:
+    """Read and decode every image once, on all cores, and note its digest, so that nothing unreadable is met later.
+
+    Args:
+        table: The images.
+        unreadable: error, or skip to leave unreadable images out of every split.
+        known: Files that were read before; those that have not changed since are not read again.
+
+    Raises:
+        ConfigError: The policy is not known.
+        DataError: Images cannot be read and the policy is error, or none is left.
+    """
+    if unreadable not in _POLICIES:
+        raise ConfigError(
+            f"data.unreadable={unreadable} is not known. Use error or skip.{nearest(unreadable, _POLICIES)}"
+        )
+    if len(table) > _MANY:
+        log.info("Checking that %s images can be read.", f"{len(table):,}")
+    of_sequences = isinstance(table.store, SequenceStore)
+    found = check_all(table, known if isinstance(table.store, FileStore | SequenceStore) else None)
+    ids = table.frame["id"].tolist()
+    bad = [(name, problem) for name, (_, problem) in zip(ids, found, strict=True) if problem]
+    if bad:
+        listed = "; ".join(f"{name}: {problem}" for name, problem in bad[:3])
+        what = "sequences" if of_sequences else "images"
+        message = f"{len(bad):,} of {len(table):,} {what} cannot be read (first: {listed})."
+        if len(bad) == len(table):
+            raise DataError(f"{message} There is nothing to train on: restore them.")
+        if unreadable == "error":
+            raise DataError(f"{message} Remove them, or set data.unreadable=skip.")
+        log.warning("%s They are left out.", message)
+    rows = [row for row, (_, problem) in enumerate(found) if problem is None]
+    frame = table.frame.iloc[rows].reset_index(drop=True)
+    frame = frame.assign(digest=objects([found[row][0] for row in rows]))
+    return replace(table, frame=frame, skipped=(*table.skipped, *(name for name, _ in bad)))
+
+
+def check_all(table: ImageTable, known: KnownFiles | None) -> list[tuple[str | None, str | None]]:
+    """Return of each image its digest, or why it cannot be read; files that have not changed are not read again.
+
+    A sequence can be read where all its frames can.
+    """
+    if isinstance(table.store, SequenceStore):
+        frames, starts = frame_table(table)
+        return sequences_checked(table, starts, check_all(frames, known))
+    paths = table.frame["path"].tolist()
+    before = {} if known is None else known.digests(paths)
+    unread = [path for path in dict.fromkeys(paths) if path not in before]
+    states = {} if known is None else {path: file_state(path) for path in unread}
+    Image.init()  # its table of formats is not made for several threads at once
+    with ThreadPoolExecutor(cores()) as pool:
+        fresh = dict(zip(unread, pool.map(lambda path: _check(table, path), unread), strict=True))
+    if known is not None and fresh:
+        known.note({path: found for path, (found, _) in fresh.items() if found is not None}, states)
+    return [(before[path], None) if path in before else fresh[path] for path in paths]
+
+
+def _check(table: ImageTable, path: str) -> tuple[str | None, str | None]:
+    """Return the digest of an image, or why it cannot be read."""
+    try:
+        content = table.store.content(path)
+        if not isinstance(table.store, ArrayStore):
+            decode(content, 3, name=path, draft=True)
+    except (DataError, OSError) as error:
+        return None, reason(error.__cause__ or error)
+    return digest(content), None

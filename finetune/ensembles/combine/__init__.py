@@ -1,0 +1,1 @@
+"""Finished runs combined into one, by their predictions or by their weights."""

@@ -1,0 +1,228 @@
+"""What each method of joining makes of its members: a network, and what it says of validation and test.
+
+It decides which methods work on stored answers and which have to pass images; how a run ends is left to the verb.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finetune.ensembles.combine.member_inference import Runner, has_norms
+from finetune.ensembles.combine.members import MemberCandidate, aligned
+from finetune.ensembles.combine.soup import WeightAverage, between, check_alike, equal_buffers, greedy, uniform
+from finetune.ensembles.combine.weighting import greedy_weights, stacking_layer
+from finetune.errors import ConfigError, DataError, nearest
+from finetune.evaluation.metrics import score
+from finetune.evaluation.predictions import Predictions
+from finetune.models.ensemble_network import JoinedHead, Member, Rule, combine, join, scores_of
+from finetune.models.network import Network
+
+log = logging.getLogger(__name__)
+
+ANSWERS: dict[str, Rule] = {
+    "mean": "mean",
+    "logits": "logits",
+    "vote": "vote",
+    "greedy": "mean",
+    "stacking": "stacking",
+}
+_WEIGHTS = ("soup", "greedy_soup", "wise_ft")
+_METHODS = (*ANSWERS, *_WEIGHTS)
+LEARNING = ("greedy", "stacking", "greedy_soup", "wise_ft")  # from validation
+
+Found = dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """An ensemble before it is calibrated.
+
+    Attributes:
+        network: All members as one.
+        stored: What it says by split, from stored answers: predictions and logits (N, K); none where images are passed.
+        weights: What each candidate counts.
+        facts: What else the run keeps of how it was made.
+    """
+
+    network: Network
+    weights: tuple[float, ...]
+    stored: dict[str, tuple[Predictions, npt.NDArray[np.float32]]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Says how good predictions of validation are.
+
+    Attributes:
+        monitor: The metric that decides, such as val/accuracy; equals are decided by the loss.
+        sign: 1 where more is better, else -1.
+    """
+
+    monitor: str
+    sign: float
+
+    def __call__(self, predictions: Predictions) -> tuple[float, float]:
+        """Return the score and, negated, the loss."""
+        found = score(predictions)
+        value = found[self.monitor.removeprefix("val/")]
+        return (self.sign * value if np.isfinite(value) else -np.inf), -found["loss"]
+
+
+def check_combination_method(method: str) -> str:
+    """Return the method of that name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if method not in _METHODS:
+        raise ConfigError(f"method={method} is not one of {', '.join(_METHODS)}.{nearest(method, _METHODS)}")
+    return method
+
+
+def combine_members(
+    method: str, candidates: Sequence[MemberCandidate], judge: Judge, runner: Runner, config: Mapping[str, Any]
+) -> Joined:
+    """Return the ensemble of a method.
+
+    Args:
+        method: One of METHODS.
+        candidates: The models.
+        judge: Says how good predictions of validation are.
+        runner: Passes the first run's images through networks.
+        config: The verb's settings.
+
+    Raises:
+        ConfigError: The method does not suit the models.
+        DataError: It learns from validation images, and there are none that no model has learnt from.
+    """
+    if method in _WEIGHTS:
+        return of_weights(method, candidates, judge, runner, config["ensemble"]["alpha"])
+    return of_answers(method, candidates, judge, config)
+
+
+def of_answers(method: str, candidates: Sequence[MemberCandidate], judge: Judge, config: Mapping[str, Any]) -> Joined:
+    """Return an ensemble that joins what its members say."""
+    val = aligned(candidates, "val")
+    if method in LEARNING and val is None:
+        raise ConfigError(
+            f"method={method} learns from validation images, and {candidates[0].name} has learnt from those of the "
+            "others. Use method=mean, logits or vote."
+        )
+    weights = np.full(len(candidates), 1 / len(candidates))
+    if method == "greedy":
+        assert val is not None
+        weights = greedy_weights(val, judge, config["ensemble"]["rounds"])
+    kept = [number for number, weight in enumerate(weights.tolist()) if weight > 0]
+    rule = ANSWERS[method]
+    task = candidates[0].bundle.task
+    members = [candidates[number].bundle for number in kept]
+    network = join([Member(each.network, each.scaling) for each in members], rule, task, weights[kept])
+    head = network.head[0]
+    assert isinstance(head, JoinedHead)
+    if method == "stacking":
+        assert val is not None and head.mixer is not None
+        weight, bias = stacking_layer(val, config["seed"])
+        head.mixer.load_state_dict({"weight": weight, "bias": bias})
+    stored = {}
+    if same_inputs(candidates):
+        found = {"val": val, "test": aligned(candidates, "test")}
+        stored = {
+            split: (parts[0], answers([parts[number] for number in kept], head))
+            for split, parts in found.items() if parts is not None
+        }  # fmt: skip
+    return Joined(network, tuple(weights.tolist()), stored if "test" in stored else {})
+
+
+@torch.no_grad()
+def answers(parts: Sequence[Predictions], head: JoinedHead) -> npt.NDArray[np.float32]:
+    """Return the logits (N, K) that a head makes of what its members have said."""
+    scores = scores_of(np.stack([part.probabilities for part in parts]), multilabel=head.multilabel)
+    if head.mixer is not None:
+        return np.asarray(head.mixer(scores.transpose(0, 1).flatten(1).float()).numpy(), np.float32)
+    return np.asarray(combine(scores, head.rule, head.weights, multilabel=head.multilabel).numpy(), np.float32)
+
+
+def same_inputs(candidates: Sequence[MemberCandidate]) -> bool:
+    """Return whether all models see an image in the same way but for its mean and deviation, which are exact.
+
+    Else what was stored of each is not what it says inside the ensemble, which shows all of them the same picture.
+    """
+    specs = [each.bundle.network.spec for each in candidates]
+    seen = {(spec.height, spec.width, spec.interpolation, spec.crop_pct, spec.crop_mode, spec.exact) for spec in specs}
+    views = {int(each.run.config.get("features", {}).get("test_views", 1)) for each in candidates}
+    if len(seen) > 1:
+        log.info("The members want images of different sizes or crops; in the ensemble all see those of the first.")
+    return len(seen) == 1 and views == {1}
+
+
+def of_weights(
+    method: str, candidates: Sequence[MemberCandidate], judge: Judge, runner: Runner, alpha: float | None
+) -> Joined:
+    """Return a network of averaged weights."""
+    networks = [each.bundle.network for each in candidates]
+    names = [each.name for each in candidates]
+    check_alike(networks, names)
+    check_validation(method, candidates)
+    keeps = equal_buffers(networks)
+
+    def refreshed(network: Network) -> Network:
+        if not keeps and has_norms(network.backbone):
+            runner.refresh_norms(network)
+        return network
+
+    def judged(network: Network) -> tuple[float, float]:
+        table, (rows, logits) = runner.outputs(network, "val")
+        return judge(Predictions.from_logits(table, rows, logits))
+
+    if method == "wise_ft":
+        check_way(candidates, alpha)
+        mixture = between(networks[0], networks[1], judged, refreshed, alpha)
+    else:
+        mixture = uniform(networks, refreshed) if method == "soup" else greedy(networks, judged, refreshed)
+    return Joined(mixture.network, mixture.weights, facts={"tried": tried(mixture, judge)})
+
+
+def tried(mixture: WeightAverage, judge: Judge) -> list[dict[str, Any]]:
+    """Return what was tried as plain JSON."""
+    return [
+        {"weights": list(weights), judge.monitor: judge.sign * found[0], "val/loss": -found[1]}
+        for weights, found in mixture.tried
+    ]
+
+
+def check_validation(method: str, candidates: Sequence[MemberCandidate]) -> None:
+    """Check that the validation images of the first run are those of all, where a method learns from them.
+
+    Raises:
+        ConfigError: The models are folds, which have learnt from them.
+        DataError: A run has other ones.
+    """
+    if method not in LEARNING:
+        return
+    if candidates[0].fold:
+        raise ConfigError(f"method={method} learns from validation images, and folds have none in common.")
+    first = candidates[0]
+    own = set(first.val.ids.tolist()) if first.val is not None else set()
+    for each in candidates[1:]:
+        if each.val is None or set(each.val.ids.tolist()) != own:
+            raise DataError(
+                f"method={method} needs runs with the same validation images; {each.name} has others than {first.name}."
+            )
+
+
+def check_way(candidates: Sequence[MemberCandidate], alpha: float | None) -> None:
+    """Check that there are two ends, and a place between them.
+
+    Raises:
+        ConfigError: There are not.
+    """
+    if len(candidates) != 2:
+        raise ConfigError(f"method=wise_ft goes from one run to another, and {len(candidates)} are named: runs=[A,B].")
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ConfigError(f"ensemble.alpha={alpha} must be from 0 (the first run) to 1 (the second), or null.")

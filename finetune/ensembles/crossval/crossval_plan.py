@@ -1,0 +1,133 @@
+"""From the command line of a cross-validation to typed parts: its folds, what they share, and what is searched in them.
+
+It decides which key goes to which argument and where the folds run; running them is left to `here` and `jobs`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from finetune.config.compose import check_read, to_dict
+from finetune.data.folds import FoldSettings, fold_settings
+from finetune.ensembles.crossval.member_weights import check_weights
+from finetune.errors import ConfigError, nearest
+from finetune.search.command_line import Request, read_request
+from finetune.search.head_only.eligibility import of_base, of_search, of_space
+from finetune.search.spaces.sample_configs import TrialConfigs
+from finetune.search.sweep_plan import IN_PROCESS, make_sweep_plan
+from finetune.search.sweep_plan import SweepPlan as SearchPlan
+from finetune.training.phases import build_strategy
+from finetune.training.policies import resolve_words
+
+OWN = ("cv", "sweep", "space", "pool", "resume", "hydra")
+# may be typed when a cross-validation goes on
+CHANGEABLE = ("resume", "pool", "runs")
+VERB = "crossval"
+
+_Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CrossvalPlan:
+    """A cross-validation, ready to be run.
+
+    Attributes:
+        request: The command line.
+        config: Its whole resolved configuration, which is that of its run.
+        base: The configuration that all folds share.
+        folder: Of its run.
+        settings: How images are dealt out.
+        weights: How much each fold's model counts in their ensemble: skill or equal.
+        inner: Folds within each fold, where settings vary.
+        search: What varies in each fold and how it is searched; None where nothing varies.
+        here: Whether the folds run in this process.
+        pool: Settings of the group pool.
+    """
+
+    request: Request
+    config: _Config
+    base: _Config
+    folder: Path
+    settings: FoldSettings
+    weights: str
+    inner: int
+    search: SearchPlan | None
+    here: bool
+    pool: Mapping[str, Any]
+
+
+def read_plan(arguments: Sequence[str]) -> CrossvalPlan:
+    """Return the plan of a command line, checked.
+
+    Args:
+        arguments: With --config-name crossval.
+
+    Raises:
+        ConfigError: It cannot be run.
+    """
+    return make_crossval_plan(read_request(arguments, OWN, VERB))
+
+
+def make_crossval_plan(request: Request) -> CrossvalPlan:
+    """Return the plan of a request, checked."""
+    cfg = request.compose(VERB, [*request.own, *request.fixed], hydra=True)
+    folder = Path(str(cfg.hydra.run.dir))
+    task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    check_read(task)
+    config = resolve_words(to_dict(task), request.fixed)
+    options = dict(config["cv"])
+    inner, here = options.pop("inner"), str(options.pop("in_process")).lower()
+    weights = check_weights(options.pop("weights"))
+    settings = fold_settings(options)
+    searched = bool(request.swept or config["space"]["params"])
+    search = make_sweep_plan(request, VERB) if searched else None
+    base = resolve_words(request.trial(search.space.fixed if search is not None else ()), request.fixed)
+    if search is not None:
+        check_search(search, settings, inner)
+    return CrossvalPlan(
+        request, config, base, folder, settings, weights, inner, search, runs_here(base, here, search), config["pool"]
+    )  # fmt: skip
+
+
+def runs_here(base: _Config, wanted: str, search: SearchPlan | None) -> bool:
+    """Return whether the folds run in this process: heads, on features that stand still.
+
+    Raises:
+        ConfigError: It is asked for, or needed, and cannot be.
+    """
+    if wanted not in IN_PROCESS:
+        raise ConfigError(f"cv.in_process={wanted} is not one of {', '.join(IN_PROCESS)}.{nearest(wanted, IN_PROCESS)}")
+    if wanted == "false" and search is None:
+        return False
+    strategy = build_strategy(base["strategy"])
+    found = list(of_base(base))
+    if not all(phase.backbone_frozen for phase in strategy.phases) or strategy.adapter is not None:
+        found.insert(0, f"strategy={strategy.name} moves more than the head")
+    if found and search is not None:
+        raise ConfigError(
+            f"A search within each fold works on cached features alone: {'; '.join(found)}. Choose strategy=frozen, or "
+            "leave out what varies."
+        )
+    if found and wanted == "true":
+        raise ConfigError(f"cv.in_process=true cannot be: {'; '.join(found)}. Set cv.in_process=auto.")
+    return not found
+
+
+def check_search(search: SearchPlan, settings: FoldSettings, inner: int) -> None:
+    """Check that what varies can be searched within folds.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    found = [*of_space(search, TrialConfigs(search.request, search.space)), *of_search(search)]
+    if settings.kind == "bootstrap":
+        found.append("cv=bootstrap has images twice, which folds within a fold would part")
+    if len(search.settings.objectives) != 1:
+        found.append("there is more than one objective, and a fold needs one best")
+    if found:
+        raise ConfigError(f"Settings cannot be searched within each fold: {'; '.join(found)}.")
+    if inner < 2:
+        raise ConfigError(f"cv.inner={inner} must be 2 or more: one part is held out, the others are fitted.")

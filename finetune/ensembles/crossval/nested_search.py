@@ -1,0 +1,107 @@
+"""Nested cross-validation: what varies is searched anew in each fold, on images that the fold learns from alone.
+
+It decides how a trial is scored within a fold; the search itself is `finetune.search`'s, and training a fold is
+`here`'s.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import optuna
+
+from finetune.data.folds import Fold, FoldSettings, make_folds, pool_of
+from finetune.data.table import ImageTable, objects
+from finetune.ensembles.crossval.in_process import FoldHeadTrainer, FoldResult
+from finetune.errors import FinetuneError, RunError
+from finetune.evaluation.metrics import score
+from finetune.evaluation.predictions import Predictions
+from finetune.search.spaces.sample_configs import TrialConfigs
+from finetune.search.study.study import Result, Search, create_study
+from finetune.search.sweep_plan import SweepPlan
+from finetune.training.policies import resolve_words
+
+log = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+_Config = dict[str, Any]
+
+
+class InnerSearch:
+    """Searches settings for the images that one fold learns from."""
+
+    def __init__(self, heads: FoldHeadTrainer, plan: SweepPlan, table: ImageTable, inner: int) -> None:
+        """Deal out the fold's images, train and val, to inner folds.
+
+        Args:
+            heads: Train heads on features in memory.
+            plan: What varies, and how it is searched.
+            table: The images of the fold.
+            inner: How many inner folds.
+        """
+        self.heads = heads
+        self.plan = plan
+        self.metric = plan.settings.objectives[0].name.removeprefix("val/")
+        pool = pool_of(table)
+        group = heads.splits["group"]
+        folds = make_folds(pool, FoldSettings("stratified", inner, 1, heads.splits["seed"]), group)
+        self.tables = [with_val(pool, fold) for fold in folds]
+
+    def run(self, number: int) -> tuple[str, ...]:
+        """Return the best settings, as overrides.
+
+        Args:
+            number: Of the outer fold, by whose number the search is seeded.
+
+        Raises:
+            RunError: No trial came to its end.
+        """
+        settings = replace(self.plan.settings, seed=self.plan.settings.seed + number)
+        storage = optuna.storages.InMemoryStorage()
+        search = Search(
+            create_study(storage, f"fold {number}", settings), storage, self.plan.space, settings, self.plan.trials
+        )
+        configs = TrialConfigs(self.plan.request, self.plan.space)
+        cause = ""
+        while (asked := search.ask()) is not None:
+            try:
+                config = resolve_words(configs.plain(asked.values), self.plan.fixed)
+                result = Result("complete", (self.value(config),))
+            except FinetuneError as error:
+                cause = str(error)
+                result = Result("failed", cause=cause)
+            search.tell(asked.number, result)
+        if not search.best():
+            raise RunError(f"No trial of fold {number} came to its end: {cause}")
+        best = search.best()[0]
+        values = {each.key: best.params[each.key] for each in self.plan.space.dimensions if each.key in best.params}
+        found = tuple(self.plan.space.overrides(values))
+        log.info("Fold %d: %s (%s %.4f in the mean of %d inner folds, best of %d trials).", number, " ".join(found),
+                 settings.objectives[0].name, best.values[0], len(self.tables), len(search.trials()))  # fmt: skip
+        return found
+
+    def value(self, config: _Config) -> float:
+        """Return the mean of the metric over the inner folds."""
+        return float(np.mean([self.score_of(config, table) for table in self.tables]))
+
+    def score_of(self, config: _Config, table: ImageTable) -> float:
+        """Return the metric of a configuration on the images that an inner fold holds out."""
+        network, recipe = self.heads.fit(config, table)
+        logits = self.heads.logits(network, table, "val", recipe.features.test_views)
+        return score(Predictions.from_logits(table, table.rows("val"), logits))[self.metric]
+
+
+def with_val(pool: ImageTable, fold: Fold) -> ImageTable:
+    """Return images whose val split is what a fold holds out, and train all others."""
+    splits = ["val" if held else "train" for held in fold.held.tolist()]
+    return replace(pool, frame=pool.frame.assign(split=objects(splits)))
+
+
+def run_nested(heads: FoldHeadTrainer, folds: list[Fold], plan: SweepPlan, inner: int) -> Iterator[FoldResult]:
+    """Yield each fold as it is done: searched, then trained with the best settings."""
+    for number, fold in enumerate(folds):
+        settings = InnerSearch(heads, plan, heads.table_of(fold), inner).run(number)
+        config = resolve_words(plan.request.trial([*plan.space.fixed, *settings]), plan.fixed)
+        yield replace(heads.run(number, fold, config), settings=settings)

@@ -1,1 +1,0 @@
-"""Finished runs joined to one: by their answers, or by their weights."""

@@ -1,0 +1,1 @@
+"""Comparison of runs: paired on the same images, with significance and a gate."""

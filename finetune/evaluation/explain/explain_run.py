@@ -1,0 +1,76 @@
+"""The maps of a run's own examples, made while its network is at hand.
+
+It decides which images are read and for which class each is explained; how is left to `maps`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finetune.data.table import ImageStore
+from finetune.data.transforms import eval_transform
+from finetune.evaluation.explain.attribution_store import save_maps
+from finetune.evaluation.explain.attributions import attribute, check_attribution_method, resolve_method
+from finetune.evaluation.explain.examples import choose_examples, explained
+from finetune.evaluation.predictions import Predictions
+from finetune.models.network import Network
+
+
+def explain_run(
+    folder: Path, network: Network, store: ImageStore, predictions: Predictions, config: Mapping[str, Any]
+) -> int:
+    """Keep maps of the best, worst and some random images, as many as a run asks for, and return how many.
+
+    Of sequences there are none: maps are of single images.
+
+    Args:
+        folder: Where they are kept: the run's, or that of an evaluation.
+        network: Whose predictions they are.
+        store: Reads the images.
+        predictions: Of the split that the page is about.
+        config: Of the run: its seed, and `attribute`, which a run that is older than maps has not.
+
+    Raises:
+        ConfigError: The method is not one for this network.
+    """
+    settings = config.get("explain") or {"images": 0}
+    if not settings["images"] or network.frames is not None:
+        return 0
+    chosen = resolve_method(network, settings["method"])
+    rows = explained(choose_examples(predictions, settings["images"], config["seed"]))
+    if not len(rows):
+        return 0
+    device = next(network.parameters()).device
+    transform = eval_transform(network.spec)
+    pictures = [store.open(str(predictions.paths[row]), network.spec.channels) for row in rows]
+    images = torch.stack([transform.apply(picture) for picture in pictures]).to(device)
+    targets = torch.from_numpy(explained_class(predictions, rows)).to(device)
+    maps = attribute(network, images, targets, chosen)
+    save_maps(folder, {str(predictions.ids[row]): found for row, found in zip(rows, maps, strict=True)}, chosen)
+    return len(rows)
+
+
+def explained_class(predictions: Predictions, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the class that each of some images is explained for: the most probable one."""
+    return np.asarray(predictions.probabilities[rows].argmax(axis=1), np.int64)
+
+
+def check_explained(network: Network, settings: Mapping[str, Any] | None) -> None:
+    """Refuse, before hours of training, what could not be explained after them.
+
+    Args:
+        network: What is to be explained.
+        settings: How many images of each kind, and by which method; None in runs that are older than maps.
+
+    Raises:
+        ConfigError: The method is not known, or not one for this network.
+    """
+    if settings is None:
+        return
+    check_attribution_method(settings["method"])
+    if settings["images"] and settings["method"] != "auto":
+        resolve_method(network, settings["method"])

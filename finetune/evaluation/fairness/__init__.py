@@ -1,0 +1,1 @@
+"""Fairness: metrics per group, the gaps between groups, and whether chance makes them."""

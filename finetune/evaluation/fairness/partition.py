@@ -1,0 +1,102 @@
+"""Which groups are looked at: the images of each value of a group column, or of two columns crossed.
+
+It decides which columns count and what each group is called; how well the groups are served is left to `document`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune.data.groups import JOINED, group_names, joined_names
+from finetune.errors import ConfigError, nearest
+from finetune.evaluation.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """Which groups are looked at.
+
+    Attributes:
+        columns: Of the table; None for all group columns.
+        min_images: A rate of fewer images is not judged.
+        intersections: Pairs of columns that are crossed.
+    """
+
+    columns: tuple[str, ...] | None = None
+    min_images: int = 30
+    intersections: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Images by group.
+
+    Attributes:
+        column: The column's name, or those of two.
+        groups: Numbers of the images of each group, by its name.
+    """
+
+    column: str
+    groups: dict[str, np.ndarray]
+
+
+def group_settings(config: Mapping[str, Any] | None, known: Sequence[str]) -> GroupSettings:
+    """Return the settings of the keys `groups` of a configuration, checked against the group columns that there are.
+
+    Args:
+        config: Its keys; None in the configuration of a run that is older than they are.
+        known: The group columns.
+
+    Raises:
+        ConfigError: A column is not among them, or an intersection is not of two columns.
+    """
+    if config is None:
+        return GroupSettings()
+    for column in config["columns"] or ():
+        _check_column(column, known, "groups.columns")
+    for pair in config["intersections"]:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or pair[0] == pair[1]:
+            raise ConfigError(
+                f"groups.intersections={config['intersections']} must be pairs of columns: "
+                "groups.intersections=[[site,sex]]."
+            )
+        for column in pair:
+            _check_column(column, known, "groups.intersections")
+    columns = None if config["columns"] is None else tuple(config["columns"])
+    pairs = tuple((str(first), str(second)) for first, second in config["intersections"])
+    return GroupSettings(columns, config["min_images"], pairs)
+
+
+def _check_column(column: Any, known: Sequence[str], setting: str) -> None:
+    """Check that a group column is there.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if column in known:
+        return
+    if not known:
+        raise ConfigError(
+            f"{setting} names '{column}', and the images have no group columns. Name those of the table: data=csv "
+            f"data.group_columns=[{column}]."
+        )
+    raise ConfigError(
+        f"{setting} names '{column}', which is no group column. There are: {', '.join(known)}."
+        f"{nearest(str(column), known)}"
+    )
+
+
+def partitions(predictions: Predictions, settings: GroupSettings) -> list[Partition]:
+    """Return the groups of each column, then those of each intersection, with their names in order."""
+    frame = predictions.groups
+    columns = list(map(str, frame.columns)) if settings.columns is None else list(settings.columns)
+    found = [Partition(column, _rows(group_names(frame[column]))) for column in columns]
+    for pair in settings.intersections:
+        found.append(Partition(JOINED.join(pair), _rows(joined_names(frame, pair))))
+    return found
+
+
+def _rows(names: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: np.flatnonzero(names == name) for name in sorted(set(names.tolist()))}

@@ -1,1 +1,0 @@
-"""Monitoring: whether new images, and what a run says of them, are like those that it was made with."""

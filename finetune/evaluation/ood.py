@@ -1,0 +1,221 @@
+"""How well a run tells images unlike those of its training, and what it tells of images that nobody has labelled.
+
+It decides what is compared and how sure it is; the scores are those of `finetune.ood`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from finetune.errors import DataError
+from finetune.evaluation.bootstrap import binomial_interval
+from finetune.evaluation.inference import forward
+from finetune.evaluation.prediction_table import Read
+from finetune.evaluation.weighted_auc import Ranking
+from finetune.models.bundle import Bundle
+from finetune.models.heads.feature_hook import inputs_of
+from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, can_promise, logit_score
+from finetune.uncertainty.ood.settings import OF_LOGITS
+
+_Document = dict[str, Any]
+_Array = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float32]
+
+KEPT = 0.95  # share of the run's own images that are kept where it is asked how many others are kept too
+_BINS = 30
+_CHUNK = 100  # resamples at once
+_EPSILON = 1e-9  # of sums that ought to be whole numbers
+_TAIL = 0.01  # of scores that a histogram does not stretch to
+
+
+def acceptance(detector: Detector, seen: Mapping[str, FeaturesAndLogits]) -> _Document:
+    """Return what metrics.json holds of a detector: its facts, and how many images of each split it accepts."""
+    accepted = {split: share_of(~detector.unlike(detector.score(each))) for split, each in seen.items()}
+    return {**detector.document(), "accepted": accepted, "notes": notes_of(detector)}
+
+
+def notes_of(detector: Detector) -> list[str]:
+    """Return sentences for who relies on the threshold."""
+    if can_promise(detector.held_out, detector.accept):
+        return []
+    return [
+        f"{detector.held_out:,} validation images are too few to promise that {detector.accept:.6g} of new ones are "
+        "accepted; the threshold is their highest score."
+    ]
+
+
+def ood_line(detector: Detector, unlike: int, number: int) -> str:
+    """Return in a sentence how many of some predicted images are unlike the training images."""
+    return (
+        f"Unlike the training images ({detector.kind}, score above {detector.threshold:.6g}, as "
+        f"{1 - detector.accept:.3g} of images like the validation images have): {unlike:,} of {number:,}."
+    )
+
+
+def share_of(chosen: npt.NDArray[np.bool_]) -> _Document:
+    """Return a share with its exact 95 % interval, as plain JSON."""
+    hits, number = int(chosen.sum()), len(chosen)
+    low, high = binomial_interval(np.array([hits]), np.array([number]))
+    return {"value": hits / number if number else None, "low": _plain(float(low[0])), "high": _plain(float(high[0]))}
+
+
+def _plain(value: float) -> float | None:
+    """Return a number, or None where it is none."""
+    return value if math.isfinite(value) else None
+
+
+def compare_scores(own: _Array, others: _Array, *, resamples: int, seed: int) -> _Document:
+    """Return how well scores tell other images (M,) from the run's own (N,): AUROC, and FPR at 95 % TPR.
+
+    AUROC is the probability that another image has a higher score than one of the run's own, ties counted half. The
+    other is the share of the other images that are accepted by the threshold which accepts 95 % of the run's own.
+    Intervals are percentiles of resamples of both sets.
+
+    Source: Hendrycks and Gimpel 2017, section 2 (AUROC); Liang et al. 2018, Enhancing the reliability of
+    out-of-distribution image detection in neural networks, section 4.3 (FPR at 95 % TPR).
+    """
+    ranking = Ranking(np.concatenate([own, others]), np.arange(len(own) + len(others)) >= len(own))
+    ones = np.ones((len(own), 1), np.float32), np.ones((len(others), 1), np.float32)
+    generator = np.random.default_rng(seed)
+    areas, rates = [], []
+    for start in range(0, resamples, _CHUNK):
+        width = min(_CHUNK, resamples - start)
+        mine, theirs = (_draw(generator, len(scores), width) for scores in (own, others))
+        areas.append(ranking.areas(np.concatenate([mine, theirs]))[0])
+        rates.append(false_accepts(own, others, mine, theirs))
+    return {
+        "auroc": with_interval(float(ranking.areas(np.concatenate(ones))[0][0]), areas),
+        "fpr_at_95_tpr": with_interval(float(false_accepts(own, others, *ones)[0]), rates, len(others)),
+    }  # fmt: skip
+
+
+def _draw(generator: np.random.Generator, number: int, resamples: int) -> _Floats:
+    """Return how often each of so many images is drawn with replacement, (N, R)."""
+    return generator.multinomial(number, np.full(number, 1 / number), resamples).T.astype(np.float32)
+
+
+def false_accepts(own: _Array, others: _Array, mine: _Floats, theirs: _Floats) -> _Array:
+    """Return the share (R,) of other images that are accepted where 95 % of the run's own are.
+
+    Args:
+        own: Scores (N,).
+        others: Scores (M,).
+        mine: What each of its own counts (N, R).
+        theirs: What each other one counts (M, R).
+    """
+    order, last = np.sort(own), np.argsort(others, kind="stable")
+    held = np.cumsum(mine[np.argsort(own, kind="stable")], axis=0, dtype=np.float64)
+    places = (held >= KEPT * held[-1] - _EPSILON).argmax(axis=0)
+    reached = np.vstack([np.zeros(theirs.shape[1]), np.cumsum(theirs[last], axis=0, dtype=np.float64)])
+    passed = np.searchsorted(others[last], order[places], side="right")
+    return np.asarray(reached[passed, np.arange(theirs.shape[1])] / reached[-1])
+
+
+def with_interval(value: float, drawn: Sequence[_Array], number: int = 0) -> _Document:
+    """Return a value with the 95 % percentile interval of its resamples, as plain JSON.
+
+    Where all resamples agree they say nothing about the spread: a share of `number` images has the exact binomial bound
+    then, any other value none.
+    """
+    found = np.concatenate(drawn) if drawn else np.zeros(0)
+    if len(found) and np.ptp(found) > _EPSILON:
+        low, high = np.quantile(found, [0.025, 0.975]).tolist()
+        return {"value": value, "low": min(low, value), "high": max(high, value)}
+    if len(found) and number:
+        return share_of(np.arange(number) < round(value * number))
+    return {"value": value, "low": None, "high": None}
+
+
+def unlike_document(
+    bundle: Bundle,
+    own: FeaturesAndLogits,
+    others: Iterable[Read],
+    *,
+    source: str | None,
+    device: torch.device,
+    precision: str,
+    resamples: int,
+    seed: int,
+) -> _Document:
+    """Return what an evaluation found of unlike images, as plain JSON.
+
+    Args:
+        bundle: The model.
+        own: The images that the run is evaluated on.
+        others: Images that ought to be told from them.
+        source: Where these come from; None for none.
+        device: Where to compute.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        resamples: Behind the intervals.
+        seed: Of the resamples.
+
+    Raises:
+        DataError: None of the other images can be read.
+    """
+    detector = bundle.detector
+    document: _Document = {} if detector is None else acceptance(detector, {"own": own})
+    if source is None:
+        return document
+    seen, unread = see_images(bundle, others, device=device, precision=precision)
+    if detector is not None:
+        scores = detector.score(own), detector.score(seen)
+        document["called_unlike"] = share_of(detector.unlike(scores[1]))
+        document["histogram"] = histogram(*scores, detector.threshold)
+    told = {
+        kind: compare_scores(*scores, resamples=resamples, seed=seed)
+        for kind, scores in all_scores(bundle, own, seen).items()
+    }
+    notes = [*document.get("notes", []), *([f"{unread:,} images of {source} cannot be read."] if unread else [])]
+    counts = {"own": own.logits.shape[-2], "others": seen.logits.shape[-2]}
+    return {**document, "data": source, "n": counts, "scores": told, "notes": notes}
+
+
+def all_scores(bundle: Bundle, *images: FeaturesAndLogits) -> dict[str, tuple[_Array, ...]]:
+    """Return the scores of sets of images, by kind: the bundle's own, and those of logits as references."""
+    detector, task = bundle.detector, bundle.task
+    found = {} if detector is None else {detector.kind: tuple(detector.score(each) for each in images)}
+    for kind in OF_LOGITS:
+        if kind not in found and not (kind == "msp" and task == "multilabel"):
+            found[kind] = tuple(logit_score(kind, each.logits, task) for each in images)
+    return found
+
+
+def histogram(own: _Array, others: _Array, threshold: float) -> _Document:
+    """Return how many scores of each kind are in each bin; the ends hold what lies beyond them."""
+    both = np.concatenate([own, others, [threshold]])
+    low, high = np.quantile(both, [_TAIL / 2, 1 - _TAIL / 2])
+    low, high = min(low, threshold), max(high, threshold)
+    edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    counts = {
+        name: np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0].tolist()
+        for name, scores in (("own", own), ("others", others))
+    }
+    return {"edges": edges.tolist(), **counts}
+
+
+def see_images(
+    bundle: Bundle, batches: Iterable[Read], *, device: torch.device, precision: str
+) -> tuple[FeaturesAndLogits, int]:
+    """Return what the network makes of images that can be read, and how many cannot.
+
+    Raises:
+        DataError: None can be read.
+    """
+    features, logits, unread = [], [], 0
+    for _, images, errors, _ in batches:
+        unread += sum(error is not None for error in errors)
+        if images is None:
+            continue
+        seen: list[Tensor] = []
+        with inputs_of(bundle.network.head, seen):
+            parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
+        features.append(seen[0].float().cpu().numpy())
+        logits.append(torch.stack(parts).cpu().numpy())
+    if not features:
+        raise DataError(f"None of the {unread:,} images of ood_data can be read. Name a folder of images.")
+    return FeaturesAndLogits(np.concatenate(features), np.concatenate(logits, axis=1)), unread

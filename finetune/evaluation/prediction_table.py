@@ -1,0 +1,298 @@
+"""Labels for images that nobody has labelled: a file or a folder in, a table out, however many images there are.
+
+It decides which files are images, what a row of the table holds and that a row is never made up; batches are read,
+predicted and written one at a time, and the table appears under its name only when it is whole.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from finetune.data.datamodule import seed_of, seeded, view_keys
+from finetune.data.decoding import reason
+from finetune.data.image_stores import FileStore
+from finetune.data.sources import image_suffixes
+from finetune.data.table import digest
+from finetune.data.transforms import Augment, InputSpec, eval_transform, train_transform
+from finetune.errors import ConfigError, DataError, nearest
+from finetune.evaluation.guarantees import Guarantees
+from finetune.evaluation.predictions import (
+    PROBABILITY,
+    SEPARATOR,
+    THRESHOLD,
+    PredictionTask,
+    check_finite,
+    to_probabilities,
+)
+from finetune.runs.run import replacing
+from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
+
+ROW_GROUP = 10_000
+_NOTHING = Guarantees()
+YES, NO = "yes", "no"
+PredictionRow = dict[str, Any]
+Item = tuple[str, Tensor | None, str | None]
+
+
+class Read(NamedTuple):
+    """Files that were read together.
+
+    Attributes:
+        paths: Of all (N).
+        images: (B, V, C, H, W), those that can be read in all their views; None where none can.
+        errors: What is wrong with each (N), or None.
+        frames: Of sequences, how many of the images each has; None for single images.
+    """
+
+    paths: list[str]
+    images: Tensor | None
+    errors: list[str | None]
+    frames: Tensor | None = None
+
+
+def find_images(source: Path, key: str = "input") -> list[str]:
+    """List the image files under a folder, nested ones too, in a fixed order; or the one file.
+
+    Hidden files and folders are left out, and files whose ending no image format has. Messages name the setting `key`.
+
+    Raises:
+        ConfigError: There is no such file or folder.
+        DataError: The folder holds no image.
+    """
+    if source.is_file():
+        return [str(source)]
+    if not source.is_dir():
+        siblings = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
+        raise ConfigError(f"{key}={source} is neither a file nor a folder.{nearest(source.name, siblings)}")
+    endings = image_suffixes()
+    found = []
+    for folder, folders, names in os.walk(source):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = sorted(name for name in names if not name.startswith("."))
+        found += [str(Path(folder, name)) for name in shown if Path(name).suffix.lower() in endings]
+    if not found:
+        raise DataError(f"There is no image under {source} (.jpg, .png, .webp, .tif …). Point {key}= at images.")
+    return found
+
+
+class ImageFiles(Dataset[Item]):
+    """Files as (path, image in all its views (V, C, H, W) or None, what is wrong with it or None)."""
+
+    def __init__(self, paths: Sequence[str], spec: InputSpec, augment: Augment | None = None, views: int = 1) -> None:
+        """Read the paths and bring the images to the input that the spec describes.
+
+        All views but the first are augmented, as a run's test images are.
+        """
+        self.paths, self.channels, self.transform = paths, spec.channels, eval_transform(spec)
+        self.varied = train_transform(spec, augment or Augment(enabled=False))
+        self.views = views
+
+    def __len__(self) -> int:
+        """How many files there are."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Item:
+        """Read one file; what cannot be read is said, not replaced."""
+        path = self.paths[index]
+        try:
+            return path, torch.stack(list(self.seen(path))), None
+        except DataError as error:
+            return path, None, reason(error.__cause__ or error)
+
+    def seen(self, path: str) -> Iterator[Tensor]:
+        """Yield the views (C, H, W) of an image.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        store = FileStore()
+        yield self.transform.apply(store.open(path, self.channels))
+        content = digest(store.content(path)) if self.views > 1 else ""
+        for view in range(1, self.views):
+            with seeded(seed_of(view_keys([content], view)[0])):
+                yield self.varied.apply(store.open(path, self.channels))
+
+    def together(self, batch_size: int) -> int:
+        """Return how many files are read at once."""
+        return batch_size
+
+    @staticmethod
+    def collate(samples: Sequence[Item]) -> Read:
+        """Return files that were read together."""
+        paths, tensors, errors = zip(*samples, strict=True)
+        held = [tensor for tensor in tensors if tensor is not None]
+        return Read(list(paths), torch.stack(held) if held else None, list(errors))
+
+
+def read_batches(images: ImageFiles, *, batch_size: int, workers: int) -> Iterable[Read]:
+    """Yield what can be read, one batch after the other."""
+    return DataLoader(images, batch_size=batch_size, num_workers=workers, collate_fn=images.collate, shuffle=False)
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """The columns of a table of predictions.
+
+    Multi-class: path, predicted, probability (of the predicted label), then label_1, probability_1 … for the `top_k`
+    most probable labels, or all where there are fewer. Multi-label: path, predicted (labels above the threshold,
+    joined by '|'), probability/<label> for each. What is promised has columns after them, then `ood`, how unlike the
+    training images an image is, and `unlike_training`, yes or no, where the run can tell; then `component_1` … With
+    `errors`, a last column `error` says why a row has no prediction.
+    """
+
+    labels: tuple[str, ...]
+    task: PredictionTask
+    top_k: int = 5
+    threshold: float = THRESHOLD
+    errors: bool = False
+    promises: Guarantees = _NOTHING
+    detector: Detector | None = None
+    components: int = 0
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        """Names and types of the columns."""
+        columns = {"path": pa.string(), "predicted": pa.string()}
+        if self.task == "multilabel":
+            columns |= {PROBABILITY + label: pa.float32() for label in self.labels}
+        else:
+            columns["probability"] = pa.float32()
+            for rank in range(1, min(self.top_k, len(self.labels)) + 1):
+                columns |= {f"label_{rank}": pa.string(), f"probability_{rank}": pa.float32()}
+        columns |= dict.fromkeys(self.promises.columns, pa.string())
+        if self.detector is not None:
+            columns |= {"ood": pa.float32(), "unlike_training": pa.string()}
+        columns |= {f"component_{place}": pa.float32() for place in range(1, self.components + 1)}
+        return columns | ({"error": pa.string()} if self.errors else {})
+
+    def rows(
+        self,
+        paths: Sequence[str],
+        logits: np.ndarray,
+        errors: Sequence[str | None],
+        seen: FeaturesAndLogits | None = None,
+    ) -> list[PredictionRow]:
+        """Make a row per path; logits (M, K), or (V, M, K) in several views, are those of the paths without error.
+
+        What a detector needs to see of the same images is `seen`.
+
+        Raises:
+            RunError: A probability is not a finite number.
+        """
+        probabilities = to_probabilities(logits, self.task)
+        check_finite(probabilities)
+        unlike = self._unlike(seen) if seen is not None else [{}] * len(probabilities)
+        remaining = iter([self._cells(row) | more for row, more in zip(probabilities, unlike, strict=True)])
+        return [
+            {"path": path, "error": error} if error is not None else {"path": path, **next(remaining)}
+            for path, error in zip(paths, errors, strict=True)
+        ]
+
+    def _unlike(self, seen: FeaturesAndLogits) -> list[PredictionRow]:
+        """Return the cells that say how unlike the training images each image is."""
+        if self.detector is None:
+            return [{} for _ in range(seen.logits.shape[-2])]
+        scores = self.detector.score(seen)
+        cells: list[PredictionRow] = [
+            {"ood": float(score), "unlike_training": YES if unlike else NO}
+            for score, unlike in zip(scores, self.detector.unlike(scores), strict=True)
+        ]
+        if self.components and seen.features is not None:
+            for row, place in zip(cells, self.detector.reduce(seen.features, self.components), strict=True):
+                row |= {f"component_{number}": float(value) for number, value in enumerate(place, 1)}
+        return cells
+
+    def _cells(self, probabilities: np.ndarray) -> PredictionRow:
+        promised = self.promises.cells(probabilities, self.labels, self.task)
+        if self.task == "multilabel":
+            above = [label for label, value in zip(self.labels, probabilities, strict=True) if value > self.threshold]
+            named = {PROBABILITY + label: float(p) for label, p in zip(self.labels, probabilities, strict=True)}
+            return {"predicted": SEPARATOR.join(above), **named, **promised}
+        order = np.argsort(-probabilities, kind="stable")
+        cells: PredictionRow = {"predicted": self.labels[order[0]], "probability": float(probabilities[order[0]])}
+        for rank, number in enumerate(order[: self.top_k], start=1):
+            cells |= {f"label_{rank}": self.labels[number], f"probability_{rank}": float(probabilities[number])}
+        return cells | promised
+
+
+class RowWriter(Protocol):
+    """Takes rows a few at a time."""
+
+    def append(self, rows: list[PredictionRow]) -> None:
+        """Write some rows; a cell that a row lacks stays empty."""
+
+
+def open_table(path: Path, columns: dict[str, pa.DataType]) -> AbstractContextManager[RowWriter]:
+    """Open a table for appending; it gets its name when the block ends well, and nothing is left behind otherwise.
+
+    Raises:
+        ConfigError: The ending is neither .csv nor .parquet.
+    """
+    writers = {".csv": _open_csv, ".parquet": _open_parquet}
+    if path.suffix.lower() not in writers:
+        hint = nearest(path.suffix, writers)
+        raise ConfigError(f"output={path} has an unknown ending. Use one of {', '.join(writers)}.{hint}")
+    return writers[path.suffix.lower()](path, columns)
+
+
+@contextmanager
+def _open_csv(path: Path, columns: dict[str, pa.DataType]) -> Iterator[RowWriter]:
+    with replacing(path) as temporary, _open_text(temporary) as file:
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+        writer.writeheader()
+        yield _CsvRows(writer)
+
+
+def _open_text(path: Path) -> TextIO:
+    """Open for CSV; a file name that is not UTF-8 keeps its bytes."""
+    return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+
+
+class _CsvRows:
+    def __init__(self, writer: "csv.DictWriter[str]") -> None:
+        self.writer = writer
+
+    def append(self, rows: list[PredictionRow]) -> None:
+        """Write some rows; probabilities with the digits of their type."""
+        self.writer.writerows(
+            {name: f"{cell:.7g}" if isinstance(cell, float) else cell for name, cell in row.items()} for row in rows
+        )
+
+
+@contextmanager
+def _open_parquet(path: Path, columns: dict[str, pa.DataType]) -> Iterator[RowWriter]:
+    schema = pa.schema(list(columns.items()))
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        rows = _ParquetRows(writer)
+        yield rows
+        rows.flush()
+
+
+class _ParquetRows:
+    """Gathers rows to row groups of a size that readers like."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self.writer = writer
+        self.waiting: list[PredictionRow] = []
+
+    def append(self, rows: list[PredictionRow]) -> None:
+        """Write some rows."""
+        self.waiting += rows
+        if len(self.waiting) >= ROW_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.writer.schema))
+        self.waiting = []

@@ -1,1 +1,0 @@
-"""Heads: what turns pooled features into logits, and the solvers that fit a linear one exactly."""

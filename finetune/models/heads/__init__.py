@@ -1,0 +1,1 @@
+"""Heads: from pooled features to logits, and the solvers that fit a linear one exactly."""

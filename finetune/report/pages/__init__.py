@@ -1,0 +1,1 @@
+"""Pages and console tables of audits, comparisons, evaluations, rankings and sweeps."""

@@ -1,0 +1,168 @@
+"""An evaluation on the screen: scores beside those that were stored, drift, and the run over time.
+
+It decides the words and columns, which fit 80 columns; the numbers are those of the evaluation's files.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from finetune.evaluation.drift.timeline import DRIFTS, TimelineRow
+from finetune.evaluation.fairness.group_metrics import weakest_line
+
+_Document = dict[str, Any]
+
+_DASH = "–"
+COMPARED = {"inputs": "images (features)", "classes": "predicted classes", "confidence": "confidence"}
+_SHORT = {"inputs": "inputs", "classes": "classes", "confidence": "confid."}
+_WIDE = 110  # columns of a screen that has room for each p
+
+
+def difference_table(old: _Document, new: _Document, split: str, num: int) -> Table:
+    """Show each metric as it was stored, as it is now with its interval, and the difference."""
+    table = Table(title=f"{split}, n = {num:,}")
+    for column in ("metric", "stored", "now", "interval", "difference"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name in {**new, **old}:
+        before = old.get(name, {}).get("value")
+        after = new.get(name, {"value": None, "low": None, "high": None})
+        known = before is not None and after["value"] is not None
+        # adding 0 turns a rounded -0.0 into 0.0
+        change = f"{round(after['value'] - before, 4) + 0:+.4f}" if known else _DASH
+        table.add_row(
+            name, _show(before), _show(after["value"]), f"{_show(after['low'])} to {_show(after['high'])}", change
+        )
+    return table
+
+
+def _show(value: float | None) -> str:
+    """Write a metric with four digits, and a dash where it is undefined."""
+    return _DASH if value is None else f"{value:.4f}"
+
+
+def show_drift(drift: Mapping[str, Any] | None, console: Console) -> None:
+    """Print how far the images are from those of validation, where that was measured."""
+    if drift is None:
+        return
+    console.print(drift_table(drift))
+    for line in [*drift["notes"], _verdict(drift)]:
+        console.print(line, highlight=False, markup=False)
+
+
+def drift_table(drift: Mapping[str, Any]) -> Table:
+    """Show each distance beside what chance exceeds in one of twenty cases, and its p."""
+    count = drift["n"]
+    table = Table(title=f"drift of {count['new']:,} images against {count['reference']:,} of validation")
+    for column in ("of", "distance", "chance", "p"):
+        table.add_column(column, justify="left" if column == "of" else "right")
+    for name in DRIFTS:
+        if drift[name] is not None:
+            found = drift[name]
+            table.add_row(
+                COMPARED[name], _show(found["distance"]), f"< {_show(found['chance'])}", written_p(found["p"])
+            )
+    return table
+
+
+def _verdict(drift: Mapping[str, Any]) -> str:
+    """Return in a sentence what has drifted, and how the predictions moved."""
+    if not drift["drifted"]:
+        return "No drift beyond chance."
+    names = ", ".join(COMPARED[name] for name in drift["drifted"])
+    moved = ", ".join(f"{row['label']} {row['before']:.1%} to {row['now']:.1%}" for row in drift["shares"])
+    told = f" Predicted most differently: {moved}." if "classes" in drift["drifted"] else ""
+    return f"DRIFT beyond chance: {names}.{told} Scores on such images may not be those of the test split."
+
+
+def show_unlike(found: Mapping[str, Any] | None, console: Console) -> None:
+    """Print how many images are accepted as like those of training, and how well others are told from them."""
+    if not found:
+        return
+    if "accepted" in found:
+        own = found["accepted"]["own"]
+        told = f"; of {found['data']}: {interval_of(found['called_unlike'])}" if "called_unlike" in found else ""
+        share = {"value": 1 - own["value"], "low": 1 - own["high"], "high": 1 - own["low"]}
+        console.print(
+            f"unlike the training images ({found['kind']}): {interval_of(share)}{told}", highlight=False, soft_wrap=True
+        )
+    if "scores" in found:
+        console.print(unlike_table(found))
+    for note in found["notes"]:
+        console.print(note, highlight=False, markup=False)
+
+
+def unlike_table(found: Mapping[str, Any]) -> Table:
+    """Show how well each score tells other images from the run's own."""
+    count = found["n"]
+    table = Table(title=Text(f"{count['others']:,} images of {found['data']} against {count['own']:,} of the run"))
+    for column in ("score", "AUROC", "interval", "FPR at 95 % TPR", "interval"):
+        table.add_column(column, justify="left" if column == "score" else "right")
+    for kind, scores in found["scores"].items():
+        cells = [text for name in ("auroc", "fpr_at_95_tpr") for text in cells_of(scores[name])]
+        table.add_row(kind, *cells)
+    return table
+
+
+def cells_of(score: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a score and its interval as text."""
+    return _show(score["value"]), f"{_show(score['low'])} to {_show(score['high'])}"
+
+
+def interval_of(share: Mapping[str, Any]) -> str:
+    """Return a share with its interval in a few words."""
+    if share["value"] is None:
+        return _DASH
+    return f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
+
+
+def written_p(p: float) -> str:
+    """Write a probability with three digits."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def show_weakest(columns: _Document, console: Console) -> None:
+    """Say which group of images is served worst, where groups can be judged."""
+    line = weakest_line(columns)
+    if line:
+        console.print(f"weakest {line}", highlight=False, soft_wrap=True)
+
+
+def timeline_table(rows: Sequence[TimelineRow], width: int) -> Table:
+    """Show the evaluations of a run, oldest first; where there is room, with the times and each p."""
+    wide = width >= _WIDE
+    splits = sorted({str(row["split"]) for row in rows})
+    title = f"the run over time ({', '.join(splits)}), * drift beyond chance"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("when", no_wrap=True)
+    table.add_column("images", overflow="fold")
+    table.add_column("split", no_wrap=True) if len(splits) > 1 else None
+    for head in ("n", "accuracy", *(f"{_SHORT[name]}{' (p)' if wide else ''}" for name in DRIFTS)):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        value, low, high = (_number(row.get(f"accuracy{end}")) for end in ("", "_low", "_high"))
+        when = str(row["when"] or _DASH)
+        cells = [when if wide else when[:10], str(row["images"]), *([str(row["split"])] if len(splits) > 1 else [])]
+        cells += [_number(row["n"]), f"{value} ({low}{_DASH}{high})"]
+        table.add_row(*map(Text, cells), *(drifted(row, name, both=wide) for name in DRIFTS))
+    return table
+
+
+def drifted(row: TimelineRow, name: str, *, both: bool) -> Text:
+    """Write what an evaluation found of drift; what is beyond chance stands out, and has a star."""
+    distance, p = row.get(f"drift/{name}"), row.get(f"drift/{name}_p")
+    if not isinstance(distance, float) or not isinstance(p, float):
+        return Text(_DASH)
+    beyond = name in str(row["drifted"]).split(", ")
+    text = f"{distance:.3f} ({written_p(p)})" if both else f"{distance:.3f}"
+    return Text(f"{'* ' if beyond else ''}{text}", style="bold yellow" if beyond else "")
+
+
+def _number(value: str | int | float | None) -> str:
+    """Write a number, and a dash where there is none."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return _DASH if value is None else f"{value:,}" if isinstance(value, int) else value

@@ -1,0 +1,70 @@
+"""The comparison on the screen: a table, what was left out, and what to type next.
+
+It decides what is shown of a comparison; the numbers and their order are those of `results`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from finetune.search.ranking.ranking_results import RANKING_COSTS, RankedBackbone, Skipped, pareto, ranked
+
+WIDTH = 140
+
+
+def open_console() -> Console:
+    """Return the console; a file has room for all columns."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(WIDTH, console.width))
+
+
+def show_ranking(
+    entries: Sequence[RankedBackbone], skipped: Sequence[Skipped], found: dict[str, Any], console: Console
+) -> None:
+    """Print the table and what was left out.
+
+    Args:
+        entries: One or more.
+        skipped: What was left out.
+        found: The facts of the comparison.
+        console: Where.
+    """
+    title = f"{found['title']}, {found['device']}, {found['precision']}"
+    table = Table(title=title, caption="* no other is as accurate and as cheap", box=SIMPLE_HEAD)
+    many = f"of {found['batch_size']}"
+    for name in ("backbone", "accuracy", "NLL", "LogME", "params", "ms", many, "memory", "features", "input"):
+        table.add_column(name, justify="left" if name == "backbone" else "right", no_wrap=name != "backbone")
+    fast, small = ({entry.candidate for entry in pareto(entries, kind)} for kind in RANKING_COSTS)
+    for entry in ranked(entries):
+        cost, score = entry.footprint, entry.score
+        table.add_row(
+            entry.candidate.name,
+            f"{score.accuracy:.3f} ± {score.accuracy_error:.3f}",
+            f"{score.nll:.3f} ± {score.nll_error:.3f}",
+            f"{score.logme:.3f}",
+            f"{star(entry.candidate in small)}{cost.parameters / 1e6:.1f} M",
+            f"{star(entry.candidate in fast)}{cost.latency_ms:.1f}",
+            f"{cost.latency_batch_ms:.1f}",
+            f"{cost.peak_memory / 1e6:,.0f} MB",
+            f"{entry.num_features:,}",
+            f"{entry.height} x {entry.width}",
+        )
+    console.print(table)
+    reasons: dict[str, list[str]] = {}
+    for left in skipped:
+        reasons.setdefault(left.reason, []).append(left.name)
+    for reason, names in reasons.items():
+        say(console, f"Skipped {', '.join(names)}: {reason}")
+
+
+def star(on: bool) -> str:
+    """Return the mark of the best trade-offs."""
+    return "* " if on else ""
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,137 @@
+"""The page of a run, from the files of its folder: which sections it has, in which order.
+
+It decides that, and that no run is lost to its page; a section that has nothing to tell is left out.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from finetune.data.table import ImageStore
+from finetune.evaluation.curves.operating_points import OperatingChoice
+from finetune.evaluation.predictions import Predictions
+from finetune.report.html.blocks import Section
+from finetune.report.html.render import render
+from finetune.report.run_data import RunData, gather_run_data
+from finetune.report.sections.audit_section import audit_section
+from finetune.report.sections.calibration_section import calibration_section
+from finetune.report.sections.classes_section import classes_section, errors_section
+from finetune.report.sections.confusion_section import confusion_section
+from finetune.report.sections.data_section import data_section, reproduce_section
+from finetune.report.sections.ensemble_section import crossval_section, ensemble_section
+from finetune.report.sections.evaluations_section import evaluations_section
+from finetune.report.sections.examples_section import examples_section
+from finetune.report.sections.fairness_section import fairness_section
+from finetune.report.sections.learning_section import learning_section
+from finetune.report.sections.ood_section import unlike_section
+from finetune.report.sections.ranking_section import gains_section, ranking_section
+from finetune.report.sections.reliability_section import reliability_section
+from finetune.report.sections.robustness_section import robustness_section
+from finetune.report.sections.thresholds_section import threshold_section
+from finetune.report.sections.verdict_section import verdict_section
+from finetune.runs.run import Run, write_atomic
+
+log = logging.getLogger(__name__)
+# goes to the run's train.log alone, since the screen shows the same in another form
+_record = logging.getLogger("finetune.record")
+
+BEFORE: tuple[Callable[[RunData], Section | None], ...] = (
+    verdict_section,
+    crossval_section,
+    ensemble_section,
+    learning_section,
+    classes_section,
+    fairness_section,
+    confusion_section,
+    errors_section,
+    examples_section,
+    ranking_section,
+    gains_section,
+    reliability_section,
+    calibration_section,
+    robustness_section,
+)
+AFTER: tuple[Callable[[RunData], Section | None], ...] = (
+    unlike_section,
+    audit_section,
+    data_section,
+    evaluations_section,
+    reproduce_section,
+)
+
+
+def write_report(
+    run: Run, output: Path | None = None, *, choice: OperatingChoice | None = None, baseline: Run | None = None
+) -> Path:
+    """Write the page of a run, and return where it is.
+
+    Args:
+        run: Finished or not; what there is is told.
+        output: Where the page goes; None for the run's folder.
+        choice: What a threshold is to achieve; None for the highest F1.
+        baseline: Another run, tested on the same images, that this one is held against.
+
+    Raises:
+        ConfigError: The choice names a label that the run does not know.
+        RunError: A file of the run cannot be read.
+    """
+    material = gather_run_data(run, baseline)
+    page = render(
+        f"Run {run.path.name}", list(run_sections(material, choice or OperatingChoice())), subtitle=subtitle(run)
+    )
+    file = output or run.report_file
+    write_atomic(file, page)
+    return file
+
+
+def write_evaluation(
+    run: Run,
+    folder: Path,
+    predictions: dict[str, Predictions],
+    document: dict[str, Any],
+    store: ImageStore | None = None,
+) -> Path:
+    """Write the page of an evaluation into its folder, and the run's anew, which lists it; return the first.
+
+    Args:
+        run: What was evaluated.
+        folder: Of the evaluation.
+        predictions: Of its split.
+        document: Its scores.
+        store: Reads its images, whose paths may mean others in the run's own source; None where that is the same.
+    """
+    material = replace(gather_run_data(run), splits=predictions, document=document, folder=folder, store=store)
+    title = f"Evaluation {folder.name} of {run.path.name}"
+    write_atomic(
+        folder / "report.html", render(title, list(run_sections(material, OperatingChoice())), subtitle=subtitle(run))
+    )
+    write_report(run)
+    return folder / "report.html"
+
+
+def attempt(make: Callable[[], object], what: str) -> None:
+    """Make something that the run is whole without; the traceback of a failure goes to the log."""
+    try:
+        make()
+    except Exception as error:  # noqa: BLE001 - hours of training are not lost to a picture of them
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("%s could not be made (%s: %s).", what, type(error).__name__, first)
+        _record.info("%s could not be made", what, exc_info=error)
+
+
+def subtitle(run: Run) -> str:
+    """Return in a line what the run is."""
+    config = run.config
+    model, strategy = config.get("model", {}).get("name", ""), config.get("strategy", {}).get("name", "")
+    return f"{run.path.parent.name}: {model}, strategy {strategy}, {run.status}"
+
+
+def run_sections(material: RunData, choice: OperatingChoice) -> Iterator[Section]:
+    """Yield what there is to tell, in order."""
+    makers = (*BEFORE, lambda found: threshold_section(found, choice), *AFTER)
+    for make in makers:
+        section = make(material)
+        if section is not None:
+            yield section

@@ -1,0 +1,1 @@
+"""The table of runs: filtered and sorted by whatever is known of them."""

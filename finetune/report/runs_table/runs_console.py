@@ -1,0 +1,129 @@
+"""A list on the screen: one row a line where there is room, plain text where it is piped.
+
+It decides how values are written and what is left out of a narrow screen; whole values are in the files of `output`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from finetune.report.runs_table.entries import EntryValue, RunEntry
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_DASH = "–"
+_GAP = 2
+SHORTEST_NAME = 16
+_STYLES = {"damaged": "red", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns are shown, and which of them with an interval."""
+
+    columns: tuple[str, ...]
+    intervals: frozenset[str] = field(default_factory=frozenset)
+
+    def cells(self, entry: RunEntry) -> list[str]:
+        """Return what a row shows."""
+        return [self.cell(entry, key) for key in self.columns]
+
+    def cell(self, entry: RunEntry, key: str) -> str:
+        """Return what a row shows of a value."""
+        value = entry.value(key)
+        interval = entry.interval(key) if key in self.intervals else None
+        if interval is None or not isinstance(value, float):
+            return format_value(key, value)
+        return f"{value:.3f} ({interval[0]:.3f}{_DASH}{interval[1]:.3f})"
+
+    def widths(self, entries: Sequence[RunEntry]) -> list[int]:
+        """Return how wide each column is."""
+        rows = [list(self.columns), *map(self.cells, entries)]
+        return [max(len(row[place]) for row in rows) for place in range(len(self.columns))]
+
+    def fits(self, entries: Sequence[RunEntry], width: int) -> bool:
+        """Return whether the rows fit a width, where the first column may be broken."""
+        first, *others = self.widths(entries)
+        return min(first, SHORTEST_NAME) + sum(others) + _GAP * len(others) <= width
+
+
+def format_value(key: str, value: EntryValue) -> str:
+    """Return a value as the screen shows it."""
+    if value is None:
+        return _DASH
+    if key == "time" and isinstance(value, int | float):
+        return lasted(float(value))
+    if isinstance(value, float):
+        return f"{value:.3f}" if "/" in key and 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:.4g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def lasted(seconds: float) -> str:
+    """Return a time in its two largest units, such as 2m31s."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{left:02d}s" if minutes else f"{seconds:.1f}s"
+
+
+def layouts(columns: tuple[str, ...], entries: Sequence[RunEntry], dispensable: Sequence[str]) -> Iterator[Layout]:
+    """Yield ways to show the columns, each narrower than the one before."""
+    metrics = [key for key in columns if any(entry.interval(key) is not None for entry in entries)]
+    yield Layout(columns, frozenset(metrics))
+    kept = columns
+    for key in dispensable:
+        yield Layout(kept, frozenset(metrics[:1]))
+        kept = tuple(name for name in kept if name != key)
+    yield Layout(kept, frozenset(metrics[:1]))
+    yield Layout(kept)
+
+
+def choose_layout(
+    columns: tuple[str, ...], entries: Sequence[RunEntry], width: int, dispensable: Sequence[str]
+) -> Layout:
+    """Return the first way to show the columns that fits, else the narrowest."""
+    ways = list(layouts(columns, entries, dispensable))
+    return next((way for way in ways if way.fits(entries, width)), ways[-1])
+
+
+def show_runs(
+    entries: Sequence[RunEntry],
+    columns: tuple[str, ...],
+    console: "Console",
+    *,
+    dispensable: Sequence[str] = (),
+    total: int,
+    what: str,
+) -> None:
+    """Print rows.
+
+    Args:
+        entries: The rows.
+        columns: Names of the values.
+        console: Where.
+        dispensable: The columns that a narrow screen does without, the first first.
+        total: How many rows there are with those that are not shown.
+        what: What rows are, in the plural.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    layout = choose_layout(columns, entries, console.width, dispensable)
+    fits = layout.fits(entries, console.width)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    for key in layout.columns:
+        numbers = any(isinstance(entry.value(key), int | float) for entry in entries)
+        whole = fits and key != layout.columns[0]
+        table.add_column(Text(key), justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
+    for entry in entries:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in layout.cells(entry)))
+    console.print(table)
+    for line in remarks(len(entries), total, [key for key in columns if key not in layout.columns], what):
+        console.print(line, style="dim", highlight=False, markup=False)
+
+
+def remarks(count: int, total: int, hidden: Sequence[str], what: str) -> Iterator[str]:
+    """Yield what is said below a table."""
+    yield f"{count:,} of {total:,} {what}" if count != total else f"{total:,} {what}"
+    if hidden:
+        yield f"No room for {', '.join(hidden)}: widen the window, choose columns=[…], or write output=runs.csv"

@@ -1,0 +1,28 @@
+"""What an audit of the same images has found, in the report of a run.
+
+It decides what of it is repeated; the findings themselves are on the audit's own page.
+"""
+
+from finetune.report.html.blocks import Column, Section, Table, Text
+from finetune.report.pages.audit_page import TITLES
+from finetune.report.run_data import RunData
+
+
+def audit_section(material: RunData) -> Section | None:
+    """Return what was found; None where nobody has looked."""
+    found = material.record.get("audit")
+    if not found:
+        return None
+    counts = found["counts"]
+    leaks = counts.get("leakage", 0)
+    lead = (
+        f"{leaks:,} images of val and test are in an earlier split too: the scores flatter the model."
+        if leaks
+        else "No image of val or test was found in an earlier split."
+    )
+    rows = tuple((TITLES.get(kind, kind), count) for kind, count in counts.items())
+    blocks = (
+        Table("Findings", (Column("finding"), Column("images")), rows),
+        Text(f"Audit of {found['created'][:10]}, of {found['images']:,} images: {found['page']}"),
+    )
+    return Section("audit", "Data audit", blocks, lead)

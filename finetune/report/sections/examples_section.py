@@ -1,0 +1,99 @@
+"""Images of a run: those it is best at, worst at, and some at random, with what the network looks at.
+
+It decides how they are shown; which they are is `explain.examples`', and the maps are those that the run has kept.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finetune.config.compose import build
+from finetune.data.image_stores import FileStore
+from finetune.data.table import ImageStore
+from finetune.data.thumbnails import encoded
+from finetune.data.transforms import InputSpec
+from finetune.errors import FinetuneError
+from finetune.evaluation.explain.attribution_store import load_maps
+from finetune.evaluation.explain.examples import choose_examples
+from finetune.evaluation.explain.overlay import overlay, seen_box
+from finetune.evaluation.predictions import Predictions
+from finetune.report.html.blocks import Block, Gallery, ImageBlock, Section
+from finetune.report.run_data import RunData, read_spec
+from finetune.report.sections.format import section_split
+
+NUMBER, SIDE = 12, 200
+_TITLES = {"best": "Right and surest", "worst": "Wrong and surest", "random": "At random"}
+
+
+def examples_section(material: RunData) -> Section | None:
+    """Return the galleries; None where nothing was predicted."""
+    told = section_split(material)
+    if told is None:
+        return None
+    _, predictions = told
+    number = int((material.config.get("explain") or {}).get("images") or NUMBER)
+    chosen = choose_examples(predictions, number, int(material.config.get("seed", 0)))
+    kept = load_maps(material.folder or material.run.path)
+    maps, method = kept if kept is not None else ({}, "")
+    store = find_store(material, predictions)
+    spec = read_spec(material.run)
+    blocks: list[Block] = []
+    gone = 0
+    for kind, rows in chosen.items():
+        pictures = tuple(_picture(predictions, row, store, maps, spec) for row in rows.tolist())
+        gone += sum(each.image is None for each in pictures)
+        if pictures:
+            blocks.append(Gallery(_TITLES[kind], pictures))
+    lead = f"Maps by {method.replace('_', ' ')}: bright is what speaks for the predicted class." if maps else (
+        "No maps were made of these images (explain.images=0, or the run could not explain them)."
+    )  # fmt: skip
+    if gone:
+        lead += f" {gone} images are not where they were, so they are not shown."
+    return Section("examples", "Examples", tuple(blocks), lead)
+
+
+def find_store(material: RunData, predictions: Predictions) -> ImageStore | None:
+    """Return what reads the images: as their evaluation did, from files, or from the run's source."""
+    if material.store is not None:
+        return material.store
+    paths = [Path(str(path)) for path in predictions.paths[:1]]
+    if not paths or paths[0].is_absolute():
+        return FileStore()
+    try:
+        store: ImageStore = build(material.config["data"]["source"]).store
+    except Exception:  # noqa: BLE001 - a source is anybody's code, and may need what is not here, such as a network
+        return None
+    return store
+
+
+def _picture(
+    predictions: Predictions,
+    row: int,
+    store: ImageStore | None,
+    maps: dict[str, npt.NDArray[np.float32]],
+    spec: InputSpec | None,
+) -> ImageBlock:
+    """Return an image with what is predicted of it, and its map where there is one."""
+    name = str(predictions.ids[row])
+    label, guess = predictions.label_names[row], predictions.predicted_names[row]
+    facts = {"label": label or "none", "predicted": f"{guess or 'none'} {predictions.probabilities[row].max():.2f}"}
+    image = read(store, str(predictions.paths[row]))
+    if image is None:
+        return ImageBlock(name, None, facts=facts)
+    over = None
+    if name in maps and spec is not None:
+        over = encoded(overlay(image, maps[name], seen_box(spec, image.size)), SIDE)
+    said = f"An image of {label or 'no label'}, predicted {guess or 'none'}"
+    return ImageBlock(name, encoded(image, SIDE), over, said, facts)
+
+
+def read(store: ImageStore | None, path: str) -> Image.Image | None:
+    """Return an image; None where it cannot be read."""
+    if store is None:
+        return None
+    try:
+        return store.read(path, 3)
+    except (FinetuneError, OSError, IndexError, ValueError):
+        return None

@@ -1,0 +1,52 @@
+"""The section on whether probabilities can be taken literally.
+
+It decides how the distance between probability and truth is put in words; better probabilities are `calibration`'s.
+"""
+
+from finetune.evaluation.curves.reliability import Reliability, reliability
+from finetune.report.figures.reliability_figure import reliability_figure
+from finetune.report.html.blocks import Cell, Column, Section, Table
+from finetune.report.run_data import RunData
+from finetune.report.sections.format import NAMES, format_count, known, section_split
+
+SLIGHT = 0.01
+
+
+def reliability_section(material: RunData) -> Section | None:
+    """Show how often the network is right at each probability it gives."""
+    told = section_split(material)
+    if told is None:
+        return None
+    split, predictions = told
+    bins = reliability(predictions)
+    what = "every label" if predictions.multilabel else "the most probable class"
+    count = format_count(predictions.num)
+    lead = f"{_words(bins)} This is about {what} of each image of the {NAMES[split]} split ({count})."
+    return Section(
+        "reliability", "Can probabilities be taken literally?", (reliability_figure(bins), _table(bins)), lead
+    )
+
+
+def _words(bins: Reliability) -> str:
+    gap = bins.overconfidence
+    if abs(gap) < SLIGHT:
+        sure = "On the whole, probabilities are as high as they should be"
+    else:
+        sure = f"On the whole, probabilities are {abs(gap):.3f} too {'high' if gap > 0 else 'low'}"
+    return f"{sure}; a single one is off by {bins.error:.3f} on average (expected calibration error)."
+
+
+def _table(bins: Reliability) -> Table:
+    columns = (
+        *(Column("probability"), Column("decisions")),
+        Column("mean probability", digits=3),
+        Column("came true", digits=3, bar=True),
+    )
+    width = bins.low[1] - bins.low[0]
+    rows: list[tuple[Cell, ...]] = []
+    for place, number in enumerate(bins.counts.tolist()):
+        low = float(bins.low[place])
+        name = "1 exactly" if place == len(bins.low) - 1 else f"{low:.2f} – {low + width:.2f}"
+        if number:
+            rows.append((name, number, known(float(bins.confidence[place])), known(float(bins.rightness[place]))))
+    return Table("Probability and how often it came true", columns, tuple(rows))

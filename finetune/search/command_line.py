@@ -1,0 +1,187 @@
+"""The command line of a sweep, taken apart: what is the sweep's own, what all trials share, and what varies.
+
+It decides whose a word is and composes configurations for it; what a sweep does with them is left to `sweep`.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from finetune.config.compose import check_read, conf_dir, to_dict
+from finetune.config.error_messages import error_message
+from finetune.errors import ConfigError
+from finetune.search.spaces.grammar import parse_all
+from finetune.training.phases import build_strategy
+
+_OWN = ("sweep", "space", "pool", "resume", "join", "export")
+# what may be typed again when a sweep goes on
+_CHANGEABLE = (
+    "resume", "join", "pool", "sweep.trials", "sweep.timeout", "sweep.trial_timeout", "sweep.on_failure",
+    "sweep.retries", "sweep.folder", "sweep.name",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sweep's command line.
+
+    Attributes:
+        own: Overrides of the sweep itself.
+        fixed: Overrides that all trials share.
+        swept: Overrides with several values.
+        config_dir: The user's own folder of configurations, absolute; None for none.
+    """
+
+    own: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
+    swept: tuple[str, ...] = ()
+    config_dir: str | None = None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of Hydra's that trials need."""
+        return ("--config-dir", self.config_dir) if self.config_dir else ()
+
+    def compose(self, name: str, overrides: Sequence[str], *, hydra: bool = False) -> DictConfig:
+        """Return the configuration of a root and overrides.
+
+        Raises:
+            ConfigError: They do not go together.
+        """
+        search = [f"hydra.searchpath=['file://{self.config_dir}']"] if self.config_dir else []
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                return compose(name, [*search, *overrides], return_hydra_config=hydra)
+        except (HydraException, OmegaConfBaseException) as error:
+            arguments = ["--config-name", name, *self.flags, *overrides]
+            raise ConfigError(error_message(error, arguments)) from error
+
+    def check_trial(self, overrides: Sequence[str]) -> None:
+        """Check that a trial's configuration is one that can be trained, as far as is known without the images.
+
+        Raises:
+            ConfigError: It is none.
+        """
+        self.trial(overrides)
+
+    def trial(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """Return the plain configuration of a trial."""
+        config = self.compose("train", [*self.fixed, *overrides])
+        check_read(config)
+        plain = to_dict(config)
+        if plain["recipe"]["name"] != "none":
+            raise ConfigError(
+                f"recipe={plain['recipe']['name']} chooses for one run, and several are wanted here. Leave "
+                "it out, and name the settings that all of them share."
+            )
+        build_strategy(plain["strategy"])
+        return plain
+
+    def words(self) -> dict[str, Any]:
+        """Return what decides which sweep is meant, before anything else is known."""
+        cfg = self.compose("sweep", self.own)
+        named = {"resume": cfg.resume, "join": cfg.join, "export": cfg.export}
+        return {**named, "folder": str(cfg.sweep.folder), "name": cfg.sweep.name}
+
+    def is_search(self) -> bool:
+        """Return whether something was typed that decides what is searched."""
+        return bool(self.fixed or self.swept or self.spaces())
+
+    def spaces(self) -> tuple[str, ...]:
+        """Return the overrides that choose a space."""
+        return tuple(str(each.input_line) for each in parse_all(self.own) if each.key_or_group.split(".")[0] == "space")
+
+    def searching(self, stored: "Request") -> "Request":
+        """Return the request that another would be with what was typed in its place."""
+        keys = {each.key_or_group for each in parse_all([*self.fixed, *self.swept])}
+        fixed, swept = (
+            tuple(str(each.input_line) for each in parse_all(lines) if each.key_or_group not in keys)
+            for lines in (stored.fixed, stored.swept)
+        )
+        spaces = self.spaces() or stored.spaces()
+        others = tuple(line for line in stored.own if line not in stored.spaces())
+        return replace(stored, own=(*others, *spaces), fixed=(*fixed, *self.fixed), swept=(*swept, *self.swept))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the request as it is kept."""
+        return asdict(self)
+
+    def continued(self, typed: "Request") -> "Request":
+        """Return this request, which a sweep was begun with, and what was typed to go on with it.
+
+        Raises:
+            ConfigError: What was typed would make it another sweep.
+        """
+        own = [line for line in typed.own if line not in typed.spaces()]
+        for override in parse_all(own):
+            key = override.key_or_group
+            if not any(key == known or key.startswith(f"{known}.") for known in _CHANGEABLE):
+                raise ConfigError(
+                    f"{override.input_line} cannot be changed when a sweep goes on: it would be another search. Start "
+                    "a new one, or leave it out."
+                )
+        return replace(self, own=(*self.own, *own))
+
+
+def request_of(stored: Mapping[str, Any]) -> Request:
+    """Return a request as it was kept."""
+    lists = {name: tuple(stored[name]) for name in ("own", "fixed", "swept")}
+    return Request(**lists, config_dir=stored["config_dir"])
+
+
+def read_request(arguments: Sequence[str], own_groups: Sequence[str] = _OWN, verb: str = "sweep") -> Request:
+    """Return what a command line asks for.
+
+    Args:
+        arguments: With --config-name, and the verb.
+        own_groups: Whose settings are the verb's own, and not its runs'.
+        verb: The verb.
+
+    Raises:
+        ConfigError: A word is not Hydra's grammar, or has no place in a sweep.
+    """
+    parsed = get_args_parser().parse_args(list(arguments))
+    if parsed.multirun:
+        raise ConfigError(f"finetune {verb} runs many configurations by itself. Leave -m out.")
+    own: list[str] = []
+    fixed: list[str] = []
+    swept: list[str] = []
+    for override in parse_all(parsed.overrides):
+        is_own = override.key_or_group.split(".")[0] in own_groups
+        check_override(override, is_own=is_own, verb=verb)
+        line = str(override.input_line)
+        kind = own if is_own else swept if override.is_sweep_override() else fixed
+        kind.append(line)
+    folder = os.path.abspath(parsed.config_dir) if parsed.config_dir else None
+    if folder is not None and not Path(folder).is_dir():
+        raise ConfigError(f"--config-dir {folder} is not a folder.")
+    return Request(tuple(own), tuple(fixed), tuple(swept), folder)
+
+
+def check_override(override: Override, *, is_own: bool, verb: str) -> None:
+    """Check that an override has a place in a sweep, or whatever runs many configurations.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    key, line = override.key_or_group, override.input_line
+    if key.startswith(("hydra.", "hydra/")) and not is_own:
+        raise ConfigError(f"{line} cannot be used in a {verb}: each of its runs has a folder of its own.")
+    if is_own and override.is_sweep_override():
+        raise ConfigError(f"{line} has several values, and a {verb} has one {key}. For two spaces: space=[a,b].")
+
+
+def without_sweeps(arguments: Sequence[str]) -> list[str]:
+    """Return a command line without the settings that vary, so that the rest can be shown."""
+    parsed = get_args_parser().parse_args(list(arguments))
+    varying = {each.input_line for each in parse_all(parsed.overrides) if each.is_sweep_override()}
+    return [argument for argument in arguments if argument not in varying]

@@ -1,0 +1,90 @@
+"""Head-only sweeps in this process, and the run that its best trial is given in the end.
+
+It decides between one process and many, once, and says why; whether it can be one is `head_only`'s judgement.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from finetune.errors import ConfigError
+from finetune.runs.run import FINISHED
+from finetune.search.head_only.eligibility import obstacles
+from finetune.search.multirun.scheduler import Stop, drive
+from finetune.search.pools.jobs import Job, Outcome
+from finetune.search.spaces.sample_configs import TrialConfigs
+from finetune.search.study.study import Result, TrialSpec
+from finetune.search.study.trials import TrialJobs
+from finetune.search.sweep_plan import Sweep, SweepPlan
+
+log = logging.getLogger(__name__)
+OnEnd = Callable[[TrialSpec, Result], None]
+
+
+def in_process(plan: SweepPlan) -> bool:
+    """Return whether the trials run in this process.
+
+    Raises:
+        ConfigError: It is asked for, and cannot be.
+    """
+    if plan.in_process == "false":
+        return False
+    found = obstacles(plan, TrialConfigs(plan.request, plan.space))
+    if found and plan.in_process == "true":
+        raise ConfigError(f"sweep.in_process=true cannot be: {'; '.join(found)}. Set sweep.in_process=auto.")
+    return not found
+
+
+def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[TrialSpec], stop: Stop, on_end: OnEnd) -> bool:
+    """Run the trials in this process, then the best as an ordinary run; return whether a failure has ended them."""
+    from finetune.search.head_only.head_trials import HeadTrials, run_head_trials
+    from finetune.training.policies import resolve_words
+
+    plan, search = sweep.plan, sweep.search
+    log.info(
+        "Only the head varies over features that stand still: all trials run in this process%s.",
+        "" if plan.settings.pruner == "none" else ", each too short to be pruned",
+    )
+    configs = TrialConfigs(plan.request, plan.space)
+
+    def configured(values: Mapping[str, Any]) -> dict[str, Any]:
+        return resolve_words(configs.plain(values), plan.fixed)
+
+    trials = HeadTrials(configured({}), plan.settings.objectives)
+    stopped = run_head_trials(search, trials, configured, plan.policy, stop, left, on_end=on_end)
+    if not stop.asked and not stopped:
+        run_best(sweep, jobs, stop)
+    return stopped
+
+
+def run_best(sweep: Sweep, jobs: TrialJobs, stop: Stop) -> None:
+    """Give the best trial its run folder, with checkpoint and test score."""
+    for trial in sweep.search.best()[:1]:
+        dimensions = [each for each in sweep.plan.space.dimensions if each.key in trial.params]
+        asked = TrialSpec(trial.number, {each.key: trial.params[each.key] for each in dimensions})
+        run = sweep.place.run_of(asked.number)
+        if run.record.get("status") != FINISHED:
+            log.info("Running trial %d, the best, as an ordinary run: %s", asked.number, run.path)
+            run_once(sweep, jobs, asked, stop)
+        found = jobs.result(asked)
+        if found is not None and found.values:
+            log.info("It scores %.4g, in this process it had %.4g.", found.values[0], trial.values[0])
+
+
+def run_once(sweep: Sweep, jobs: TrialJobs, asked: TrialSpec, stop: Stop) -> None:
+    """Run a trial whose end the study knows as a job that reports to nobody."""
+    waiting = [replace(jobs.job(asked, 1), environment={})]
+
+    def settle(outcome: Outcome) -> None:
+        if outcome.code != 0:
+            log.warning("It failed: %s", jobs.failure(asked, outcome).cause)
+
+    def next_job() -> Job | None:
+        return waiting.pop() if waiting else None
+
+    drive(sweep.pool, stop, next_job=next_job, started=ignore, ended=settle, tick=ignore)
+
+
+def ignore(*_: object) -> None:
+    """Do nothing."""

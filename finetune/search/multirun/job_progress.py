@@ -1,0 +1,86 @@
+"""How far a run has come: its epoch and its scores, read from the history in its folder while it trains.
+
+It decides what is read and how often the file is opened; which values are there is decided by the run's callbacks.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.runs.history import RunHistory
+from finetune.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        epochs: How many epochs have been scored, over all phases.
+        value: The monitored value of the last of them; None before the first.
+        best: The best of them.
+    """
+
+    epochs: int = 0
+    value: float | None = None
+    best: float | None = None
+
+
+class ProgressReader:
+    """Reads the history of a run again and again, but only when it has grown."""
+
+    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+        """Read below a run's folder, which need not be there yet.
+
+        Args:
+            folder: The run's.
+            monitor: The value that decides which epoch is best.
+            mode: Whether it is the max or the min.
+        """
+        self.file = Run(folder).history_file
+        self.monitor = monitor
+        self.better: Callable[..., float] = max if mode == "max" else min
+        self._seen: tuple[int, int] | None = None
+        self._progress = Progress()
+
+    def read(self) -> Progress:
+        """Return how far the run has come."""
+        try:
+            status = self.file.stat()
+        except OSError:
+            return self._progress
+        seen = (status.st_size, status.st_mtime_ns)
+        if seen != self._seen:
+            self._seen = seen
+            self._progress = self._read()
+        return self._progress
+
+    def _read(self) -> Progress:
+        rows = [row for row in RunHistory(self.file).read() if is_number(row.get(self.monitor))]
+        if not rows:
+            return self._progress
+        values = [float(row[self.monitor]) for row in rows]
+        return Progress(int(rows[-1]["epoch"]) + 1, values[-1], self.better(values))
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value of the history is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def total_epochs(config: Mapping[str, Any]) -> int | None:
+    """Return how many epochs a run takes at most, None for what is no training.
+
+    Args:
+        config: The run's resolved configuration.
+    """
+    phases = (config.get("strategy") or {}).get("phases")
+    if not isinstance(phases, list):
+        return None
+    head = config.get("head") or {}
+    typed = any(head.get(strength) is not None for strength in ("l1", "l2"))
+    solved = head.get("solver") != "optimizer" and (head.get("solver") is not None or typed)
+    once = [solved and phase["train"] == "head" and phase.get("features") == "cached" for phase in phases]
+    return sum(1 if alone else int(phase.get("epochs", 1)) for alone, phase in zip(once, phases, strict=True))

@@ -1,0 +1,207 @@
+"""The pool of a Slurm cluster: each job is one of Slurm's, submitted through submitit.
+
+It decides what is asked of Slurm and when; how the end of a job is learnt is `slurm_jobs`', and on the node a job is
+started and ended as the local pool does it. The folder of the pool has to be one that all nodes share.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import ConfigError, MissingExtraError
+from finetune.search.pools.heartbeat import Owner
+from finetune.search.pools.jobs import Job, Outcome
+from finetune.search.pools.slurm_jobs import LOST, WAITING, SlurmErrand, Submitted, ask_slurm, last_line
+from finetune.search.pools.supervised_process import RemoteJob, unstarted
+
+if TYPE_CHECKING:
+    import submitit
+
+COMMANDS = ("sbatch", "squeue", "scancel")
+LOOK = 0.25  # seconds between two looks at the files of the jobs
+_ASK = 3.0  # seconds between two questions to Slurm, which answers for all users of the cluster
+_MARGIN = 30.0  # seconds before Slurm's own limit at which a job is asked to end, besides the grace
+
+
+@dataclass(frozen=True)
+class SlurmSettings:
+    """What is asked of Slurm.
+
+    Attributes:
+        jobs: How many of ours wait or run at a time.
+        partition: Where they run; None for the cluster's default.
+        devices_per_job: GPUs of each.
+        cpus: Cores of each.
+        minutes: How long Slurm lets each run.
+        memory_gb: Memory of each; None for the cluster's default.
+        setup: Shell lines that run first, such as module load.
+        parameters: Further options of sbatch, such as account.
+        grace: Seconds between asking a job to end and killing it.
+    """
+
+    jobs: int
+    partition: str | None
+    devices_per_job: int
+    cpus: int
+    minutes: int
+    memory_gb: float | None
+    setup: tuple[str, ...]
+    parameters: Mapping[str, Any]
+    grace: float
+
+    def options(self) -> dict[str, Any]:
+        """Return them as submitit takes them."""
+        wanted = {
+            "slurm_partition": self.partition,
+            "gpus_per_node": self.devices_per_job or None,
+            "mem_gb": self.memory_gb,
+            "slurm_setup": list(self.setup) or None,
+        }
+        return {
+            "name": "finetune",
+            "timeout_min": self.minutes,
+            "cpus_per_task": self.cpus,
+            "tasks_per_node": 1,
+            "slurm_use_srun": False,
+            # a job that Slurm started once more would find the folder of its run taken
+            "slurm_additional_parameters": {"no_requeue": True, **self.parameters},
+            **{name: value for name, value in wanted.items() if value is not None},
+        }
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds after which a job has to be asked to end, so that it has ended before Slurm kills it."""
+        seconds = 60.0 * self.minutes
+        return max(seconds / 2, seconds - self.grace - _MARGIN)
+
+
+class SlurmPool:
+    """Runs each job as a job of Slurm's.
+
+    Attributes:
+        size: How many wait or run at a time.
+    """
+
+    def __init__(self, settings: SlurmSettings, folder: Path) -> None:
+        """Make a pool; nothing is submitted yet.
+
+        Args:
+            settings: What is asked of Slurm.
+            folder: Where its files lie; all nodes have to share it.
+
+        Raises:
+            ConfigError: submitit or Slurm is not there, or an option is not one of Slurm's.
+        """
+        self.size = settings.jobs
+        self.settings = settings
+        self.folder = folder.absolute()
+        self._executor = make_executor(settings, self.folder)
+        self._owner = Owner(self.folder / "owner")
+        self._jobs: dict[str, Submitted] = {}
+        self._refused: list[Outcome] = []
+        self._asked = float("-inf")
+
+    def free(self) -> int:
+        """Return how many more may be submitted."""
+        return self.size - len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        """Submit a job to Slurm.
+
+        Raises:
+            RuntimeError: As many as may be are there, or one of this key.
+        """
+        import submitit.core.utils
+
+        if not self.free() or job.key in self.running():
+            raise RuntimeError(f"Job {job.key} was submitted twice, or while {self.size} wait or run.")
+        limit = min(self.settings.time_limit, float("inf") if job.time_limit is None else job.time_limit)
+        limited = replace(job, time_limit=limit, log=job.log.absolute())
+        wishes = self.folder / f"wish_{job.key}"
+        wishes.unlink(missing_ok=True)
+        task = RemoteJob(limited, os.getcwd(), self.settings.cpus, self.settings.grace)
+        errand = SlurmErrand(task, wishes, self._owner.file, self._owner.name)
+        try:
+            handle = self._executor.submit(errand)
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+            self._refused.append(unstarted(job, WAITING, last_line(error)))
+            return
+        self._jobs[job.key] = Submitted(job, handle, wishes)
+
+    def running(self) -> Mapping[str, str]:
+        """Return the node of each job whose outcome has not been told, by its key."""
+        refused = {outcome.key: outcome.slot for outcome in self._refused}
+        return {**refused, **{key: submitted.slot for key, submitted in self._jobs.items()}}
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        """Return the jobs that ended, waiting at most `timeout` seconds for the first."""
+        ended, self._refused = self._refused, []
+        deadline = time.monotonic() + timeout
+        while True:
+            self._owner.beat()
+            self._ask()
+            for key, submitted in list(self._jobs.items()):
+                submitted.on_time()
+                outcome = submitted.outcome()
+                if outcome is not None:
+                    del self._jobs[key]
+                    ended.append(outcome)
+            left = deadline - time.monotonic()
+            if ended or not self._jobs or left <= 0:
+                return ended
+            time.sleep(min(LOOK, left))
+
+    def cancel(self, key: str, *, hard: bool = False) -> None:
+        """Ask a job to end, or kill it; one that still waits is taken back."""
+        if key in self._jobs:
+            self._jobs[key].cancel(hard=hard)
+
+    def close(self) -> None:
+        """End all jobs and wait until they have; those that do not end within the grace are killed."""
+        for hard in (False, True):
+            for key in list(self._jobs):
+                self.cancel(key, hard=hard)
+            end = time.monotonic() + self.settings.grace + LOST
+            while self._jobs and time.monotonic() < end:
+                self.poll(end - time.monotonic())
+
+    def _ask(self) -> None:
+        """Ask Slurm how its jobs stand, for all of them at once and not too often."""
+        if not self._jobs or time.monotonic() - self._asked < _ASK:
+            return
+        self._asked = time.monotonic()
+        states = ask_slurm([str(submitted.handle.job_id) for submitted in self._jobs.values()])
+        for submitted in self._jobs.values():
+            known = states.get(str(submitted.handle.job_id))
+            if known is not None:
+                submitted.learn(*known)
+
+
+def make_executor(settings: SlurmSettings, folder: Path) -> "submitit.AutoExecutor":
+    """Return what submits jobs.
+
+    Raises:
+        ConfigError: submitit or Slurm is not there, or an option is not one of Slurm's.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise MissingExtraError("pool=slurm", "slurm") from error
+    missing = [command for command in COMMANDS if shutil.which(command) is None]
+    if missing:
+        raise ConfigError(
+            f"pool=slurm needs Slurm's commands, and {missing[0]} is not on this machine. Type the command on a login "
+            "node of the cluster, or use pool=local."
+        )
+    logging.getLogger("submitit").setLevel(logging.ERROR)
+    executor = submitit.AutoExecutor(folder=folder / "%j", cluster="slurm")
+    try:
+        executor.update_parameters(**settings.options())
+    except (NameError, ValueError, TypeError) as error:
+        raise ConfigError(f"pool.* cannot be told to Slurm: {last_line(error)}") from error
+    return executor

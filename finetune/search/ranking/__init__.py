@@ -1,0 +1,1 @@
+"""Ranking of backbones: many pretrained ones scored on one's own images, from one pass over them each."""

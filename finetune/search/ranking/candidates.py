@@ -1,0 +1,166 @@
+"""Which backbones are compared, and where the weights of each are to be had on this machine.
+
+It decides what a list of names and patterns means and in which order weights are looked for; they are read by
+`finetune.models.weights`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+import timm
+import torch
+
+from finetune.errors import ConfigError, nearest
+from finetune.models.network import check_name
+from finetune.models.weights import BUNDLED
+
+_Policy = Literal["download", "local", "none"]
+POLICIES = ("download", "local", "none")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+# small to middling, convolutional and transformers, with good weights
+DEFAULTS = (
+    BUNDLED,
+    "mobilenetv3_large_100.ra_in1k",
+    "efficientnet_b0.ra_in1k",
+    "resnet50.a1_in1k",
+    "convnext_nano.in12k_ft_in1k",
+    "convnext_tiny.in12k_ft_in1k",
+    "vit_small_patch16_224.augreg_in21k_ft_in1k",
+)
+
+
+class UnavailableError(Exception):
+    """A backbone's weights are not to be had; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class BackboneCandidate:
+    """A backbone that can be compared.
+
+    Attributes:
+        name: In timm.
+        weights: What `build_network` takes: bundled, timm, none, or the path of a file.
+        typed: The same as a person would type it for a run.
+    """
+
+    name: str
+    weights: str
+    typed: str
+
+
+def choose_names(models: str | Sequence[str] | None, folder: Path | None, *, pretrained: bool) -> list[str]:
+    """Return the names of the backbones that are meant, each once.
+
+    Args:
+        models: Names or patterns (mobilenetv3*); None for the usual ones and those whose weights are in the folder.
+        folder: Of local weights, named after their models; None for none.
+        pretrained: Whether patterns mean only models whose weights timm knows.
+
+    Raises:
+        ConfigError: timm has no such model, or the folder does not exist.
+    """
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(
+            f"rank.weights_dir={folder} is not a folder. Name one with files such as resnet50.safetensors."
+        )
+    if models is None:
+        return list(dict.fromkeys([*DEFAULTS, *(names_in(folder) if folder is not None else [])]))
+    found: list[str] = []
+    for pattern in [models] if isinstance(models, str) else models:
+        found += _expand(pattern, pretrained=pretrained)
+    return list(dict.fromkeys(found))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the models whose weights are in a folder, by the names of the files; other files mean nothing."""
+    stems = sorted(file.stem for file in folder.iterdir() if file.suffix in SUFFIXES)
+    return [stem for stem in stems if stem.partition(".")[0] in timm.list_models()]
+
+
+def _expand(pattern: str, *, pretrained: bool) -> list[str]:
+    """Return the models that a name or a pattern means; a pattern takes each architecture's usual weights.
+
+    Raises:
+        ConfigError: It means none.
+    """
+    if not any(sign in pattern for sign in "*?["):
+        check_name(pattern)
+        return [pattern]
+    if "." in pattern:
+        found = timm.list_pretrained(pattern)
+    else:
+        found = [name for name in timm.list_models(pattern) if not pretrained or timm.is_model_pretrained(name)]
+    if not found:
+        start = pattern.split("*")[0]
+        raise ConfigError(f"rank.models: '{pattern}' means no model of timm's.{nearest(start, timm.list_models())}")
+    return found
+
+
+def locate(name: str, policy: _Policy, folder: Path | None, reachable: Callable[[], bool]) -> BackboneCandidate:
+    """Return where a backbone's weights are: in the folder, bundled, downloaded before, or on the hub.
+
+    Args:
+        name: In timm.
+        policy: download takes what is here first; local takes nothing else; none makes weights at random.
+        folder: Of local weights; None for none.
+        reachable: Tells whether anything can be downloaded.
+
+    Raises:
+        UnavailableError: They are not to be had.
+    """
+    if policy == "none":
+        return BackboneCandidate(name, "none", "none")
+    own = file_in(folder, name) if folder is not None else None
+    if own is not None:
+        return BackboneCandidate(name, str(own), str(own))
+    if name == BUNDLED:
+        return BackboneCandidate(name, "bundled", "bundled")
+    kept = downloaded(name)
+    if kept is not None:
+        return BackboneCandidate(name, str(kept), "timm")
+    if not timm.is_model_pretrained(name):
+        raise UnavailableError("timm knows no weights for it")
+    if policy == "local":
+        raise UnavailableError("its weights are not on this machine (rank.weights=download fetches them)")
+    if not reachable():
+        raise UnavailableError("its weights are not on this machine, and there is no network to fetch them")
+    return BackboneCandidate(name, "timm", "timm")
+
+
+def file_in(folder: Path, name: str) -> Path | None:
+    """Return the file in a folder that is named after a model, with its tag or without."""
+    stems = dict.fromkeys([name, name.partition(".")[0]])
+    files = (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def downloaded(name: str) -> Path | None:
+    """Return the file that timm, or torch, downloaded for a model before; None where there is none."""
+    config: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None:
+        return None
+    if config.hf_hub_id:
+        repository, _, revision = config.hf_hub_id.partition("@")
+        for file in filter(None, (config.hf_hub_filename, *HUB_FILES)):
+            found = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None)
+            if isinstance(found, str):
+                return Path(found)
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "none").name
+    return kept if kept.suffix in SUFFIXES and kept.is_file() else None
+
+
+@cache
+def hub_is_reachable() -> bool:
+    """Return whether the hub answers; asked once, since a download without a network is tried for a minute."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=5)
+    except Exception:  # noqa: BLE001 - whatever the client raises, there is no way through
+        return False
+    return True

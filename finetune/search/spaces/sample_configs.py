@@ -1,0 +1,53 @@
+"""Configurations of many trials that differ in a few values: those of the same options are composed once.
+
+It decides which parts of a composition can be used again; what the values mean is left to the parts that receive them.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from finetune.config.compose import conf_dir
+from finetune.errors import ConfigError
+from finetune.search.command_line import Request
+from finetune.search.spaces.grammar import parse_all
+from finetune.search.spaces.space import SearchSpace, SettingValue
+
+
+class TrialConfigs:
+    """Composes trials of a space."""
+
+    def __init__(self, request: Request, space: SearchSpace) -> None:
+        """Compose nothing yet."""
+        self.request = request
+        self.space = space
+        self.known: dict[tuple[str, ...], DictConfig] = {}
+
+    def plain(self, values: Mapping[str, SettingValue]) -> dict[str, Any]:
+        """Return a trial's configuration as a plain dictionary.
+
+        Raises:
+            ConfigError: A value does not fit its setting.
+        """
+        overrides = parse_all(self.space.overrides(values))
+        options = tuple(str(each.input_line) for each in overrides if (conf_dir() / each.key_or_group).is_dir())
+        config = copy.deepcopy(self.composed(options))
+        try:
+            for each in overrides:
+                if each.input_line not in options:
+                    OmegaConf.update(config, each.key_or_group, each.value(), force_add=each.is_add())
+            found = OmegaConf.to_container(config, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error).splitlines()[0]) from error
+        assert isinstance(found, dict)
+        return {str(key): value for key, value in found.items()}
+
+    def composed(self, options: Sequence[str]) -> DictConfig:
+        """Return the configuration of some options, with the settings that do not vary."""
+        key = tuple(options)
+        if key not in self.known:
+            self.known[key] = self.request.compose("train", [*self.request.fixed, *self.space.fixed, *options])
+        return self.known[key]

@@ -1,1 +1,0 @@
-"""Strategies: phases that say which layers move, when and how fast."""

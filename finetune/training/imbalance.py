@@ -1,0 +1,208 @@
+"""What `imbalance` does to draws and to the loss: each policy as weights, offsets or a way of drawing.
+
+It decides which policy acts where and what does not go together; drawing is the data's and computing the loss's.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.config.compose import build
+from finetune.data.groups import training_balance
+from finetune.data.resampling import RESAMPLED, Balance
+from finetune.data.table import ImageTable, LabelTask
+from finetune.data.transforms import Augment
+from finetune.errors import ConfigError, nearest
+from finetune.training.losses import CrossEntropy, check_image_weights, check_task, class_weights
+
+_Config = dict[str, Any]
+IMBALANCE = (
+    "none", "class_weights", "effective_number", "focal", "balanced_sampler", "logit_adjust", "oversample",
+    "undersample", "augment_minority",
+)  # fmt: skip
+# policies that can balance each class of each group
+GROUPED = ("class_weights", "balanced_sampler", *RESAMPLED)
+BETA, TAU = 0.999, 1.0
+# what draws of a rare class that are repeats get beside the run's own augmentation, as in augment=strong
+RAND_AUGMENT, ERASE = "rand-m7-mstd0.5-inc1", 0.25
+
+
+def check_policy(imbalance: str) -> None:
+    """Check that there is such a policy.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if imbalance not in IMBALANCE:
+        raise ConfigError(
+            f"imbalance={imbalance} is not one of {', '.join(IMBALANCE)}.{nearest(str(imbalance), IMBALANCE)}"
+        )
+
+
+def draws_of(config: _Config, table: ImageTable) -> Balance:
+    """Return how training images are drawn."""
+    return Balance(config["data"]["imbalance"], balanced_columns(config, table))
+
+
+def build_loss(config: _Config, table: ImageTable) -> nn.Module:
+    """Return the loss, with weights or offsets of classes where the imbalance policy asks for them.
+
+    Raises:
+        ConfigError: The policy is not known, or not one of this loss and task.
+    """
+    imbalance = config["data"]["imbalance"]
+    check_policy(imbalance)
+    settings = config.get("balance") or {}  # a resumed run may be older than the settings
+    options: _Config = {}
+    targets = torch.from_numpy(table.targets()[table.rows("train")])
+    if imbalance == "class_weights" and not balanced_columns(config, table):  # else images have weights
+        options["class_weights"] = class_weights(targets, table.task, table.num_classes)
+    if imbalance == "effective_number":
+        beta = settings.get("beta", BETA)
+        options["class_weights"] = effective_weights(targets, table.task, table.num_classes, beta)
+    loss: nn.Module = build(config["loss"], **options)
+    check_task(loss, table.task)
+    if imbalance == "logit_adjust":
+        adjust(loss, log_priors(targets, table), settings.get("tau", TAU))
+    return loss
+
+
+def effective_weights(targets: Tensor, task: LabelTask, num_classes: int, beta: float) -> Tensor:
+    """Return weights (K,) that let classes count by the inverse of their effective numbers of images.
+
+    Args:
+        targets: Classes (N,) or multi-hot (N, K) of the training images.
+        task: For multiclass, weights whose mean over the images is 1; for multilabel, the effective number of images
+            without the label per that of images with it.
+        num_classes: K.
+        beta: From 0, where all classes count the same, to below 1; near 1 the effective number is the number.
+
+    Returns:
+        float32 weights; 1 for a class that has no training image, or a label that all or none have.
+
+    Raises:
+        ConfigError: Beta is no such number.
+
+    Source: Cui et al. 2019, Class-Balanced Loss Based on Effective Number of Samples, section 4 (there the weights
+    add up to the number of classes, which differs by a factor that all classes share).
+    """
+    if not 0 <= beta < 1:
+        raise ConfigError(f"balance.beta={beta} must be at least 0 and below 1; 0.9 to 0.9999 is usual.")
+    if task == "multilabel":
+        positive = targets.double().sum(dim=0)
+        negative = len(targets) - positive
+        known = (positive > 0) & (negative > 0)
+        ratio = (1 - beta**negative) / torch.where(known, 1 - beta**positive, 1.0)
+        return torch.where(known, ratio, 1.0).float()
+    counts = torch.bincount(targets.long(), minlength=num_classes).double()
+    inverse = torch.where(counts > 0, (1 - beta) / torch.where(counts > 0, 1 - beta**counts, 1.0), 0.0)
+    weights = inverse * len(targets) / (inverse * counts).sum()
+    return torch.where(counts > 0, weights, 1.0).float()
+
+
+def log_priors(targets: Tensor, table: ImageTable) -> Tensor:
+    """Return the logarithms (K,) of the classes' shares of the training images; one without any counts as one image.
+
+    Raises:
+        ConfigError: Images have several labels.
+    """
+    if table.task == "multilabel":
+        raise ConfigError(
+            "imbalance=logit_adjust needs exactly one label per image, and these images have several. Use "
+            "imbalance=class_weights, or imbalance=effective_number."
+        )
+    counts = torch.bincount(targets.long(), minlength=table.num_classes).double().clamp(min=1)
+    return (counts / counts.sum()).log().float()
+
+
+def adjust(loss: nn.Module, priors: Tensor, tau: float) -> None:
+    """Let a loss see logits with tau times the log priors (K,) added, so that the logits are those of even classes.
+
+    Raises:
+        ConfigError: The loss is not cross-entropy, or tau is negative.
+
+    Source: Menon et al. 2021, Long-tail learning via logit adjustment, section 4.2 (the logit adjusted loss).
+    """
+    if not isinstance(loss, CrossEntropy):
+        raise ConfigError(
+            f"imbalance=logit_adjust is made for cross-entropy, and the loss is {type(loss).__name__}. Use "
+            "loss=cross_entropy, or imbalance=class_weights."
+        )
+    if tau < 0:
+        raise ConfigError(f"balance.tau={tau} must not be negative: 0 changes nothing, 1 is usual.")
+    loss.offsets = tau * priors
+
+
+def build_image_weights(config: _Config, loss: nn.Module, table: ImageTable) -> Tensor | None:
+    """Return what each row of the table (N,) counts in the training loss; None where all count the same.
+
+    Raises:
+        ConfigError: The loss takes no such weights, or images are mixed with each other.
+    """
+    columns = balanced_columns(config, table)
+    if not columns or config["data"]["imbalance"] != "class_weights":
+        return None
+    check_image_weights(loss)
+    augment, mixed = config["augment"], config.get("noise", "none") == "mixup"
+    if mixed or (augment["enabled"] and (augment["mixup"] > 0 or augment["cutmix"] > 0)):
+        raise ConfigError(
+            "data.balance_groups with data.imbalance=class_weights weighs single images, and mixup and cutmix mix "
+            "them. Use data.imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0 and no noise=mixup."
+        )
+    weights = torch.ones(len(table))
+    weights[torch.from_numpy(table.rows("train"))] = torch.from_numpy(training_balance(table, columns)).float()
+    return weights
+
+
+def balanced_columns(config: _Config, table: ImageTable) -> tuple[str, ...]:
+    """Return the group columns of which each class of each group is to count the same; none for classes alone.
+
+    Raises:
+        ConfigError: The table has no such column, or nothing says how to balance.
+    """
+    columns = tuple(config["data"].get("balance_groups") or ())  # a resumed run may be older than the setting
+    for column in columns:
+        if column not in table.groups:
+            known = f"There are: {', '.join(table.groups)}." if table.groups else "There are none."
+            raise ConfigError(
+                f"data.balance_groups names '{column}', which is no group column. {known} Name it in "
+                f"data.group_columns=[{column}] with data=csv.{nearest(column, table.groups)}"
+            )
+    imbalance = config["data"]["imbalance"]
+    if columns and imbalance == "none":
+        raise ConfigError(
+            "data.balance_groups says what is balanced, not how. Set data.imbalance=balanced_sampler, or "
+            "data.imbalance=class_weights."
+        )
+    if columns and imbalance not in GROUPED:
+        raise ConfigError(
+            f"data.balance_groups does not go with imbalance={imbalance}, which knows classes alone. Use one of "
+            f"{', '.join(GROUPED)}."
+        )
+    return columns
+
+
+def stronger(augment: Augment, *, channels: int, device_pixels: bool) -> Augment:
+    """Return how draws of a rare class that are repeats are varied: as all others are, with RandAugment and erasing.
+
+    RandAugment is left out where it cannot be: on images with transparency, or made on the device that trains.
+
+    Raises:
+        ConfigError: Nothing is augmented, or already as strongly.
+    """
+    if not augment.enabled:
+        raise ConfigError(
+            "imbalance=augment_minority augments rare classes more than others, and augment=none augments nothing. "
+            "Choose augment=light, or imbalance=oversample."
+        )
+    can = channels != 4 and not device_pixels
+    varied = augment.rand_augment or (RAND_AUGMENT if can else None)
+    result = replace(augment, rand_augment=varied, erase=max(augment.erase, ERASE))
+    if result == augment:
+        raise ConfigError(
+            "imbalance=augment_minority adds RandAugment and erasing to rare classes, and all images have both. "
+            "Choose augment=light, or imbalance=oversample."
+        )
+    return result

@@ -1,0 +1,1 @@
+"""Self-supervised pretraining: a masked autoencoder that starts from the weights a vision transformer has."""

@@ -1,0 +1,1 @@
+"""Throughput: how fast this machine trains a configuration, and what holds it back."""

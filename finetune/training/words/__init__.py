@@ -1,1 +1,0 @@
-"""Words that say what is done against imbalance, wrong labels and overfitting."""

@@ -1,0 +1,1 @@
+"""Uncertainty: temperature scaling, conformal prediction sets, selective prediction and out-of-distribution scores."""

@@ -1,0 +1,143 @@
+"""Summaries: every number is there, on 80 columns, plain in a pipe, and what is to be copied is in one piece."""
+
+import shlex
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich.console import Console, RenderableType
+
+from finetune.report.run_summary import (
+    DataSummary,
+    ModelSummary,
+    PhaseSummary,
+    count_labels,
+    duration,
+    end_summary,
+    print_summary,
+    quoted,
+    start_summary,
+)
+
+DATA = DataSummary("digits", "multiclass", 10, {"train": 1257, "val": 270, "test": 271}, ("8", 122), ("3", 128))
+MODEL = ModelSummary("tf_efficientnet_lite0", "bundled", 3_384_234, (3, 64, 64))
+PHASES = (
+    PhaseSummary("probe", "head", 1.0, 12_810, 20, 5e-4, cached=True),
+    PhaseSummary("finetune", "all", 1.0, 3_384_234, 5, 5e-4, layer_decay=0.8),
+)
+FOLDER = Path("runs/tf_efficientnet_lite0_lp_ft_with_a_long_name_of_changed_overrides/2026-01-01_12-00-00")
+
+
+def document() -> dict[str, Any]:
+    """Return a small metrics.json."""
+    score = {"value": 0.98519, "low": 0.9667, "high": 0.99631}
+    unknown = {"value": None, "low": None, "high": None}
+    classes = [{"label": "8", "support": 27, "recall": 0.92593}, {"label": "3", "support": 30, "recall": 1.0}]
+    return {
+        "test": {"accuracy": score, "f1_macro": {**score, "value": 0.9801}, "roc_auc": unknown, "loss": score},
+        "val": {"accuracy": {**score, "value": 0.9741}},
+        "per_class": {"test": [*classes, {"label": "absent", "support": 0, "recall": None}]},
+        "n": {"val": 270, "test": 271},
+    }
+
+
+def printed(summary: RenderableType, width: int = 80) -> str:
+    """Return what is printed into a pipe."""
+    console = Console(file=StringIO(), width=width, highlight=False)
+    print_summary(summary, console)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def start(data: DataSummary = DATA) -> RenderableType:
+    """Return the start summary of the default run."""
+    return start_summary(data, MODEL, "lp_ft", PHASES)
+
+
+def end() -> RenderableType:
+    """Return an end summary."""
+    return end_summary(document(), seconds=151.4, folder=FOLDER, notes=["W&B offline: wandb sync [folder]"])
+
+
+def test_start_says_data_model_and_phases() -> None:
+    text = printed(start())
+    for fact in ("train 1,257, val 270, test 271", "10 classes", "122 of the rarest (8)", "128 of the commonest (3)"):
+        assert fact in text
+    assert "tf_efficientnet_lite0, weights: bundled, 3.38 M parameters, 64 px" in text
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "probe head, on cached features 12.8 k 20 0.0005" in rows
+    assert "finetune all layers 3.38 M 5 0.0005 x 0.8/layer" in rows
+    assert "unreadable" not in text
+
+
+def test_skipped_images_are_said() -> None:
+    skipped = DataSummary("photos", "multilabel", 3, {"train": 9}, ("a", 3), ("b", 3), skipped=1204)
+    text = printed(start(skipped))
+    assert "1,204 unreadable images left out" in text
+    assert "3 labels, any number per image" in text
+    assert "balanced: 3 training images of each" in text
+
+
+def test_end_says_scores_with_their_intervals() -> None:
+    rows = [line.split() for line in printed(end()).splitlines()]
+    assert ["score", "test", "95", "%", "interval", "val"] in rows
+    assert ["accuracy", "0.9852", "0.9667", "to", "0.9963", "0.9741"] in rows
+    assert ["macro", "F1", "0.9801", "0.9667", "to", "0.9963", "undefined"] in rows
+    assert ["ROC", "AUC", "undefined", "undefined"] in rows
+    assert ["images", "271", "270"] in rows
+    assert ["time", "2", "min", "31", "s"] in rows
+    assert ["weakest", "class", "8:", "recall", "0.9259", "on", "27", "images"] in rows
+
+
+def test_paths_and_commands_are_never_broken() -> None:
+    lines = printed(end(), width=40).splitlines()
+    assert f"run       {FOLDER}" in lines
+    assert f"next      finetune evaluate run={FOLDER}" in lines
+    assert f"          finetune predict run={FOLDER} input=FOLDER" in lines
+    assert "          W&B offline: wandb sync [folder]" in lines
+
+
+def test_names_with_brackets_are_not_taken_for_styles() -> None:
+    data = DataSummary("[red]", "multiclass", 2, {"train": 9}, ("[bold]x", 3), ("[/b]", 6))
+    text = printed(start_summary(data, MODEL, "[s]", [PhaseSummary("[p]", "head", 1.0, 5, 1, 0.1)]))
+    assert all(name in text for name in ("[red]", "[bold]x", "[/b]", "[s]", "[p]"))
+
+
+@pytest.mark.parametrize("summary", [start(), end()], ids=["start", "end"])
+def test_pipe_gets_plain_text(summary: RenderableType) -> None:
+    text = printed(summary)
+    assert "\x1b" not in text
+    assert text.isascii()
+
+
+def test_start_fits_80_columns_without_wrapping() -> None:
+    assert printed(start(), 80).split() == printed(start(), 200).split()
+    assert len(printed(start(), 80).splitlines()) == len(printed(start(), 200).splitlines())
+    assert max(len(line.rstrip()) for line in printed(start(), 80).splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (12_810, "12.8 k"), (3_384_234, "3.38 M"), (86e6, "86 M"), (1.1e9, "1.1 G")],
+)
+def test_counts_are_short(number: float, text: str) -> None:
+    assert count_labels(int(number)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.44, "0.4 s"), (59.4, "59.4 s"), (60.0, "1 min 00 s"), (151.4, "2 min 31 s"), (7260, "2 h 01 min")],
+)
+def test_durations_are_in_words(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "name", ["runs/plain-1.0", "runs/with space", "runs/lr=1,2", "runs/it's", 'runs/a"b', "runs/a\\b"]
+)
+def test_run_command_reaches_hydra_as_it_was_meant(name: str) -> None:
+    words = shlex.split(f"run={quoted(Path(name))}")
+    assert len(words) == 1
+    assert OverridesParser.create().parse_override(words[0]).value() == name

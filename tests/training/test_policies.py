@@ -1,0 +1,110 @@
+"""Words become settings, are said, and contradictions are refused."""
+
+import logging
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from finetune.config.compose import conf_dir, register, resumed_config, to_dict
+from finetune.errors import ConfigError
+from finetune.models.heads.settings import SolverSettings
+from finetune.training.imbalance import IMBALANCE
+from finetune.training.policies import NOISE, check_words, resolve_words
+
+register()
+
+
+def resolved(*words: str, root: str = "train") -> dict[str, Any]:
+    """Return the configuration of a command line with its words resolved."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return resolve_words(to_dict(compose(root, list(words))), words)
+
+
+@pytest.mark.parametrize("name", ["imbalance", "data.imbalance"])
+@pytest.mark.parametrize("word", ["oversample", "focal"])
+def test_imbalance_has_two_names_and_one_value(name: str, word: str) -> None:
+    config = resolved(f"{name}={word}")
+    assert config["imbalance"] == config["data"]["imbalance"] == word
+    assert config["loss"]["_target_"].endswith(".Focal" if word == "focal" else ".CrossEntropy")
+
+
+@pytest.mark.parametrize("root", ["train", "benchmark"])
+def test_every_word_resolves_and_resolves_to_itself(root: str) -> None:
+    base = resolved(root=root)
+    for change in [{"imbalance": word} for word in IMBALANCE] + [{"noise": word} for word in NOISE]:
+        config = resolve_words({**base, **change})
+        assert resolve_words(config) == config
+
+
+def test_words_change_what_they_say(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert resolved("noise=generalised_ce")["loss"] == {
+            "_target_": "finetune.training.losses.GeneralisedCrossEntropy", "q": 0.7,
+        }  # fmt: skip
+        assert resolved("noise=smoothing", "loss=bce")["loss"]["label_smoothing"] == 0.1
+        assert resolved("noise=smoothing", "loss.label_smoothing=0.2")["loss"]["label_smoothing"] == 0.2
+        assert resolved("noise=mixup")["augment"]["mixup"] == 0.2
+        assert resolved("regularize.l2_sp=0.1")["optimizer"]["weight_decay"] == 0
+    assert caplog.messages == [
+        "noise=generalised_ce: the loss is GeneralisedCrossEntropy with loss.q=0.7",
+        "noise=smoothing: loss.label_smoothing=0.1",
+        "noise=smoothing: loss.label_smoothing=0.2",
+        "noise=mixup: augment.mixup=0.2",
+        "regularize.l2_sp=0.1: optimizer.weight_decay=0, whose place it takes",
+    ]
+
+
+def test_what_was_typed_stays() -> None:
+    assert resolved("imbalance=focal", "loss=focal", "loss.gamma=1")["loss"]["gamma"] == 1
+    assert resolved("imbalance=focal", "+loss.gamma=3")["loss"]["gamma"] == 3
+    assert resolved("noise=mixup", "augment.mixup=1")["augment"]["mixup"] == 1
+    assert resolved("regularize.l2_sp=0.1", "optimizer.weight_decay=0.01")["optimizer"]["weight_decay"] == 0.01
+    assert resolved("noise=mixup", "augment=none")["augment"]["mixup"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["imbalance=focl"], "imbalance=focl is not one of none, .*Did you mean 'focal'"),
+        (["noise=smothing"], "noise=smothing is not one of .*Did you mean 'smoothing'"),
+        (["imbalance=focal", "data.imbalance=oversample"], "are two names of one setting"),
+        (["imbalance=focal", "loss=cross_entropy"], "imbalance=focal uses the loss Focal, and loss=CrossEntropy asks"),
+        (["imbalance=focal", "loss=bce"], "loss=BinaryCrossEntropy asks for another one"),
+        (["imbalance=focal", "loss.label_smoothing=0.1"], "loss.label_smoothing asks for another one"),
+        (["imbalance=focal", "noise=generalised_ce"], "noise=generalised_ce uses .* loss=Focal asks"),
+        (["noise=smoothing", "loss=focal"], "needs a loss that smooths labels, and Focal does not"),
+        (["noise=smoothing", "loss.label_smoothing=0"], "loss.label_smoothing=0 does not"),
+        (["noise=mixup", "augment.mixup=0"], "augment.mixup=0 does not"),
+        (["regularize.l1=-1"], "regularize.l1=-1.0 is not a strength"),
+        (["regularize.l2_sp=1", "trainer=fsdp"], "regularize.l2_sp needs whole weights"),
+        (["regularize.l1=1", "callbacks=ema"], "regularize.l1 makes weights zero"),
+    ],
+)
+def test_contradictions_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolved(*words)
+
+
+def test_runs_older_than_the_words_go_on() -> None:
+    config = to_dict(resumed_config(resolved("data.imbalance=class_weights"), []))
+    for name in ("imbalance", "balance", "noise", "regularize"):
+        config.pop(name)
+    assert resolve_words(config)["data"]["imbalance"] == "class_weights"
+
+
+@pytest.mark.parametrize(
+    ("solver", "change", "instead"),
+    [
+        ("lbfgs", {"data": {"imbalance": "augment_minority"}}, "imbalance=oversample"),
+        ("means", {"data": {"imbalance": "logit_adjust"}}, "imbalance=class_weights"),
+        ("lbfgs", {"noise": "mixup"}, "noise=drop_suspects"),
+        ("lbfgs", {"regularize": {"l2_sp": 1.0}}, "head.l2"),
+        ("lbfgs", {"regularize": {"l1": 1.0}}, "head=sparse"),
+    ],
+)
+def test_solvers_refuse_what_concerns_single_steps(solver: Any, change: dict[str, Any], instead: str) -> None:
+    config: dict[str, Any] = {"data": {"imbalance": "oversample"}}
+    check_words(SolverSettings(solver, 0.1), config)
+    with pytest.raises(ConfigError, match=f"head.solver={solver}.*Use {instead}"):
+        check_words(SolverSettings(solver, 0.1), {**config, **change})
