@@ -6,7 +6,6 @@ It is a composition root, the only code of the benchmark that sees a config.
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,19 @@ from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
+from finetune.commands.run_start import build_training
 from finetune.config.compose import to_dict
 from finetune.data.cache.store import show_size
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.errors import ConfigError, nearest
 from finetune.runs.run import write_json
-from finetune.runtime.allocator import keep_freed_memory
 from finetune.runtime.log_filters import quieten
-from finetune.training.build import (
-    build_callbacks,
-    build_recipe,
-    known_files,
-    load_images,
-    load_network,
-    load_table,
-    open_cache,
-)
+from finetune.training.build import build_callbacks, known_files, load_network, load_table, open_cache
 from finetune.training.callbacks.progress import PhaseProgressBar
 from finetune.training.phases import Phase, Strategy, build_strategy
 from finetune.training.policies import resolve_words
 from finetune.training.throughput.advice import Report, advice
 from finetune.training.throughput.throughput import Subject, in_turn, median_ratio
-from finetune.training.trainer import trains_on_cpu
 
 
 def benchmark(cfg: DictConfig) -> None:
@@ -51,11 +41,7 @@ def benchmark(cfg: DictConfig) -> None:
     require_single_images(table, "finetune benchmark", "Measure on the frames as images: data=folder, or data=csv.")
     strategy = build_strategy(config["strategy"])
     network = load_network(config, strategy, table)
-    recipe = build_recipe(config, table, cache)
-    recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
-    if trains_on_cpu(recipe.trainer):
-        keep_freed_memory()
-    images = load_images(config, table, network, cache)
+    recipe, images = build_training(config, table, network, cache)
     callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar)
     with tempfile.TemporaryDirectory() as folder:
         phase = choose_phase(strategy, config["phase"])

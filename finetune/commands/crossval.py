@@ -1,8 +1,4 @@
-"""The verb crossval: one experiment of many folds, with a score for images that no model has seen, and an ensemble.
-
-It is a composition root, the only code of cross-validation that sees a whole command line; everything it calls takes
-typed arguments.
-"""
+"""finetune crossval: one experiment of many folds, with a score for images that no model has seen, and an ensemble."""
 
 import logging
 import time
@@ -10,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from finetune.commands.crossval_end import conclude, crossval_lines, crossval_table
-from finetune.commands.run_end import publish, show_end, show_lines, write_extras
+from finetune.commands.run_end import finish_run
+from finetune.commands.run_start import record_images
 from finetune.data.folds import Fold, make_folds, pool_of, with_fold
 from finetune.data.table import ImageTable
+from finetune.ensembles.crossval.aggregate import aggregate_folds, crossval_table
 from finetune.ensembles.crossval.crossval_plan import CHANGEABLE, OWN, VERB, CrossvalPlan, make_crossval_plan
 from finetune.ensembles.crossval.fold_jobs import run_fold_jobs
 from finetune.ensembles.crossval.fold_recipe import with_recipe
@@ -21,6 +18,7 @@ from finetune.ensembles.crossval.in_process import FoldHeadTrainer, FoldResult, 
 from finetune.ensembles.crossval.nested_search import run_nested
 from finetune.ensembles.crossval.ood import read_settings
 from finetune.errors import ConfigError, FinetuneError, RunError
+from finetune.report.pages.crossval_console import crossval_lines
 from finetune.runs.run import Run
 from finetune.runtime.log_files import keep_log, record
 from finetune.runtime.log_filters import quieten
@@ -56,16 +54,11 @@ def run_crossval(arguments: Sequence[str]) -> int:
         keep_log(run.log_file)
         run.update(crossval={"request": plan.request.to_json(), "folds": len(folds)})
         record_choices(run, choices)
-        stored = crossval_table(table)
-        stored.save(run.table_file)
-        run.update(data={"fingerprint": stored.fingerprint(), "unreadable": len(table.skipped)})
+        record_images(run, crossval_table(table))
         log.info("%d folds of %d images, %s", len(folds), len(pool_of(table)), _place_of(plan))
         try:
-            results = _train(plan, run, table, folds)
-            document, predictions, network = conclude(run, plan, table, results)
-            run.update(status="finished")
-            write_extras(run, plan.config, network, predictions, table)
-            publish(plan.config, document, predictions, table, tracker)
+            model = aggregate_folds(plan, table, _train(plan, run, table, folds))
+            finish_run(run, plan.config, model, tracker, started, summary=crossval_lines)
         except FinetuneError:
             raise
         except Exception as error:
@@ -75,8 +68,6 @@ def run_crossval(arguments: Sequence[str]) -> int:
                 f"The cross-validation failed: {type(error).__name__}: {first} The traceback is in {run.log_file}. "
                 f"Finished folds are kept: {resume_command(run, plan.config)}"
             ) from error
-        show_lines(crossval_lines(document))
-        show_end(run, document, tracker, time.monotonic() - started)
     return 0
 
 

@@ -1,7 +1,4 @@
-"""The verb pretrain: from images without labels to weights that a classifier can begin with.
-
-It is a composition root, the only code of pretraining that sees a config.
-"""
+"""finetune pretrain: from images without labels to weights that a classifier can begin with."""
 
 import time
 from functools import partial
@@ -9,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 from torch.optim import Optimizer
 
-from finetune.config.compose import build, resumed_config, to_dict
+from finetune.commands.run_start import locate_run, open_history, record_images
+from finetune.config.compose import build
 from finetune.data.cache.file_digests import KnownFiles
 from finetune.data.datamodule import ImageData
 from finetune.data.image_stores import verify
@@ -24,7 +21,6 @@ from finetune.data.sources.unlabelled import is_unlabelled
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, DataError
 from finetune.report.pages.pretraining_page import write_metrics, write_pretraining_page, write_weights
-from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 from finetune.runtime.allocator import keep_freed_memory
 from finetune.runtime.log_filters import quieten
@@ -44,7 +40,7 @@ from finetune.training.pretraining.autoencoder import MaskedAutoencoder
 from finetune.training.pretraining.encoder import freeze_pooling, plain_vit
 from finetune.training.pretraining.mae_module import EpochEnd, Pretrainer, UnlabelledImages, mae_parameter_groups
 from finetune.training.pretraining.settings import PretrainSettings
-from finetune.training.run_lifecycle import PRETRAIN, check_verb, is_first_rank, recorded
+from finetune.training.run_lifecycle import PRETRAIN, is_first_rank, recorded
 from finetune.training.schedules import Schedule, build_scheduler
 from finetune.training.trainer import TrainerSettings, build_trainer, trains_on_cpu
 
@@ -55,7 +51,7 @@ def pretrain(cfg: DictConfig) -> None:
     """Train a masked autoencoder as configured and write its run folder, with weights for `model.weights`."""
     started = time.monotonic()
     quieten()
-    run, config = _locate_run(cfg)
+    run, config = locate_run(cfg, PRETRAIN)
     pl.seed_everything(config["seed"], verbose=False)
     settings, machine = PretrainSettings(**config["pretrain"]), build_machine(config)
     cache = open_cache(config["cache"])
@@ -70,14 +66,15 @@ def pretrain(cfg: DictConfig) -> None:
     module.build_optimizer(model)  # what cannot work is said before a run begins
     with recorded(run, config, resume=cfg.resume is not None) as tracker:
         if is_first_rank():
-            table.save(run.table_file)
-            run.update(data={"fingerprint": table.fingerprint(), "unreadable": len(table.skipped)})
+            record_images(run, table)
             _describe(table, config, model)
+        last = run.last_checkpoint if run.last_checkpoint.exists() else None
+        history = open_history(run, int(read_checkpoint(last)["global_step"]) if last is not None else 0)
         trainer = build_trainer(
             machine,
             folder=run.path,
             logger=[*([tracker.logger] if tracker else []), *loggers] or False,
-            callbacks=[EpochEnd(run, _open_history(run), settings.epochs)],
+            callbacks=[EpochEnd(run, history, settings.epochs)],
             plugins=[CheckpointIO()],
             log_every_n_steps=machine.log_every,
             enable_progress_bar=False,
@@ -85,24 +82,11 @@ def pretrain(cfg: DictConfig) -> None:
             gradient_clip_val=machine.gradient_clip,
             accumulate_grad_batches=machine.accumulate,
         )
-        last = run.last_checkpoint if run.last_checkpoint.exists() else None
         trainer.fit(module, datamodule=UnlabelledImages(images), ckpt_path=last, weights_only=True)
         if is_first_rank():
             _finish(run, model, images, settings, config["seed"])
             run.update(status="finished")
             _show_end(run, config, time.monotonic() - started)
-
-
-def _locate_run(cfg: DictConfig) -> tuple[Run, _Config]:
-    """Return the run's folder, new or continued, and its whole resolved configuration; nothing is written yet."""
-    hydra = HydraConfig.get()
-    if cfg.resume is None:
-        return Run(Path(hydra.runtime.output_dir)), to_dict(cfg)
-    run = Run.open(Path(cfg.resume))
-    check_verb(run, PRETRAIN)
-    if is_first_rank():
-        run.check_resumable()
-    return run, to_dict(resumed_config(run.config, list(hydra.overrides.task)))
 
 
 def build_machine(config: _Config) -> TrainerSettings:
@@ -155,17 +139,6 @@ def build_module(config: _Config, model: MaskedAutoencoder, machine: TrainerSett
         seed=config["seed"],
         channels_last=machine.channels_last,
     )
-
-
-def _open_history(run: Run) -> RunHistory | None:
-    """Return the run's history, cut back to where the run goes on; None on all ranks but the first."""
-    if not is_first_rank():
-        return None
-    history = RunHistory(run.history_file)
-    history.truncate_after(
-        int(read_checkpoint(run.last_checkpoint)["global_step"]) if run.last_checkpoint.exists() else 0
-    )
-    return history
 
 
 def _finish(run: Run, model: MaskedAutoencoder, images: ImageData, settings: PretrainSettings, seed: int) -> None:

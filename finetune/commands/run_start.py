@@ -1,48 +1,212 @@
-"""What a run is about to do: its images, its network and its phases, from the parts themselves.
+"""The start of a run: its folder and configuration, its images, and the parts that training is made of."""
 
-It decides which facts of the parts are told; how they are laid out is left to `summary`.
-"""
-
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
+import pytorch_lightning as pl
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
 
+from finetune.audit.audit_store import audit_line, recall
+from finetune.audit.drop_label_errors import leave_out_suspects
+from finetune.config.compose import resumed_config, to_dict
+from finetune.data.cache.store import Cache
+from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
+from finetune.evaluation.explain.explain_run import check_explained
+from finetune.evaluation.fairness.partition import group_settings
 from finetune.models.network import Network
-from finetune.report.run_summary import DataSummary, ModelSummary, PhaseSummary, start_summary
-from finetune.training.fit import Recipe
-from finetune.training.freezing import moving_parameters
-from finetune.training.phases import Strategy
+from finetune.report.pages.start_console import describe_start
+from finetune.report.run_summary import show_lines
+from finetune.runs.history import RunHistory
+from finetune.runs.run import Run
+from finetune.runtime.allocator import keep_freed_memory
+from finetune.runtime.log_filters import quieten
+from finetune.search.autoconfig.recipe import Typed, record_choices, resolve_recipe
+from finetune.search.autoconfig.rules import RecipeChoice
+from finetune.search.study.trial_reports import trial_reports
+from finetune.training.build import (
+    build_callbacks,
+    build_loggers,
+    build_recipe,
+    known_files,
+    load_images,
+    load_network,
+    load_table,
+    open_cache,
+)
+from finetune.training.callbacks.progress import PhaseProgressBar
+from finetune.training.fit import Recipe, rehearse
+from finetune.training.phases import Strategy, build_strategy
+from finetune.training.policies import resolve_words
+from finetune.training.run_lifecycle import TRAIN, check_verb, is_first_rank
+from finetune.training.trainer import trains_on_cpu
+from finetune.training.weight_selection import check_shares
+from finetune.uncertainty.ood.settings import OodSettings, check_ood_settings
+from finetune.uncertainty.scaling import Method, check_calibration_method
+
+_Config = dict[str, Any]
 
 
-def describe_start(
-    config: dict[str, Any], table: ImageTable, network: Network, strategy: Strategy, recipe: Recipe
-) -> RenderableType:
-    """Return what is about to be trained."""
-    counts = {label: number for label, number in table.counts()["train"].items()}
-    ordered = sorted(counts.items(), key=lambda item: item[1])
-    sizes = dict(network.named_parameters())
-    phases = [
-        PhaseSummary(
-            phase.name,
-            phase.train,
-            phase.fraction,
-            sum(sizes[name].numel() for name in moving_parameters(network, phase)),
-            1 if recipe.solves(phase) else phase.epochs,
-            phase.lr or recipe.optimizer.lr,
-            phase.layer_decay,
-            phase.backbone_frozen,
-            recipe.head.solver.solver if recipe.solves(phase) and recipe.head.solver else None,
-        )
-        for phase in strategy.phases
-    ]
-    spec = network.spec
-    target = config["data"]["source"]["_target_"].rsplit(".", 1)[-1]
-    source = config["data"].get("root") or config["data"].get("path") or config["data"].get("name") or target
-    unit = "images" if network.frames is None else f"sequences of up to {network.frames} frames"
-    data = DataSummary(
-        str(source), table.task, table.num_classes, table.sizes(), ordered[0], ordered[-1], len(table.skipped), unit
+@dataclass(frozen=True)
+class FinalizeSettings:
+    """What is done when all phases are over.
+
+    Attributes:
+        calibration: How probabilities are calibrated.
+        shares: Of the way from the probe to the fine-tuned weights that are tried on validation.
+        ood: What tells images unlike those of training.
+    """
+
+    calibration: Method
+    shares: tuple[float, ...]
+    ood: OodSettings
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """All that a run of training needs, checked before anything of it is written.
+
+    Attributes:
+        run: The folder.
+        config: The whole configuration.
+        resumed: Whether the run goes on.
+        choices: What a recipe has chosen.
+        whole: All images of the source.
+        table: Those that are trained on and evaluated.
+        cache: Where features and pixels are kept; None for nowhere.
+        network: Before the first phase.
+        strategy: The phases.
+        recipe: Loss, optimizer, schedule and machine.
+        images: The batches.
+        callbacks: Makes the configured callbacks of a phase.
+        loggers: Where values go besides the history and the tracker.
+        finalize: What is done when all phases are over.
+    """
+
+    run: Run
+    config: _Config
+    resumed: bool
+    choices: list[RecipeChoice]
+    whole: ImageTable
+    table: ImageTable
+    cache: Cache | None
+    network: Network
+    strategy: Strategy
+    recipe: Recipe
+    images: ImageData
+    callbacks: Callable[[], Sequence[Callback]]
+    loggers: list[Logger]
+    finalize: FinalizeSettings
+
+
+def prepare(cfg: DictConfig) -> TrainingSetup:
+    """Return all that a run of training needs; what cannot work is said here, before hours of training.
+
+    Raises:
+        ConfigError: A setting makes no sense, or not for these images.
+        DataError: The images cannot be used.
+    """
+    quieten()
+    resumed = cfg.resume is not None
+    run, config = locate_run(cfg, TRAIN)
+    config = resolve_words(config, () if resumed else list(HydraConfig.get().overrides.task))
+    pl.seed_everything(config["seed"], verbose=False)
+    cache = open_cache(config["cache"])
+    whole = load_table(config["data"], run.table_file, known_files(cache))
+    # that of a continued run was chosen when it began
+    config, choices = (config, []) if resumed else with_chosen_settings(config, whole, cache)
+    group_settings(config.get("groups"), whole.groups)
+    strategy = build_strategy(config["strategy"])
+    finalize = read_finalize_settings(config, whole)
+    network = load_network(config, strategy, whole)
+    check_explained(network, config.get("explain"))
+    table = leave_out_suspects(run, config, whole, network, cache)
+    recipe, images = build_training(config, table, network, cache)
+    callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar, *trial_reports())
+    loggers = build_loggers(run, config)
+    rehearse(network, strategy, recipe, run.path, callbacks)
+    return TrainingSetup(
+        run, config, resumed, choices, whole, table, cache, network, strategy, recipe, images, callbacks, loggers,
+        finalize,
+    )  # fmt: skip
+
+
+def locate_run(cfg: DictConfig, command: str) -> tuple[Run, _Config]:
+    """Return the run's folder, new or continued, and its whole resolved configuration; nothing is written yet."""
+    hydra = HydraConfig.get()
+    if cfg.resume is None:
+        return Run(Path(hydra.runtime.output_dir)), to_dict(cfg)
+    run = Run.open(Path(cfg.resume))
+    check_verb(run, command)
+    if is_first_rank():
+        run.check_resumable()
+    return run, to_dict(resumed_config(run.config, list(hydra.overrides.task)))
+
+
+def with_chosen_settings(config: _Config, table: ImageTable, cache: Cache | None) -> tuple[_Config, list[RecipeChoice]]:
+    """Return the configuration with what its recipe chooses, and the choices."""
+    hydra = HydraConfig.get()
+    keys = tuple(override.lstrip("+~").partition("=")[0].partition("@")[0] for override in hydra.overrides.task)
+
+    def recompose(overrides: Sequence[str]) -> _Config:
+        typed = [*hydra.overrides.hydra, *hydra.overrides.task]
+        found = to_dict(compose(str(hydra.job.config_name), [*typed, *overrides]))
+        return resolve_words(found, list(hydra.overrides.task))
+
+    return resolve_recipe(config, Typed(keys, dict(hydra.runtime.choices)), table, cache, recompose)
+
+
+def read_finalize_settings(config: _Config, table: ImageTable) -> FinalizeSettings:
+    """Return what is done when all phases are over; a resumed run may be older than a setting.
+
+    Raises:
+        ConfigError: A setting makes no sense, or not for such labels.
+    """
+    ood = check_ood_settings(OodSettings(**config.get("ood", {})), table.task)
+    return FinalizeSettings(
+        check_calibration_method(config.get("calibration", "none")), check_shares(config.get("interpolate", ())), ood
     )
-    total = sum(value.numel() for value in sizes.values())
-    model = ModelSummary(network.name, config["model"]["weights"], total, (spec.channels, spec.height, spec.width))
-    return start_summary(data, model, strategy.name, phases)
+
+
+def build_training(
+    config: _Config, table: ImageTable, network: Network, cache: Cache | None
+) -> tuple[Recipe, ImageData]:
+    """Return how a network is trained and the batches of images that it expects."""
+    recipe = build_recipe(config, table, cache)
+    recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
+    if trains_on_cpu(recipe.trainer):
+        keep_freed_memory()
+    return recipe, load_images(config, table, network, cache)
+
+
+def record_start(setup: TrainingSetup) -> None:
+    """Note in the run's folder what it is made of, and show what is about to be trained."""
+    run, whole = setup.run, setup.whole
+    record_images(run, whole, left_out=len(whole) - len(setup.table))
+    found = recall(setup.cache.folder, whole.fingerprint()) if setup.cache is not None else None
+    if found is not None:
+        run.update(audit=found)
+        print(audit_line(found))
+    record_choices(run, setup.choices)
+    show_lines(describe_start(setup.config, setup.table, setup.network, setup.strategy, setup.recipe))
+
+
+def record_images(run: Run, table: ImageTable, **facts: Any) -> None:
+    """Store which images are in which split, and note their fingerprint and how many could not be read."""
+    table.save(run.table_file)
+    run.update(data={"fingerprint": table.fingerprint(), "unreadable": len(table.skipped), **facts})
+
+
+def open_history(run: Run, step: int) -> RunHistory | None:
+    """Return the run's history, cut back to the step where it goes on; None on all ranks but the first."""
+    if not is_first_rank():
+        return None
+    history = RunHistory(run.history_file)
+    history.truncate_after(step)
+    return history

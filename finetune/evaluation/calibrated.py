@@ -1,11 +1,11 @@
 """Predictions whose probabilities were scaled on validation, and what the scaling changes.
 
 It decides that validation is what scalings are fitted on, and what is noted of them; the scalings themselves are those
-of `finetune.calibration`.
+of `finetune.uncertainty`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from finetune.data.table import ImageTable
 from finetune.evaluation.metrics import score
 from finetune.evaluation.predictions import Predictions
+from finetune.models.network import Network
+from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
 from finetune.uncertainty.scaling import Fitted, Method, fit_scaling
 
 FITTED_ON = "val"
@@ -33,6 +35,27 @@ class Calibrated:
     predictions: dict[str, Predictions]
     fitted: Fitted
     document: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """A model that a run ships.
+
+    Attributes:
+        network: With its final weights.
+        calibrated: What it says of validation and test.
+        table: The images of the run.
+        detector: Tells images unlike those of training; None for none.
+        seen: Features and logits of some images, by split, on which the detector is judged.
+        facts: What else metrics.json holds of it.
+    """
+
+    network: Network
+    calibrated: Calibrated
+    table: ImageTable
+    detector: Detector | None = None
+    seen: Mapping[str, FeaturesAndLogits] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def calibrate(table: ImageTable, outputs: Outputs, method: Method, seed: int) -> Calibrated:

@@ -32,10 +32,9 @@ from finetune.report.sections.robustness_section import robustness_section
 from finetune.report.sections.thresholds_section import threshold_section
 from finetune.report.sections.verdict_section import verdict_section
 from finetune.runs.run import Run, write_atomic
+from finetune.runtime.log_files import record
 
 log = logging.getLogger(__name__)
-# goes to the run's train.log alone, since the screen shows the same in another form
-_record = logging.getLogger("finetune.record")
 
 BEFORE: tuple[Callable[[RunData], Section | None], ...] = (
     verdict_section,
@@ -118,7 +117,7 @@ def attempt(make: Callable[[], object], what: str) -> None:
     except Exception as error:  # noqa: BLE001 - hours of training are not lost to a picture of them
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         log.warning("%s could not be made (%s: %s).", what, type(error).__name__, first)
-        _record.info("%s could not be made", what, exc_info=error)
+        record.info("%s could not be made", what, exc_info=error)
 
 
 def subtitle(run: Run) -> str:

@@ -4,6 +4,7 @@ It decides the words and columns, plain enough for 80 columns and for a pipe; wh
 the caller, who hands over plain values.
 """
 
+import io
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune.evaluation.fairness.group_metrics import weakest_line
+from finetune.runtime.log_files import record
 
 _NAMES = {
     "accuracy": "accuracy",
@@ -224,6 +226,14 @@ def print_summary(summary: RenderableType, console: Console | None = None) -> No
     console = console or Console(highlight=False)
     console.print()
     console.print(summary, crop=False)
+
+
+def show_lines(summary: RenderableType) -> None:
+    """Print a summary, and keep it in the run's log."""
+    print_summary(summary)
+    plain = Console(file=io.StringIO(), width=120)
+    print_summary(summary, plain)
+    record.info("\n%s", plain.file.getvalue().rstrip())  # type: ignore[attr-defined]
 
 
 def count_labels(number: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import wandb
 from PIL import Image
 
+from finetune.data.table import ImageTable
 from finetune.evaluation.curves.averages import precision_recall_curves, roc_curves
 from finetune.evaluation.curves.confusion import confusion, label_counts
 from finetune.evaluation.curves.curve import thin
@@ -19,6 +20,8 @@ from finetune.evaluation.curves.threshold_counts import count_classes, count_pai
 from finetune.evaluation.metrics import image_losses
 from finetune.evaluation.predictions import Predictions
 from finetune.report.figures.lines_figure import Drawn, named_lines
+from finetune.runs.checkpoint_scores import checkpoint_scores
+from finetune.runs.wandb import Tracker
 
 POINTS = 100  # of a line
 _CLASSES = 50  # of a matrix
@@ -124,3 +127,45 @@ def predictions_table(predictions: Predictions, rows: int) -> wandb.Table:
 def gallery(images: Sequence[tuple[Image.Image, str]]) -> list[wandb.Image]:
     """Return images with their captions; only ever called when the user asked for it."""
     return [wandb.Image(image, caption=caption) for image, caption in images]
+
+
+def publish(
+    config: dict[str, Any],
+    document: dict[str, Any],
+    predictions: Predictions,
+    table: ImageTable,
+    tracker: Tracker | None,
+) -> None:
+    """Hand scores, curves and predictions to the tracker, and the worst errors as images where the user asked."""
+    if tracker is None:
+        return
+    for split in [name for name in ("test", "val") if name in document]:
+        scores = {f"{split}/{name}": score["value"] for name, score in document[split].items()}
+        bounds = {
+            f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")
+        }
+        tracker.log_summary(
+            {**scores, **bounds}
+            if split == "test"
+            else {f"best/val/{name}": value for name, value in checkpoint_scores(document, split).items()}
+        )
+    tracker.log_summary({f"model/{name}": document["model"][name] for name in ("parameters", "latency_ms")})
+    rows = config["logger"]["wandb"].get("table", 0)  # none in a resumed run that was begun without the setting
+    tracker.log_charts(charts_of(predictions, "test", rows=rows))
+    number = config["logger"]["wandb"]["images"]
+    if number:
+        tracker.log_charts({"test/worst_errors": gallery(worst_errors(predictions, table, number))})
+
+
+def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> list[tuple[Any, str]]:
+    """Return the images that were predicted wrongly with the highest probability, with captions."""
+    labels, guesses = predictions.label_names, predictions.predicted_names
+    wrong = np.flatnonzero(~predictions.right).tolist()
+    wrong.sort(key=lambda row: -float(predictions.probabilities[row].max()))
+    return [
+        (
+            table.store.read(str(predictions.paths[row]), 3),
+            f"{predictions.ids[row]}: {labels[row]}, predicted {guesses[row]}",
+        )
+        for row in wrong[:number]
+    ]

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from finetune.evaluation.compare.comparison import Comparison, RunPair
 from finetune.evaluation.compare.gate import Verdict
@@ -103,6 +105,15 @@ def screen_table(pair: RunPair, baseline: str) -> Table:
         if change is not None:
             table.add_row(name, *cells(change), style=colour(name, change) if pair.decides(name) else None)
     return table
+
+
+def against_best_lines(contest: Comparison) -> Group:
+    """Return how an ensemble stands beside its best member."""
+    best = contest.baseline.name
+    return Group(
+        *(part for pair in contest.pairs for part in (screen_table(pair, f"its best member, {best}"),
+                                                      Text(verdict(pair, best))))
+    )  # fmt: skip
 
 
 def colour(name: str, change: Difference) -> str:

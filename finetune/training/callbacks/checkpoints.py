@@ -5,7 +5,6 @@ Lightning's and the steps' business.
 """
 
 import copy
-import logging
 import math
 import os
 import shutil
@@ -20,10 +19,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from finetune.errors import RunError
 from finetune.runs.run import Run, replacing
+from finetune.runtime.log_files import record
 from finetune.training.classifier import Classifier
-
-_record = logging.getLogger("finetune.record")
-
 
 # an epoch on cached features takes less time than writing a checkpoint: that much work may be lost
 SECONDS = 10.0
@@ -105,7 +102,7 @@ class Checkpoints(Callback):
         improved = self.best is None or score > self.best
         if improved:
             self.best, self.best_epoch = score, pl_module.epochs_before + trainer.current_epoch
-            _record.info(
+            record.info(
                 "Epoch %d is the best so far: %s %.4f, val/loss %.4f", self.best_epoch, self.monitor, value, loss
             )
         if pl_module.phase.backbone_frozen:

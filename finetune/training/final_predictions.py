@@ -1,0 +1,59 @@
+"""What the weights that a run ships say of validation and test, at the end of training."""
+
+from dataclasses import dataclass
+
+from finetune.data.datamodule import ImageData
+from finetune.evaluation.calibrated import Outputs
+from finetune.evaluation.drift.reference import SPLIT, sampled, save_reference
+from finetune.models.network import Network
+from finetune.runs.run import Run
+from finetune.training.fit import Recipe, ResumePoint, build_classifier, predict_split
+from finetune.training.ood import features_and_logits, fit_ood
+from finetune.training.phases import Strategy
+from finetune.training.run_lifecycle import is_first_rank
+from finetune.training.weight_selection import SelectedWeights
+from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
+from finetune.uncertainty.ood.settings import OodSettings
+
+
+@dataclass(frozen=True)
+class FinalPredictions:
+    """What the weights that are kept make of the images.
+
+    Attributes:
+        outputs: Rows and logits, by split.
+        seen: Features and logits of at most so many images of each split as a run keeps.
+        detector: Tells images unlike those of training; None for none.
+    """
+
+    outputs: Outputs
+    seen: dict[str, FeaturesAndLogits]
+    detector: Detector | None
+
+
+def predict_final(
+    run: Run,
+    network: Network,
+    kept: SelectedWeights,
+    strategy: Strategy,
+    images: ImageData,
+    recipe: Recipe,
+    ood: OodSettings,
+) -> FinalPredictions:
+    """Return what the weights that are kept say of the val and the test split; all ranks share the images.
+
+    On the way the features that new images are compared with are kept, and what tells unlike images is fitted.
+    """
+    network.load_state_dict(kept.state)
+    cached = strategy.phases[kept.phase].backbone_frozen and recipe.features.exact
+    classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, ResumePoint())
+    found, seen = {}, {}
+    for split in ("val", "test"):
+        sample = sampled(images.table.rows(split))
+        outputs = predict_split(classifier, images, split, recipe, run.path, cached=cached, sample=sample)
+        if split == SPLIT and is_first_rank():
+            save_reference(run, outputs["sampled"].numpy(), outputs["features"].numpy())
+        found[split] = (outputs["row"].numpy(), outputs["logits"].numpy())
+        seen[split] = features_and_logits(outputs)
+    detector = fit_ood(ood, classifier, images, recipe, run.path, seen[SPLIT], cached=cached)
+    return FinalPredictions(found, seen, detector)
