@@ -41,6 +41,7 @@ HEAVY_MODULES = ("runs/wandb.py", "search/multirun/live_table.py", "search/study
 LIGHT_PACKAGES = ("errors", "config", "runs", "search/pools", "search/multirun", "search/spaces", "search/study")
 LIGHT = (
     "cli.py",
+    "runtime/device.py",
     "runtime/provenance.py",
     "runtime/threads.py",
     "commands/runs.py",

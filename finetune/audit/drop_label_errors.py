@@ -8,7 +8,6 @@ import io
 import logging
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,12 @@ from finetune.data.cache.store import Cache
 from finetune.data.table import ImageTable, objects
 from finetune.errors import RunError
 from finetune.features.extract import FeatureSettings
-from finetune.features.pass_settings import DevicePass
 from finetune.features.sequence_features import feature_source
 from finetune.models.heads.fit import Examples
 from finetune.models.network import Network
 from finetune.runs.run import Run, write_atomic
-from finetune.runtime.precision import autocast
+from finetune.runtime.device import DevicePass, accelerator_device
 from finetune.training.build import load_plain_images
-from finetune.training.trainer import device_of
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +62,7 @@ def training_features(
 ) -> npt.NDArray[np.float32]:
     """Return the backbone's features (N, F) of the training images as evaluation sees them; of sequences their mean."""
     images = load_plain_images(config, table, network, cache)
-    device, precision = device_of(config["trainer"]["accelerator"]), config["trainer"]["precision"]
-    machine = DevicePass(device, precision, partial(autocast, device, precision))
+    machine = DevicePass(accelerator_device(config["trainer"]["accelerator"]), config["trainer"]["precision"])
     rows = table.rows("train")
     settings = FeatureSettings(dtype=config["features"]["dtype"], cache=cache)
     found: npt.NDArray[np.float32] = (

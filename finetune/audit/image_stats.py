@@ -12,9 +12,10 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from finetune.data.decoding import UNREADABLE
-from finetune.data.table import ImageStore, cores
+from finetune.data.table import ImageStore
 from finetune.data.thumbnails import encoded
 from finetune.errors import DataError
+from finetune.runtime.device import cores
 
 # of a JPEG, what is decoded for the hash, in pixels; the hash itself looks at 32 x 32
 DECODED = 128

@@ -24,6 +24,7 @@ from finetune.ensembles.combine.members import MemberCandidate, check_candidates
 from finetune.ensembles.combine.methods import Joined, Judge, check_combination_method, combine_members
 from finetune.evaluation.calibrated import FinishedModel
 from finetune.evaluation.images import Vocabulary, run_table
+from finetune.evaluation.rerun_settings import rerun_settings
 from finetune.report.pages.comparison_summary import against_best_lines
 from finetune.report.pages.comparison_summary import candidate as compared
 from finetune.runs.run import Run
@@ -52,7 +53,8 @@ def ensemble(cfg: DictConfig) -> None:
     first = candidates[0]
     config["seed"] = config["seed"] if config["seed"] is not None else first.run.config["seed"]
     run, own = Run(Path(HydraConfig.get().runtime.output_dir)), own_config(config, candidates)
-    runner = Runner.of(first.run, Vocabulary(first.bundle.labels, first.bundle.task), config)
+    settings = rerun_settings(first.run, config["device"], batch_size=config["batch_size"], workers=config["workers"])
+    runner = Runner(first.run, Vocabulary(first.bundle.labels, first.bundle.task), settings)
     candidates = [each if each.fold or each.test is not None else with_predictions(each, runner) for each in candidates]
     judge = Judge(own["monitor"], 1.0 if own["mode"] == "max" else -1.0)
     with recorded(run, own, resume=False) as tracker:

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from finetune.config.compose import to_dict
-from finetune.data.sequences.batches import loaders_of
 from finetune.data.table import ImageStore
 from finetune.errors import ConfigError
 from finetune.evaluation.bootstrap import metrics_document
@@ -27,12 +26,12 @@ from finetune.evaluation.explain.explain_run import explain_run
 from finetune.evaluation.fairness.group_metrics import groups_document
 from finetune.evaluation.fairness.partition import group_settings
 from finetune.evaluation.images import ImagesGoneError, Selection, Vocabulary, select_images
-from finetune.evaluation.inference import predict_loader
+from finetune.evaluation.inference import Predictor
 from finetune.evaluation.ood import unlike_document
 from finetune.evaluation.prediction_table import ImageFiles, find_images, read_batches
 from finetune.evaluation.predictions import Predictions
-from finetune.evaluation.rerun_settings import available_workers, own_precision, own_views, use_device
-from finetune.evaluation.robustness.corrupted_accuracy import CorruptionPass, Wrong
+from finetune.evaluation.rerun_settings import PASS_KEYS, rerun_settings
+from finetune.evaluation.robustness.corrupted_accuracy import Wrong
 from finetune.evaluation.robustness.corruptions import check_corruptions
 from finetune.models.bundle import Bundle, load_bundle
 from finetune.models.network import Network
@@ -124,8 +123,7 @@ def predict_labelled(run: Run, config: Mapping[str, Any], ways: Sequence[Wrong] 
     paths = [] if config["ood_data"] is None else find_images(Path(config["ood_data"]).expanduser(), "ood_data")
     bundle = load_bundle(run.model_dir)
     check_single(bundle, paths)
-    device = use_device(config["device"])
-    precision = own_precision(run, config["precision"], device)
+    settings = rerun_settings(run, **{name: config[name] for name in PASS_KEYS})
     try:
         selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
     except ImagesGoneError as error:
@@ -134,27 +132,19 @@ def predict_labelled(run: Run, config: Mapping[str, Any], ways: Sequence[Wrong] 
         predictions = Predictions.load(run.predictions_file(split))
         note = f"{error} The metrics are recomputed from the stored predictions; the model was not run."
         return Scored(predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]})
-    size = config["batch_size"] or run.config["data"]["eval_batch_size"]
-    workers = config["workers"] if config["workers"] is not None else available_workers(device)
-    views, augment = own_views(run, config["views"])
-    loaders = loaders_of(selection.table)
-    images = loaders(selection.table, bundle.network.spec, augment, eval_batch_size=size, workers=workers)
-    run_over = partial(predict_loader, bundle.network, device=device, precision=precision)
     rows = selection.table.rows(split)
     sample = rows if bundle.detector is not None and bundle.detector.needs_features else sampled(rows)
-    outputs = [run_over(images.view_loader(split, 0), sample=sample)]
-    outputs += [run_over(images.view_loader(split, view)) for view in range(1, views)]
-    logits = np.stack([part.logits for part in outputs])
-    predictions = Predictions.from_logits(selection.table, outputs[0].rows, bundle.calibrate(logits))
+    images = settings.images(selection.table, bundle.network)
+    found = Predictor(bundle.network, settings.machine).split(images, split, settings.views, sample=sample)
+    predictions = Predictions.from_logits(selection.table, found.rows, bundle.calibrate(found.logits))
     resampling = {"resamples": config["bootstrap"], "seed": config["seed"]}
-    machine = CorruptionPass(device, precision, size, workers)
-    files = ImageFiles(paths, bundle.network.spec, augment, views)
-    others = read_batches(files, batch_size=size, workers=min(workers, len(paths)))
-    features = None if outputs[0].features is None else outputs[0].features[np.isin(sample, sampled(rows))]
+    files = ImageFiles(paths, bundle.network.spec, settings.augment, settings.views)
+    others = read_batches(files, batch_size=settings.batch_size, workers=min(settings.workers, len(paths)))
+    features = None if found.features is None else found.features[np.isin(sample, sampled(rows))]
     more = {
-        "robustness": robustness_of(bundle, selection.table, split, ways, machine, **resampling),
+        "robustness": robustness_of(bundle, selection.table, split, ways, settings, **resampling),
         "ood": unlike_document(
-            bundle, FeaturesAndLogits(outputs[0].features, logits), others, device=device, precision=precision,
+            bundle, FeaturesAndLogits(found.features, found.logits), others, machine=settings.machine,
             source=config["ood_data"], **resampling,
         ),
     }  # fmt: skip
@@ -163,9 +153,9 @@ def predict_labelled(run: Run, config: Mapping[str, Any], ways: Sequence[Wrong] 
         "data": changes,
         "fingerprint": selection.table.fingerprint(),
         "notes": list(selection.notes),
-        "device": str(device),
-        "precision": precision,
-        "views": views,
+        "device": str(settings.machine.device),
+        "precision": settings.machine.precision,
+        "views": settings.views,
         "drift": _drift_of(run, selection, split, predictions, features),
     }
     return Scored(predictions, facts, (bundle.network, selection.table.store), more)

@@ -30,17 +30,16 @@ from finetune.evaluation.explain.attributions import attribute as explain_images
 from finetune.evaluation.explain.attributions import resolve_method
 from finetune.evaluation.explain.overlay import overlay, seen_box
 from finetune.evaluation.images import Vocabulary, own_images
-from finetune.evaluation.inference import forward
+from finetune.evaluation.inference import Predictor
 from finetune.evaluation.prediction_table import find_images
 from finetune.evaluation.predictions import to_probabilities
-from finetune.evaluation.rerun_settings import own_precision, use_device
+from finetune.evaluation.rerun_settings import rerun_settings
 from finetune.features.extract import FeatureSettings, FeatureSource
-from finetune.features.pass_settings import DevicePass
 from finetune.models.bundle import Bundle, load_bundle
-from finetune.models.heads.feature_hook import inputs_of
 from finetune.report.html.blocks import Block, Gallery, ImageBlock, Section, Text
 from finetune.report.html.render import render
 from finetune.runs.run import Run, write_atomic
+from finetune.runtime.device import DevicePass
 from finetune.training.build import open_cache
 
 SIDE, MOST = 220, 200
@@ -84,11 +83,13 @@ def explain(cfg: DictConfig) -> None:
     asked = find(config, run, bundle)
     target = label_number(config["target"], bundle)
     method = resolve_method(bundle.network, config["method"])
-    device = use_device(config["device"])
-    bundle.network.to(device)
+    settings = rerun_settings(run, config["device"])
+    bundle.network.to(settings.machine.device)
     images = [each.store.read(each.path, bundle.network.spec.channels) for each in asked]
-    known = training_images(run, bundle, device, open_cache(config["cache"])) if config["neighbours"] else None
-    sections = _describe(asked, images, bundle, known, config, target, method, own_precision(run, None, device))
+    known = (
+        training_images(run, bundle, settings.machine, open_cache(config["cache"])) if config["neighbours"] else None
+    )
+    sections = _describe(asked, images, bundle, known, config, target, method, settings.machine)
     for name, image, values in zip(file_names(asked), images, sections.maps, strict=True):
         drawn = overlay(image.convert("RGB"), values, seen_box(bundle.network.spec, image.size))
         write_atomic(output / name, encoded(drawn, quality=90))
@@ -148,7 +149,7 @@ def label_number(target: str | None, bundle: Bundle) -> int | None:
     return bundle.labels.index(target)
 
 
-def training_images(run: Run, bundle: Bundle, device: torch.device, cache: Cache | None) -> Known | None:
+def training_images(run: Run, bundle: Bundle, machine: DevicePass, cache: Cache | None) -> Known | None:
     """Return the run's training images and their features, from the cache where they are; None where they are gone."""
     vocabulary = Vocabulary(bundle.labels, bundle.task)
     try:
@@ -157,7 +158,7 @@ def training_images(run: Run, bundle: Bundle, device: torch.device, cache: Cache
         Console(stderr=True).print(f"Nearest training images are left out: {error}", highlight=False, markup=False)
         return None
     images = ImageData(table, bundle.network.spec, Augment(enabled=False), eval_batch_size=32, workers=0)
-    source = FeatureSource(bundle.network, images, FeatureSettings(cache=cache), DevicePass(device))
+    source = FeatureSource(bundle.network, images, FeatureSettings(cache=cache), machine)
     rows = np.arange(len(table), dtype=np.int64)
     return Known(table, source.features(rows).take(rows).numpy())
 
@@ -178,21 +179,18 @@ def _describe(
     config: Mapping[str, Any],
     target: int | None,
     method: str,
-    precision: str,
+    machine: DevicePass,
 ) -> Described:
     """Return a section for each image: what is predicted, why, and what it is like."""
-    network = bundle.network
-    device = next(network.parameters()).device
+    network, device = bundle.network, machine.device
     transform = eval_transform(network.spec)
     inputs = torch.stack([transform(image) for image in images])
-    seen: list[torch.Tensor] = []
-    with inputs_of(network.head, seen):
-        logits = forward(network, inputs, device=device, precision=precision)
-    probabilities = to_probabilities(bundle.calibrate(logits.cpu().numpy()), bundle.task)
+    seen = Predictor(network, machine).views(inputs[:, None])
+    probabilities = to_probabilities(bundle.calibrate(seen.logits), bundle.task)
     targets = probabilities.argmax(axis=1) if target is None else np.full(len(images), target)
     maps = explain_images(network, inputs.to(device), torch.from_numpy(targets).to(device), method)
-    features = torch.cat(seen).float().cpu().numpy()
-    like = near.most_similar(known.features, features, config["neighbours"] + 1) if known is not None else None
+    assert seen.features is not None
+    like = near.most_similar(known.features, seen.features, config["neighbours"] + 1) if known is not None else None
     sections = []
     for number, (each, image) in enumerate(zip(asked, images, strict=True)):
         box = seen_box(network.spec, image.size)

@@ -6,32 +6,29 @@ the images.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
 from finetune.config.compose import to_dict
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.drift.drift_report import check_reference, drift_of_run
 from finetune.evaluation.drift.sample_recorder import SampleRecorder
 from finetune.evaluation.guarantees import check_guarantee_views, guarantees_of
-from finetune.evaluation.inference import forward
+from finetune.evaluation.inference import Predictor
 from finetune.evaluation.ood import ood_line
 from finetune.evaluation.prediction_table import YES, PredictionRow, Read, TableFormat, open_table, read_batches
 from finetune.evaluation.predictions import to_probabilities
-from finetune.evaluation.rerun_settings import available_workers, own_precision, own_views, use_device
+from finetune.evaluation.rerun_settings import PASS_KEYS, own_views, rerun_settings
 from finetune.evaluation.sequence_files import files_of
 from finetune.models.bundle import Bundle, load_bundle
-from finetune.models.heads.feature_hook import inputs_of
 from finetune.report.pages.evaluation_console import show_drift
 from finetune.runs.run import Run, write_json
+from finetune.runtime.device import DevicePass
 from finetune.uncertainty.ood.detector import FeaturesAndLogits, check_components
 
 _UNREADABLE = ("error", "skip")
@@ -57,23 +54,21 @@ def predict(cfg: DictConfig) -> None:
     run = Run.find(config["run"], Path(config["runs"]))
     check_reference(run, wanted=config["drift"])
     promises, promised = guarantees_of(run, config["coverage"], config["target_accuracy"])
-    views, augment = own_views(run, config["views"])
+    settings = rerun_settings(run, **{name: config[name] for name in PASS_KEYS})
     if promised:
-        check_guarantee_views(views, own_views(run, None)[0])
+        check_guarantee_views(settings.views, own_views(run, None)[0])
     bundle = load_bundle(run.model_dir)
     components = check_components(bundle.detector, config["components"])
-    device = use_device(config["device"])
-    files = files_of(Path(config["input"]).expanduser(), bundle.network, augment, views)
-    size = files.together(config["batch_size"])
-    workers = min(config["workers"] if config["workers"] is not None else available_workers(device), len(files))
+    files = files_of(Path(config["input"]).expanduser(), bundle.network, settings.augment, settings.views)
+    size = files.together(settings.batch_size)
     skip = config["unreadable"] == "skip"
     table = TableFormat(
         bundle.labels, bundle.task, config["top_k"], bundle.threshold, skip, promises, bundle.detector, components
     )
-    batches = read_batches(files, batch_size=size, workers=workers)
+    batches = read_batches(files, batch_size=size, workers=min(settings.workers, len(files)))
     shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     watch = SampleRecorder(len(files)) if config["drift"] else None
-    rows = predict_rows(bundle, table, batches, device, own_precision(run, config["precision"], device), watch)
+    rows = predict_rows(bundle, table, batches, settings.machine, watch)
     unread = unlike = 0
     with open_table(output, table.columns) as writer:
         for part in track(rows, "Predicting", math.ceil(len(files) / size), **shown):
@@ -96,8 +91,7 @@ def predict_rows(
     bundle: Bundle,
     table: TableFormat,
     batches: Iterable[Read],
-    device: torch.device,
-    precision: str,
+    machine: DevicePass,
     watch: SampleRecorder | None = None,
 ) -> Iterator[list[PredictionRow]]:
     """Yield the rows of one batch after the other, and let the images be watched.
@@ -105,22 +99,18 @@ def predict_rows(
     Raises:
         DataError: A file cannot be read, and the table has no column for it.
     """
+    predictor = Predictor(bundle.network, machine)
     for paths, images, errors, frames in batches:
         bad = [(path, error) for path, error in zip(paths, errors, strict=True) if error is not None]
         if bad and not table.errors:
             raise DataError(f"{bad[0][0]} cannot be read: {bad[0][1]}. Remove it, or set unreadable=skip.")
-        logits = np.zeros((0, len(bundle.labels)), np.float32)
-        features = np.zeros((0, bundle.network.num_features), np.float32)
+        shapes = (0, bundle.network.num_features), (0, len(bundle.labels))
+        seen = FeaturesAndLogits(*(np.zeros(shape, np.float32) for shape in shapes))
         if images is not None:
-            seen: list[Tensor] = []
-            with inputs_of(bundle.network.head, seen):
-                said = partial(forward, bundle.network, frames=frames, device=device, precision=precision)
-                parts = [said(view) for view in images.unbind(1)]
-            logits = torch.stack(parts).cpu().numpy()
-            features = seen[0].float().cpu().numpy()
-            if watch is not None:
-                watch.add(features, to_probabilities(bundle.calibrate(logits), bundle.task))
-        yield table.rows(paths, bundle.calibrate(logits), errors, FeaturesAndLogits(features, logits))
+            seen = predictor.views(images, frames)
+            if watch is not None and seen.features is not None:
+                watch.add(seen.features, to_probabilities(bundle.calibrate(seen.logits), bundle.task))
+        yield table.rows(paths, bundle.calibrate(seen.logits), errors, seen)
 
 
 def _check_settings(config: Mapping[str, Any]) -> None:

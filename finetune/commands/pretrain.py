@@ -22,7 +22,6 @@ from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, DataError
 from finetune.report.pages.pretraining_page import write_metrics, write_pretraining_page, write_weights
 from finetune.runs.run import Run
-from finetune.runtime.allocator import keep_freed_memory
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import (
     build_loggers,
@@ -42,7 +41,7 @@ from finetune.training.pretraining.mae_module import EpochEnd, Pretrainer, Unlab
 from finetune.training.pretraining.settings import PretrainSettings
 from finetune.training.run_lifecycle import PRETRAIN, is_first_rank, recorded
 from finetune.training.schedules import Schedule, build_scheduler
-from finetune.training.trainer import TrainerSettings, build_trainer, trains_on_cpu
+from finetune.training.trainer import TrainerSettings, build_trainer
 
 _Config = dict[str, Any]
 
@@ -104,8 +103,6 @@ def build_machine(config: _Config) -> TrainerSettings:
             "Images without labels are not mixed with each other. Set augment.mixup=0 augment.cutmix=0, or take "
             "augment=light."
         )
-    if trains_on_cpu(machine):
-        keep_freed_memory()
     return machine
 
 

@@ -17,9 +17,9 @@ from finetune.config.compose import to_dict
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, FinetuneError, RunError, nearest
-from finetune.features.pass_settings import DevicePass
 from finetune.report.pages.ranking_chart import draw_ranking
 from finetune.report.pages.ranking_console import open_console, say, show_ranking
+from finetune.runtime.device import DevicePass
 from finetune.runtime.log_filters import quieten
 from finetune.search.ranking.candidates import (
     POLICIES,

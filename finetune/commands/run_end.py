@@ -21,8 +21,8 @@ from finetune.report.run_summary import end_summary, show_lines
 from finetune.report.wandb_plots import publish
 from finetune.runs.run import Run, write_json
 from finetune.runs.wandb import Tracker
+from finetune.runtime.device import accelerator_device
 from finetune.training.regularizers import zeros
-from finetune.training.trainer import device_of
 
 _Config = dict[str, Any]
 
@@ -79,7 +79,9 @@ def write_results(run: Run, config: _Config, model: FinishedModel) -> dict[str, 
         document["ood"] = acceptance(model.detector, model.seen)
     settings = group_settings(config.get("groups"), list(map(str, any_split.groups.columns)))
     document["groups"] = groups_document(predictions, settings, resamples=config["bootstrap"], seed=config["seed"])
-    document["model"] = cost(model.network, device=device_of(trainer["accelerator"]), precision=trainer["precision"])
+    document["model"] = cost(
+        model.network, device=accelerator_device(trainer["accelerator"]), precision=trainer["precision"]
+    )
     document["model"]["head_zeros"] = zeros(model.network.head)
     document |= model.facts
     write_json(run.metrics_file, document)

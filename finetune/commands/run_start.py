@@ -25,7 +25,6 @@ from finetune.report.pages.start_console import describe_start
 from finetune.report.run_summary import show_lines
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
-from finetune.runtime.allocator import keep_freed_memory
 from finetune.runtime.log_filters import quieten
 from finetune.search.autoconfig.recipe import Typed, record_choices, resolve_recipe
 from finetune.search.autoconfig.rules import RecipeChoice
@@ -45,7 +44,6 @@ from finetune.training.fit import Recipe, rehearse
 from finetune.training.phases import Strategy, build_strategy
 from finetune.training.policies import resolve_words
 from finetune.training.run_lifecycle import TRAIN, check_verb, is_first_rank
-from finetune.training.trainer import trains_on_cpu
 from finetune.training.weight_selection import check_shares
 from finetune.uncertainty.ood.settings import OodSettings, check_ood_settings
 from finetune.uncertainty.scaling import Method, check_calibration_method
@@ -180,8 +178,6 @@ def build_training(
     """Return how a network is trained and the batches of images that it expects."""
     recipe = build_recipe(config, table, cache)
     recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
-    if trains_on_cpu(recipe.trainer):
-        keep_freed_memory()
     return recipe, load_images(config, table, network, cache)
 
 

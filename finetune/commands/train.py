@@ -9,11 +9,13 @@ from finetune.commands.run_end import finish_run
 from finetune.commands.run_start import TrainingSetup, open_history, prepare, record_start
 from finetune.evaluation.calibrated import FinishedModel, calibrate
 from finetune.runs.wandb import Tracker
+from finetune.runtime.device import DevicePass
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.final_predictions import predict_final
 from finetune.training.fit import find_resume_point, fit
 from finetune.training.run_lifecycle import is_first_rank, recorded
+from finetune.training.trainer import start_pass
 from finetune.training.weight_selection import SelectedWeights, select_weights
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,10 @@ def train(cfg: DictConfig) -> None:
         if is_first_rank():
             record_start(setup)
         fit_phases(setup, tracker)
-        selected = select_best_weights(setup)
+        machine = start_pass(setup.recipe.trainer, join=True)
+        selected = select_best_weights(setup, machine)
         final = predict_final(
-            setup.run, setup.network, selected, setup.strategy, setup.images, setup.recipe, setup.finalize.ood
+            setup.run, setup.network, selected, setup.strategy, setup.images, setup.recipe, machine, setup.finalize.ood
         )
         if is_first_rank():
             calibrated = calibrate(setup.table, final.outputs, setup.finalize.calibration, setup.config["seed"])
@@ -50,11 +53,11 @@ def fit_phases(setup: TrainingSetup, tracker: Tracker | None) -> None:
     )  # fmt: skip
 
 
-def select_best_weights(setup: TrainingSetup) -> SelectedWeights:
+def select_best_weights(setup: TrainingSetup, machine: DevicePass) -> SelectedWeights:
     """Return the weights that the run ships; where it had to choose, say and note which."""
     selected = select_weights(
-        setup.run, setup.network, setup.strategy, setup.images, setup.recipe, mode=setup.config["mode"],
-        shares=setup.finalize.shares,
+        setup.run, setup.network, setup.strategy, setup.images, setup.recipe, machine,
+        mode=setup.config["mode"], shares=setup.finalize.shares,
     )  # fmt: skip
     if selected.candidates and is_first_rank():
         log.info("%s", selected.told(setup.config["monitor"]))

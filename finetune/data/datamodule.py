@@ -25,9 +25,10 @@ from finetune.data.gpu.transform import FORMAT, DeviceTransform
 from finetune.data.pixel_cache import PixelCache, StoredImages
 from finetune.data.resampling import Balance
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
-from finetune.data.table import ImageTable, cores, digest
+from finetune.data.table import ImageTable, digest
 from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError
+from finetune.runtime.device import cores
 
 ImageBatch = dict[str, Tensor]
 # what an augmentation does to batches, not to an image

@@ -16,8 +16,9 @@ from PIL import Image
 from finetune.data.cache.file_digests import KnownFiles, file_state
 from finetune.data.decoding import DecodedImage, reason
 from finetune.data.sequences.frame_store import SequenceStore, frame_table, sequences_checked
-from finetune.data.table import ImageTable, cores, digest, objects
+from finetune.data.table import ImageTable, digest, objects
 from finetune.errors import ConfigError, DataError, nearest
+from finetune.runtime.device import cores
 
 log = logging.getLogger(__name__)
 

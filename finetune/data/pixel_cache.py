@@ -21,9 +21,10 @@ from finetune.data.cache.shards import Entries, ShardArray
 from finetune.data.cache.store import Cache, CacheSpace
 from finetune.data.decoding import Cutout, DecodedImage, Region, Size
 from finetune.data.resizing import UNSCALABLE, resize
-from finetune.data.table import ImageStore, cores
+from finetune.data.table import ImageStore
 from finetune.data.transforms import Augment, InputSpec, Transform
 from finetune.errors import ConfigError
+from finetune.runtime.device import cores
 
 _FORMAT = 1
 # images that are decoded together, and bytes that are written as one file

@@ -7,7 +7,6 @@ tensors is left to its neighbours.
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from PIL import Image
 from finetune.data.decoding import DecodedImage
 from finetune.errors import DataError
 from finetune.runs.run import replacing
+from finetune.runtime.device import cores
 
 log = logging.getLogger(__name__)
 
@@ -238,8 +238,3 @@ def _plain(column: "pd.Series[Any]") -> list[Any]:
 def digest(content: bytes) -> str:
     """Return the digest of an image's bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

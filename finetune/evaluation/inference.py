@@ -1,124 +1,136 @@
-"""Running a network over batches of images in one process, without gradients.
+"""Passing images through a network without gradients: one loop for any batches, views, devices, precisions and ranks.
 
-It decides device placement, precision and that padding never reaches a score; what is read is the batches' business.
+What is read, and in which batches, is the loaders' business; ranks share the rows, and padding never reaches a score.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from finetune.errors import ConfigError, RunError, nearest
+from finetune.data.datamodule import ImageData
+from finetune.errors import RunError
 from finetune.models.heads.feature_hook import inputs_of
-from finetune.runtime.precision import autocast
+from finetune.models.network import eval_mode
+from finetune.runtime.device import DevicePass
+from finetune.uncertainty.ood.detector import FeaturesAndLogits
+
+_Rows = npt.NDArray[np.int64]
+_Floats = npt.NDArray[np.float32]
 
 
 class NetworkOutputs(NamedTuple):
-    """What a network said of some images.
+    """What a network says of some images, in the order of their rows.
 
     Attributes:
-        rows: (N,) int64 row numbers.
-        logits: (N, K) float32; (V, N, K) for images in several views.
+        rows: (N,) row numbers.
+        logits: (V, N, K) in each view.
         targets: (N,) int64, or (N, K) float32 for multi-label.
-        features: (M, F) float32, pooled, of the rows of the sample in their order; None without a sample.
+        sampled: (M,) those rows whose features were asked for.
+        features: (M, F) of these, pooled, in the first view; None where none were asked for.
     """
 
-    rows: np.ndarray
-    logits: np.ndarray
-    targets: np.ndarray
-    features: np.ndarray | None = None
+    rows: _Rows
+    logits: _Floats
+    targets: npt.NDArray[Any]
+    sampled: _Rows
+    features: _Floats | None = None
+
+    @property
+    def of_sample(self) -> FeaturesAndLogits:
+        """Features and logits of the rows whose features were asked for."""
+        return FeaturesAndLogits(self.features, self.logits[:, np.isin(self.rows, self.sampled)])
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; auto is the first CUDA device where there is one, else the CPU.
+@dataclass(frozen=True)
+class Predictor:
+    """Passes images through a network, which is moved to the device; the mode of its modules is put back.
 
-    Raises:
-        ConfigError: The name means no device, or one that this machine lacks.
+    Attributes:
+        network: Images (B, C, H, W), and of sequences how many frames each has (B,), to logits (B, K).
+        machine: Where, in which precision, and by how many ranks together.
+        channels_last: Whether images and weights are laid out with channels last.
     """
-    if name == "auto":
-        name = "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=(device := torch.device(name)))
-    except (RuntimeError, AssertionError) as error:
-        hint = nearest(name, ("auto", "cpu", "cuda"))
-        raise ConfigError(f"device={name} is not there. Use auto, cpu, or cuda where there is a GPU.{hint}") from error
-    return device
 
+    network: nn.Module
+    machine: DevicePass
+    channels_last: bool = True
 
-def predict_loader(
-    network: nn.Module,
-    batches: Iterable[dict[str, Tensor]],
-    *,
-    device: torch.device,
-    precision: str = "32-true",
-    sample: np.ndarray | None = None,
-) -> NetworkOutputs:
-    """Run the network over all batches and return its outputs in the order of the rows, without padding.
+    def logits(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the logits (B, K), float32, of a batch: of its image (B, C, H, W), or of cached features (B, F).
 
-    Args:
-        network: Images (B, C, H, W) to logits (B, K). Moved to the device; its train or eval mode is as before.
-        batches: Dicts of image (B, C, H, W) float32, target, row (B,) int64 and valid (B,) bool; of sequences the
-            images are those of all frames, and frames (B,) how many each has.
-        device: Where to compute.
-        precision: 32-true, bf16-mixed or 16-mixed.
-        sample: Row numbers (M,) whose features are wanted too, of a network with a head; None for none.
+        Of sequences the images are those of all frames, and frames (B,) says how many each has.
+        """
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        network, device = self.network, self.machine.device
+        network.to(device, memory_format=layout)  # type: ignore[call-overload]
+        with torch.inference_mode(), self.machine.context(), eval_mode(network):
+            if "features" in batch:
+                said = network.get_submodule("head")(batch["features"].to(device))
+            else:
+                layout = torch.channels_last if self.channels_last else torch.contiguous_format
+                image = batch["image"].to(device, non_blocking=True).contiguous(memory_format=layout)
+                frames = batch.get("frames")
+                said = network(image) if frames is None else network(image, frames)
+        return said.float()  # type: ignore[no-any-return]
 
-    Raises:
-        ConfigError: The precision is not known.
-        RunError: There is no batch.
-    """
-    parts = list(predict_batches(network, batches, device=device, precision=precision, sample=sample))
-    if not parts:
-        raise RunError("There are no images to predict: the split is empty. Choose another with split=train|val|test.")
-    rows, logits, targets = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])
-    order = np.argsort(rows, kind="stable")
-    features = None
-    if sample is not None:
-        of_sample = np.argsort(rows[np.isin(rows, sample)], kind="stable")
-        features = np.concatenate([part.features for part in parts if part.features is not None])[of_sample]
-    return NetworkOutputs(rows[order], logits[order], targets[order], features)
-
-
-def predict_batches(
-    network: nn.Module,
-    batches: Iterable[dict[str, Tensor]],
-    *,
-    device: torch.device,
-    precision: str = "32-true",
-    sample: np.ndarray | None = None,
-) -> Iterator[NetworkOutputs]:
-    """Yield the outputs of one batch after the other, without padding; arguments as in `predict_loader`."""
-    for batch in batches:
-        valid = batch["valid"].cpu()
+    def views(self, images: Tensor, frames: Tensor | None = None) -> FeaturesAndLogits:
+        """Return pooled features (B, F) in the first view, and logits (V, B, K), of images (B, V, C, H, W)."""
         seen: list[Tensor] = []
-        with inputs_of(network.get_submodule("head"), seen) if sample is not None else nullcontext():
-            said = forward(network, batch["image"], batch.get("frames"), device=device, precision=precision)
-        rows, logits, targets = (part.cpu()[valid].numpy() for part in (batch["row"], said, batch["target"]))
-        features = None if sample is None else seen[0].float().cpu()[valid].numpy()[np.isin(rows, sample)]
-        yield NetworkOutputs(rows, logits, targets, features)
+        with inputs_of(self.network.get_submodule("head"), seen):
+            parts = [self.logits({"image": view, "frames": frames}) for view in images.unbind(1)]
+        return FeaturesAndLogits(seen[0].float().cpu().numpy(), torch.stack(parts).cpu().numpy())
 
+    def split(
+        self, images: ImageData, split: str, views: int = 1, *, sample: npt.NDArray[np.int64] | None = None
+    ) -> NetworkOutputs:
+        """Return what the network says of the images of a split, each in several views, as `over` does."""
+        place = {"rank": self.machine.rank, "world_size": self.machine.world_size}
+        return self.over([images.view_loader(split, view, **place) for view in range(views)], sample=sample)
 
-def forward(
-    network: nn.Module, images: Tensor, frames: Tensor | None = None, *, device: torch.device, precision: str
-) -> Tensor:
-    """Compute the logits (B, K), float32, of images (B, C, H, W), or of sequences of so many frames (B,) of them."""
-    images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with torch.inference_mode(), autocast(device, precision), _eval_mode(network):
-        logits: Tensor = network(images) if frames is None else network(images, frames)
-    return logits.float()
+    def over(
+        self, loaders: Sequence[Iterable[Mapping[str, Any]]], *, sample: npt.NDArray[np.int64] | None = None
+    ) -> NetworkOutputs:
+        """Return what the network says of all batches of a loader for each view, on every rank, each image once.
 
+        Args:
+            loaders: Yield dicts of image, or features, target, row (B,) int64 and valid (B,) bool, which is False for
+                padding; each rank's yields its share.
+            sample: Row numbers whose features are wanted too, in the first view; None for none.
 
-@contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put the network in eval mode and each module back as it was."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+        Raises:
+            RunError: There is no batch.
+        """
+        found = [self._all_of(loader, sample if not view else None) for view, loader in enumerate(loaders)]
+        (rows, _, targets, features), logits = found[0], np.stack([part[1] for part in found], axis=1)
+        shares = self.machine.gathered([(rows, logits, targets, features)])
+        rows, logits, targets = (np.concatenate([share[place] for share in shares]) for place in range(3))
+        order, chosen = np.argsort(rows, kind="stable"), np.isin(rows, [] if sample is None else sample)
+        if sample is not None:
+            features = np.concatenate([share[3] for share in shares])[np.argsort(rows[chosen], kind="stable")]
+        return NetworkOutputs(
+            rows[order], logits[order].swapaxes(0, 1), targets[order], np.sort(rows[chosen]), features
+        )  # fmt: skip
+
+    def _all_of(self, batches: Iterable[Mapping[str, Any]], sample: npt.NDArray[np.int64] | None) -> tuple[Any, ...]:
+        """Return rows (N,), logits (N, K), targets and the features of the sample (M, F), without padding."""
+        parts = []
+        for batch in batches:
+            valid = batch["valid"].cpu()
+            seen: list[Tensor] = []
+            with inputs_of(self.network.get_submodule("head"), seen) if sample is not None else nullcontext():
+                said = self.logits(batch)
+            rows, logits, targets = (part.cpu()[valid].numpy() for part in (batch["row"], said, batch["target"]))
+            features = None if sample is None else seen[0].float().cpu()[valid].numpy()[np.isin(rows, sample)]
+            parts.append((rows, logits, targets, features))
+        if not parts:
+            raise RunError(
+                "There are no images to predict: the split is empty. Choose another with split=train|val|test."
+            )
+        *columns, features = zip(*parts, strict=True)
+        return (*map(np.concatenate, columns), None if sample is None else np.concatenate(features))

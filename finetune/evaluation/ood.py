@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from finetune.errors import DataError
 from finetune.evaluation.bootstrap import binomial_interval
-from finetune.evaluation.inference import forward
+from finetune.evaluation.inference import Predictor
 from finetune.evaluation.prediction_table import Read
 from finetune.evaluation.weighted_auc import Ranking
 from finetune.models.bundle import Bundle
-from finetune.models.heads.feature_hook import inputs_of
+from finetune.runtime.device import DevicePass
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, can_promise, logit_score
 from finetune.uncertainty.ood.settings import OF_LOGITS
 
@@ -137,8 +135,7 @@ def unlike_document(
     others: Iterable[Read],
     *,
     source: str | None,
-    device: torch.device,
-    precision: str,
+    machine: DevicePass,
     resamples: int,
     seed: int,
 ) -> _Document:
@@ -149,8 +146,7 @@ def unlike_document(
         own: The images that the run is evaluated on.
         others: Images that ought to be told from them.
         source: Where these come from; None for none.
-        device: Where to compute.
-        precision: 32-true, bf16-mixed or 16-mixed.
+        machine: Where to compute.
         resamples: Behind the intervals.
         seed: Of the resamples.
 
@@ -161,7 +157,7 @@ def unlike_document(
     document: _Document = {} if detector is None else acceptance(detector, {"own": own})
     if source is None:
         return document
-    seen, unread = see_images(bundle, others, device=device, precision=precision)
+    seen, unread = see_images(Predictor(bundle.network, machine), others)
     if detector is not None:
         scores = detector.score(own), detector.score(seen)
         document["called_unlike"] = share_of(detector.unlike(scores[1]))
@@ -198,24 +194,18 @@ def histogram(own: _Array, others: _Array, threshold: float) -> _Document:
     return {"edges": edges.tolist(), **counts}
 
 
-def see_images(
-    bundle: Bundle, batches: Iterable[Read], *, device: torch.device, precision: str
-) -> tuple[FeaturesAndLogits, int]:
+def see_images(predictor: Predictor, batches: Iterable[Read]) -> tuple[FeaturesAndLogits, int]:
     """Return what the network makes of images that can be read, and how many cannot.
 
     Raises:
         DataError: None can be read.
     """
-    features, logits, unread = [], [], 0
+    parts, unread = [], 0
     for _, images, errors, _ in batches:
         unread += sum(error is not None for error in errors)
-        if images is None:
-            continue
-        seen: list[Tensor] = []
-        with inputs_of(bundle.network.head, seen):
-            parts = [forward(bundle.network, view, device=device, precision=precision) for view in images.unbind(1)]
-        features.append(seen[0].float().cpu().numpy())
-        logits.append(torch.stack(parts).cpu().numpy())
-    if not features:
+        if images is not None:
+            parts.append(predictor.views(images))
+    if not parts:
         raise DataError(f"None of the {unread:,} images of ood_data can be read. Name a folder of images.")
-    return FeaturesAndLogits(np.concatenate(features), np.concatenate(logits, axis=1)), unread
+    features = np.concatenate([part.features for part in parts if part.features is not None])
+    return FeaturesAndLogits(features, np.concatenate([part.logits for part in parts], axis=1)), unread

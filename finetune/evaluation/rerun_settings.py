@@ -1,31 +1,74 @@
 """How a stored run is run again: on which device, in which precision, in how many views, by how many processes.
 
-It decides what a run's own configuration says of these where nothing was typed; what is run is left to the verbs.
+It decides what a run's own configuration says of these where nothing was typed; what is run is left to the commands.
 """
 
-import os
+from dataclasses import dataclass
 
-import torch
-
+from finetune.data.datamodule import ImageData
+from finetune.data.sequences.batches import loaders_of
+from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError
-from finetune.evaluation.inference import choose_device
+from finetune.models.network import Network
 from finetune.runs.run import Run
-from finetune.runtime.allocator import keep_freed_memory
+from finetune.runtime.device import DevicePass, choose_device, image_workers
 from finetune.runtime.precision import choose_precision
 
-
-def use_device(name: str) -> torch.device:
-    """Return the device of that name, with the process set up for it."""
-    device = choose_device(name)
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
+# settings of commands that are handed on to `rerun_settings`
+PASS_KEYS = ("device", "precision", "batch_size", "workers", "views")
 
 
-def own_precision(run: Run, given: str | None, device: torch.device) -> str:
-    """Return the given precision, else the one the run was trained in."""
-    return choose_precision(given if given is not None else run.config["trainer"]["precision"], device)
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How images are passed through a network.
+
+    Attributes:
+        machine: Where, and in which precision.
+        batch_size: Images that are passed together.
+        workers: Processes that read images; 0 reads in this one.
+        views: Of each image.
+        augment: How views but the first are varied.
+    """
+
+    machine: DevicePass
+    batch_size: int
+    workers: int = 0
+    views: int = 1
+    augment: Augment = Augment(enabled=False)
+
+    def images(self, table: ImageTable, network: Network) -> ImageData:
+        """Return the batches of a table as a network wants them."""
+        size = self.batch_size
+        images: ImageData = loaders_of(table)(
+            table, network.spec, self.augment, batch_size=size, eval_batch_size=size, workers=self.workers
+        )
+        return images
+
+
+def rerun_settings(
+    run: Run,
+    device: str,
+    *,
+    precision: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    views: int | None = None,
+) -> InferenceSettings:
+    """Return how a run is run again; what is None is as it was in the run, and workers as the cores allow.
+
+    Raises:
+        ConfigError: There is no such device, the precision is not known, or several views are asked for where the run
+            varies no image.
+    """
+    chosen, config = choose_device(device), run.config
+    precision = choose_precision(config["trainer"]["precision"] if precision is None else precision, chosen)
+    return InferenceSettings(
+        DevicePass(chosen, precision),
+        batch_size or config["data"]["eval_batch_size"],
+        image_workers(chosen) if workers is None else workers,
+        *own_views(run, views),
+    )
 
 
 def own_views(run: Run, given: int | None) -> tuple[int, Augment]:
@@ -39,8 +82,3 @@ def own_views(run: Run, given: int | None) -> tuple[int, Augment]:
     if views > 1 and not augment.enabled:
         raise ConfigError(f"views={views} would take the same image as often: the run augments nothing. Use views=1.")
     return views, augment
-
-
-def available_workers(device: torch.device) -> int:
-    """Return how many processes may read images: none on the CPU, where the network takes all cores."""
-    return 0 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 1) - 1))

@@ -20,10 +20,10 @@ from finetune.data.cache.store import Cache, CacheSpace
 from finetune.data.datamodule import ImageData, seed_of, view_keys
 from finetune.data.sampling import Draw
 from finetune.errors import RunError
-from finetune.features.pass_settings import DevicePass
 from finetune.models.batchnorm_folding import fold_norms
 from finetune.models.fingerprint import backbone_identity
-from finetune.models.network import Network
+from finetune.models.network import Network, eval_mode
+from finetune.runtime.device import DevicePass
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class FeatureSource:
         entries = self.load(space, augmented)
         if self.machine.agreed(not entries.missing(list(wanted))):
             return entries
-        with self.machine.alone(space):
+        with self.machine.alone(None if space is None else space.locked()):
             missing = self.machine.agreed(self.load(space, augmented).missing(list(wanted)))
             mine = missing[self.machine.rank :: self.machine.world_size]
             if space is not None:
@@ -236,17 +236,13 @@ class FeatureSource:
         size = self.images.eval_batch_size
         groups = [items[start : start + size] for start in range(0, len(items), size)]
         loader = self.images.draws([[draw for _, draw in group] for group in groups], augmented=augmented)
-        modes = [(module, module.training) for module in self.network.backbone.modules()]
-        self.network.backbone.to(self.machine.device).eval()
         backbone: nn.Module | None = None
-        try:
+        self.network.backbone.to(self.machine.device)
+        with eval_mode(self.network.backbone):
             for group, batch in zip(groups, loader, strict=True):
                 images = self.on_device(batch["image"])
                 backbone = self.faster(images) if backbone is None else backbone
                 yield [key for key, _ in group], self.encode_images(backbone, images)
-        finally:
-            for module, training in modes:
-                module.training = training
 
     def on_device(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) where and as the backbone wants them."""

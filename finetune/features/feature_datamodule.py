@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from finetune.data.datamodule import ImageData
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.features.extract import CachedFeatures, FeatureSettings, FeatureSource
-from finetune.features.pass_settings import pass_of
 from finetune.features.sequence_features import feature_source
 from finetune.models.network import Network
+from finetune.runtime.device import DevicePass, pass_of
 
 EVAL_BATCH = 1024
 
@@ -130,16 +130,15 @@ class FeatureData(pl.LightningDataModule):
     def val_dataloader(self) -> "DataLoader[dict[str, Tensor]]":
         """Return the validation features in order."""
         assert self.trainer is not None
-        return eval_loader(self.features("val"), self.images, self.trainer)
+        return eval_loader(self.features("val"), self.images, pass_of(self.trainer))
 
 
 def eval_loader(
-    features: CachedFeatures, images: ImageData, trainer: pl.Trainer, view: int = 0
+    features: CachedFeatures, images: ImageData, machine: DevicePass, view: int = 0
 ) -> "DataLoader[dict[str, Tensor]]":
-    """Return features in one view in the order of their rows, each row once, shared among the trainer's ranks."""
+    """Return features in one view in the order of their rows, each row once, shared among the ranks."""
     seeds = [view] * len(features.rows)
-    rank, world_size = trainer.global_rank, trainer.world_size
-    batches = EvalBatches(features.rows, EVAL_BATCH, rank=rank, world_size=world_size, seeds=seeds)
+    batches = EvalBatches(features.rows, EVAL_BATCH, rank=machine.rank, world_size=machine.world_size, seeds=seeds)
     return feature_loader(features, batches, images)
 
 

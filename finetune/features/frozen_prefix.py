@@ -14,7 +14,7 @@ from timm.layers import DropBlock2d, DropPath, PatchDropout
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from finetune.models.network import Network
+from finetune.models.network import Network, eval_mode
 
 # modules that are not in training what they are in evaluation
 RANDOM = (nn.modules.dropout._DropoutNd, DropPath, DropBlock2d, PatchDropout)
@@ -142,10 +142,8 @@ def find_cut(network: Network, images: Tensor) -> Cut | None:
         images: Some images (B, C, H, W); two or more.
     """
     backbone = network.backbone
-    modes = [(module, module.training) for module in backbone.modules()]
     first_active = [name for name, module in backbone.named_modules() if is_active(module)]
-    backbone.eval()
-    try:
+    with eval_mode(backbone):
         found, features = trace(backbone, images)
         if "" in first_active:
             return None
@@ -156,9 +154,6 @@ def find_cut(network: Network, images: Tensor) -> Cut | None:
             if cut is not None and holds(cut, backbone, images, features):
                 return cut
         return None
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def is_active(module: nn.Module) -> bool:

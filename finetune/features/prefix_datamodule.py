@@ -21,8 +21,8 @@ from finetune.data.sampling import EvalBatches
 from finetune.features.extract import FeatureSettings, FeatureSource
 from finetune.features.feature_datamodule import feature_loader
 from finetune.features.frozen_prefix import Cut, find_cut
-from finetune.features.pass_settings import DevicePass, pass_of
 from finetune.models.network import Network
+from finetune.runtime.device import DevicePass, pass_of
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from finetune.data.datamodule import ImageData
 from finetune.data.sequences.batches import SequenceData, check_sequence_views
 from finetune.features.extract import CachedFeatures, FeatureSettings, FeatureSource
-from finetune.features.pass_settings import DevicePass
 from finetune.models.heads.sequence_heads import mean_of, pad
 from finetune.models.network import Network
+from finetune.runtime.device import DevicePass
 
 
 class SequenceFeatures(CachedFeatures):

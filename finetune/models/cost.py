@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from finetune.models.adapters import merge
-from finetune.models.network import Network
+from finetune.models.network import Network, eval_mode
 from finetune.models.truncation import count_parameters
 from finetune.runtime.precision import autocast, choose_precision
 
@@ -34,14 +34,9 @@ def blank_images(network: Network, count: int, device: torch.device) -> Tensor:
 @contextmanager
 def _evaluating(network: Network, device: torch.device, precision: str) -> Iterator[None]:
     """Let a network compute as in evaluation; the mode of its modules is put back."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    try:
-        with torch.no_grad(), autocast(device, precision):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.no_grad(), autocast(device, precision), eval_mode(network):
+        yield
 
 
 def blank_inputs(network: Network, count: int, device: torch.device) -> tuple[Tensor, ...]:

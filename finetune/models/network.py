@@ -4,7 +4,8 @@ It decides how a model's name and options become a network; which of its layers 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import timm
@@ -158,6 +159,18 @@ def _check_head(head: HeadSpec, frames: int | None) -> None:
             f"head.kind={head.kind} reads single images, and these are sequences of frames. Use head=gru, lstm, tcn, "
             "attention or mean_pool."
         )
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode, and then each part of it back as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def new_head(spec: HeadSpec, num_features: int, num_classes: int) -> nn.Sequential:

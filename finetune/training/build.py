@@ -33,6 +33,7 @@ from finetune.models.heads.settings import check_loss, check_solver_task, head_s
 from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
 from finetune.runs.wandb import Tracker, start_wandb
+from finetune.runtime.device import accelerator_device, image_workers, prepare_process
 from finetune.training.callbacks.epoch_metrics import check_monitor
 from finetune.training.fit import OptimizerSettings, Recipe
 from finetune.training.imbalance import build_image_weights, build_loss, draws_of, stronger
@@ -44,7 +45,7 @@ from finetune.training.regularizers import build_regularizer
 from finetune.training.schedules import Schedule
 from finetune.training.sequence_checks import check_sequences
 from finetune.training.solved_head import HeadPlan
-from finetune.training.trainer import TrainerSettings, free_workers, without_gpu
+from finetune.training.trainer import TrainerSettings
 
 log = logging.getLogger(__name__)
 
@@ -131,14 +132,14 @@ def load_images(config: _Config, table: ImageTable, network: Network, cache: Cac
     Raises:
         ConfigError: Pixels are to be kept, but there is no cache, or images cannot be made on the device that trains.
     """
-    data = config["data"]
+    data, device = config["data"], accelerator_device(config["trainer"]["accelerator"])
     augment = Augment(**config["augment"])
     if data["pixel_cache"] and cache is None:
         raise ConfigError("data.pixel_cache=true needs the cache. Set cache.enabled=true, or leave it out.")
     options = {
         "batch_size": data["batch_size"],
         "eval_batch_size": data["eval_batch_size"],
-        "workers": data["workers"] if data["workers"] is not None else free_workers(config["trainer"]),
+        "workers": image_workers(device, torch.cuda.device_count()) if data["workers"] is None else data["workers"],
         "seed": config["seed"],
         "device_pixels": data["device_pixels"],
     }
@@ -152,7 +153,7 @@ def load_images(config: _Config, table: ImageTable, network: Network, cache: Cac
         pixel_cache=PixelCache(cache, network.spec, augment) if data["pixel_cache"] and cache is not None else None,
         **options,
     )
-    if images.device_pixels and without_gpu(config["trainer"]):
+    if images.device_pixels and device.type != "cuda":
         log.warning("data.device_pixels=true is for GPUs: here images are made on the CPU, one after the other.")
     return images
 
@@ -213,7 +214,8 @@ def build_feature_mixing(config: _Config, table: ImageTable) -> FeatureMixing | 
 
 
 def build_trainer_settings(trainer: _Config) -> TrainerSettings:
-    """Return how the machine is used, with torch's threads set."""
+    """Return how the machine is used, with the process set up for it."""
+    prepare_process(accelerator_device(trainer["accelerator"]))
     if trainer["threads"] is not None:
         torch.set_num_threads(trainer["threads"])
     return TrainerSettings(**{name: value for name, value in trainer.items() if name != "threads"})

@@ -1,4 +1,4 @@
-"""The LightningModule: one step of training, validation and prediction for one phase.
+"""The LightningModule: one step of training and validation for one phase.
 
 It decides how a batch becomes a loss and logits; loss, optimizer and schedule arrive as arguments, and metrics,
 checkpoints and logging are left to callbacks that read what the steps return.
@@ -16,13 +16,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from finetune.features.frozen_prefix import Cut
-from finetune.models.heads.feature_hook import inputs_of
 from finetune.models.network import Network
 from finetune.training.phases import Phase
 from finetune.training.regularizers import Regularizer
 
 LabelledBatch = dict[str, Tensor]
-NO_ROWS = torch.empty(0, dtype=torch.int64)
 
 
 class Classifier(pl.LightningModule):
@@ -80,7 +78,6 @@ class Classifier(pl.LightningModule):
         self.steps_before = steps_before
         self.epochs_before = epochs_before
         self.monitor = monitor
-        self.sample = NO_ROWS  # whose features are handed out by predictions
         self.cut: Cut | None = None  # where kept activations go on; set by the phase's batches
         self.image_weights = image_weights
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -143,17 +140,6 @@ class Classifier(pl.LightningModule):
         target = batch["target"][batch["valid"]]
         loss = self.loss(logits, target) if len(target) else logits.new_zeros(())
         return {"loss": loss, "logits": logits, "target": target}
-
-    def predict_step(self, batch: LabelledBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Return row numbers, logits and targets of the images that are not padding, and the features of some."""
-        valid = batch["valid"]
-        features: list[Tensor] = []
-        with inputs_of(self.network.head, features):
-            parts = {"row": batch["row"], "logits": self(batch).float(), "target": batch["target"]}
-        found = {name: value[valid].cpu() for name, value in parts.items()}
-        chosen = torch.isin(found["row"], self.sample)
-        sampled = features[0][valid][chosen.to(features[0].device)]
-        return found | {"sampled": found["row"][chosen], "features": sampled.float().cpu()}
 
     def on_validation_start(self) -> None:
         """Give every rank the same BatchNorm statistics, which each has moved by its own batches."""

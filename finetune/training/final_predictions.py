@@ -1,14 +1,16 @@
 """What the weights that a run ships say of validation and test, at the end of training."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from finetune.data.datamodule import ImageData
 from finetune.evaluation.calibrated import Outputs
 from finetune.evaluation.drift.reference import SPLIT, sampled, save_reference
 from finetune.models.network import Network
 from finetune.runs.run import Run
-from finetune.training.fit import Recipe, ResumePoint, build_classifier, predict_split
-from finetune.training.ood import features_and_logits, fit_ood
+from finetune.runtime.device import DevicePass
+from finetune.training.fit import Recipe, predict_split
+from finetune.training.ood import features_and_targets, fit_ood
 from finetune.training.phases import Strategy
 from finetune.training.run_lifecycle import is_first_rank
 from finetune.training.weight_selection import SelectedWeights
@@ -38,6 +40,7 @@ def predict_final(
     strategy: Strategy,
     images: ImageData,
     recipe: Recipe,
+    machine: DevicePass,
     ood: OodSettings,
 ) -> FinalPredictions:
     """Return what the weights that are kept say of the val and the test split; all ranks share the images.
@@ -46,14 +49,13 @@ def predict_final(
     """
     network.load_state_dict(kept.state)
     cached = strategy.phases[kept.phase].backbone_frozen and recipe.features.exact
-    classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, ResumePoint())
     found, seen = {}, {}
     for split in ("val", "test"):
         sample = sampled(images.table.rows(split))
-        outputs = predict_split(classifier, images, split, recipe, run.path, cached=cached, sample=sample)
-        if split == SPLIT and is_first_rank():
-            save_reference(run, outputs["sampled"].numpy(), outputs["features"].numpy())
-        found[split] = (outputs["row"].numpy(), outputs["logits"].numpy())
-        seen[split] = features_and_logits(outputs)
-    detector = fit_ood(ood, classifier, images, recipe, run.path, seen[SPLIT], cached=cached)
+        outputs = predict_split(network, images, split, recipe, machine, cached=cached, sample=sample)
+        if split == SPLIT and is_first_rank() and outputs.features is not None:
+            save_reference(run, outputs.sampled, outputs.features)
+        found[split], seen[split] = (outputs.rows, outputs.logits), outputs.of_sample
+    look = partial(features_and_targets, network=network, images=images, recipe=recipe, machine=machine, cached=cached)
+    detector = fit_ood(ood, images.table.task, images.table.rows("train"), seen[SPLIT], look)
     return FinalPredictions(found, seen, detector)

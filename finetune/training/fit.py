@@ -7,6 +7,7 @@ and saved is the callbacks'.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from finetune.data.datamodule import ImageData
+from finetune.evaluation.inference import NetworkOutputs, Predictor
 from finetune.features.extract import FeatureSettings
 from finetune.features.feature_datamodule import FeatureData, eval_loader
-from finetune.features.pass_settings import pass_of
 from finetune.features.prefix_datamodule import PrefixData
 from finetune.features.sequence_features import feature_source
 from finetune.models.network import Network
+from finetune.runtime.device import DevicePass
 from finetune.training import phases
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.classifier import NO_ROWS, Classifier, LabelledBatch
+from finetune.training.classifier import Classifier, LabelledBatch
 from finetune.training.freezing import apply_phase
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.phases import Phase
@@ -37,9 +39,6 @@ from finetune.training.regularizers import Regularizer
 from finetune.training.schedules import Schedule, build_scheduler
 from finetune.training.solved_head import HeadPlan, HeadSetup, SolvedClassifier, check_plan
 from finetune.training.trainer import TrainerSettings, build_trainer
-
-# outputs of a split that are those of the sample alone
-SAMPLED = ("sampled", "features")
 
 
 @dataclass(frozen=True)
@@ -246,54 +245,33 @@ def schedule_of(phase: Phase, default: Schedule) -> Schedule:
 
 
 def predict_split(
-    classifier: Classifier,
+    network: Network,
     images: ImageData,
     split: str,
     recipe: Recipe,
-    folder: Path,
+    machine: DevicePass,
     *,
     cached: bool = False,
     sample: npt.NDArray[np.int64] | None = None,
-) -> dict[str, Tensor]:
-    """Return row (N,), logits (V, N, K) of each view and target of a split in the order of its rows, on every rank.
-
-    Beside them are the rows of the sample, as sampled (M,), and their features (M, F) in the first view.
-
-    The images are shared among the ranks; padding is dropped, so that each image is there exactly once.
+) -> NetworkOutputs:
+    """Return what a trained network says of a split in all test views; all ranks share the images and get the same.
 
     Args:
-        classifier: Predicts.
+        network: Predicts; it is on the CPU afterwards, as after a training.
         images: The images.
         split: train, val or test.
-        recipe: The machine, and how features are kept.
-        folder: The run's.
+        recipe: The views, how features are kept, and how many batches are looked at.
+        machine: Where, and by which ranks.
         cached: Whether the backbone's features are taken from the cache, or put there, on the way.
         sample: Rows whose features are wanted; None for none.
     """
-    trainer = build_trainer(recipe.trainer, folder=folder, logger=False, enable_progress_bar=False)
-    views = recipe.features.test_views
+    views, place = recipe.features.test_views, {"rank": machine.rank, "world_size": machine.world_size}
     if cached:
-        source = feature_source(classifier.network, images, recipe.features, pass_of(trainer))
-        features = source.features(images.table.rows(split), views)
-        loaders = [eval_loader(features, images, trainer, view) for view in range(views)]
+        features = feature_source(network, images, recipe.features, machine).features(images.table.rows(split), views)
+        loaders = [eval_loader(features, images, machine, view) for view in range(views)]
     else:
-        place = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         loaders = [images.view_loader(split, view, **place) for view in range(views)]
-    found: list[dict[str, Tensor]] = []
-    for loader in loaders:
-        classifier.sample = torch.from_numpy(sample) if sample is not None and not found else NO_ROWS
-        found.append(_joined(trainer.predict(classifier, dataloaders=loader) or []))
-    share = {**found[0], "logits": torch.stack([part["logits"] for part in found], 1)}
-    shares: list[Any] = [share]
-    if trainer.world_size > 1:
-        shares = [None] * trainer.world_size
-        torch.distributed.all_gather_object(shares, share)
-    merged = {name: torch.cat([part[name] for part in shares]) for name in share}
-    order, of_sample = torch.argsort(merged["row"]), torch.argsort(merged["sampled"])
-    ordered = {name: value[of_sample if name in SAMPLED else order] for name, value in merged.items()}
-    return {**ordered, "logits": ordered["logits"].transpose(0, 1)}
-
-
-def _joined(parts: Sequence[Any]) -> dict[str, Tensor]:
-    """Return the outputs of all batches as one."""
-    return {name: torch.cat([part[name] for part in parts]) for name in ("row", "logits", "target", *SAMPLED)}
+    limited = [islice(loader, recipe.trainer.limit_batches) for loader in loaders]
+    outputs = Predictor(network, machine, recipe.trainer.channels_last).over(limited, sample=sample)
+    network.cpu()
+    return outputs

@@ -5,56 +5,64 @@ are those of `finetune.ood`.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from finetune.data.datamodule import ImageData
-from finetune.training.classifier import Classifier
+from finetune.data.table import LabelTask
+from finetune.models.network import Network
+from finetune.runtime.device import DevicePass
 from finetune.training.fit import Recipe, predict_split
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, fit_detector
 from finetune.uncertainty.ood.settings import OodSettings
 
 TRAIN = "train"
-
-
-def features_and_logits(outputs: Mapping[str, Tensor]) -> FeaturesAndLogits:
-    """Return features and logits of those images of `predict_split` whose features were asked for."""
-    chosen = np.isin(outputs["row"].numpy(), outputs["sampled"].numpy())
-    return FeaturesAndLogits(outputs["features"].numpy(), outputs["logits"].numpy()[:, chosen])
+FeaturesAndTargets = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
 
 
 def fit_ood(
     settings: OodSettings,
-    classifier: Classifier,
-    images: ImageData,
-    recipe: Recipe,
-    folder: Path,
+    task: LabelTask,
+    rows: npt.NDArray[np.int64],
     held_out: FeaturesAndLogits,
-    *,
-    cached: bool,
+    look: Callable[[npt.NDArray[np.int64]], FeaturesAndTargets],
 ) -> Detector | None:
-    """Return what tells images unlike those of training; all ranks share the images, and each gets the same.
+    """Return what tells images unlike those of training; None where none is asked for.
 
-    Where the backbone stood still its features of the training images are in the cache. Where it moved, a random choice
-    of at most `settings.images` of them passes through it once, as evaluation sees them.
+    Args:
+        settings: Which score, and of how many images at most.
+        task: multiclass or multilabel.
+        rows: Of training images, of which a random choice is looked at where there are too many.
+        held_out: The images that set the threshold.
+        look: Returns features (N, F) and targets of some rows; not called where the score needs none.
     """
     if settings.kind == "none":
         return None
-    training = None
-    if settings.fits_features:
-        rows = chosen_rows(images.table.rows(TRAIN), settings.images)
-        plain = replace(recipe, features=replace(recipe.features, test_views=1))
-        found = predict_split(
-            classifier, limited(images, rows), TRAIN, plain, folder, cached=cached, sample=rows
-        )  # fmt: skip
-        training = (found["features"].numpy(), found["target"].numpy())
-    return fit_detector(settings, images.table.task, held_out, training)
+    training = look(chosen_rows(rows, settings.images)) if settings.fits_features else None
+    return fit_detector(settings, task, held_out, training)
+
+
+def features_and_targets(
+    rows: npt.NDArray[np.int64],
+    *,
+    network: Network,
+    images: ImageData,
+    recipe: Recipe,
+    machine: DevicePass,
+    cached: bool,
+) -> FeaturesAndTargets:
+    """Return features (N, F) and targets of some training images, as evaluation sees them; all ranks share the images.
+
+    Where the backbone stood still its features of the training images are in the cache.
+    """
+    plain = replace(recipe, features=replace(recipe.features, test_views=1))
+    found = predict_split(network, limited(images, rows), TRAIN, plain, machine, cached=cached, sample=rows)
+    assert found.features is not None
+    return found.features, found.targets
 
 
 def chosen_rows(rows: npt.NDArray[np.int64], limit: int) -> npt.NDArray[Any]:

@@ -4,8 +4,6 @@ It decides how devices, precision and limits become a trainer, and what this mac
 fit's.
 """
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ from pytorch_lightning.strategies import FSDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from finetune.errors import ConfigError
-from finetune.features.pass_settings import DevicePass, pass_of
-from finetune.runtime.allocator import keep_freed_memory
+from finetune.runtime.device import DevicePass, accelerator_device, pass_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class TrainerSettings:
     @property
     def tries_kernels(self) -> bool:
         """Whether cuDNN may try several kernels for each shape of images, and go on with the fastest."""
-        return not (trains_on_cpu(self) or self.deterministic) and torch.cuda.is_available()
+        return accelerator_device(self.accelerator).type == "cuda" and not self.deterministic
 
 
 def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) -> pl.Trainer:
@@ -84,7 +81,6 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
             benchmark=settings.tries_kernels,
             limit_train_batches=settings.limit_batches,
             limit_val_batches=settings.limit_batches,
-            limit_predict_batches=settings.limit_batches,
             default_root_dir=folder,
             use_distributed_sampler=False,
             enable_checkpointing=False,
@@ -104,36 +100,6 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
     return trainer
 
 
-def trains_on_cpu(settings: TrainerSettings) -> bool:
-    """Return whether the settings mean the CPU on this machine."""
-    return settings.accelerator == "cpu" or (
-        settings.accelerator == "auto" and not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    )
-
-
-def free_workers(trainer: Mapping[str, Any]) -> int:
-    """Return how many processes may decode images: the cores that training leaves idle.
-
-    On the CPU the network itself is the bottleneck and uses all cores, so batches are made in the same process.
-    """
-    if without_gpu(trainer):
-        return 0
-    cores = int(os.environ.get("FINETUNE_CORES", 0)) or len(os.sched_getaffinity(0))  # a pool's job has a share
-    return max(1, min(8, cores // max(1, torch.cuda.device_count()) - 1))
-
-
-def without_gpu(trainer: Mapping[str, Any]) -> bool:
-    """Return whether the network is computed where images are read."""
-    return trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
-
-
-def device_of(accelerator: str) -> torch.device:
-    """Return the device on which one process of an accelerator computes."""
-    if trains_on_cpu(TrainerSettings(accelerator)):
-        return torch.device("cpu")
-    return torch.device("cuda" if torch.cuda.is_available() else "mps")
-
-
 def _strategy(settings: TrainerSettings) -> str | Strategy:
     if settings.strategy != "fsdp":
         return settings.strategy
@@ -144,8 +110,15 @@ def _strategy(settings: TrainerSettings) -> str | Strategy:
     return FSDPStrategy(use_orig_params=True, state_dict_type="full")
 
 
-def start_pass(settings: TrainerSettings) -> DevicePass:
-    """Return where features are computed without a training, with the process set up for it."""
-    if trains_on_cpu(settings):
-        keep_freed_memory()
-    return pass_of(build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False))
+def start_pass(settings: TrainerSettings, *, join: bool = False) -> DevicePass:
+    """Return where networks are computed outside a training.
+
+    Args:
+        settings: How the machine is used.
+        join: Whether the processes of several devices are to meet, if no training has brought them together.
+    """
+    trainer = build_trainer(settings, folder=Path(), logger=False, enable_progress_bar=False)
+    launcher = trainer.strategy.launcher
+    if join and trainer.world_size > 1 and launcher is not None and not torch.distributed.is_initialized():
+        launcher.launch(trainer.strategy.setup_environment, trainer=trainer)
+    return pass_of(trainer)

@@ -15,9 +15,10 @@ from finetune.data.datamodule import ImageData
 from finetune.errors import ConfigError
 from finetune.models.network import Network
 from finetune.runs.run import Run
+from finetune.runtime.device import DevicePass
 from finetune.training.callbacks.checkpoints import network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import monitored
-from finetune.training.fit import Recipe, ResumePoint, build_classifier, predict_split
+from finetune.training.fit import Recipe, predict_split
 from finetune.training.phases import Strategy
 
 _State = dict[str, Tensor]
@@ -142,8 +143,8 @@ def _image_losses(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
 
 
 def select_weights(
-    run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe, *, mode: str,
-    shares: Sequence[float],
+    run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe, machine: DevicePass, *,
+    mode: str, shares: Sequence[float],
 ) -> SelectedWeights:  # fmt: skip
     """Return the weights that do best on validation; all ranks score their share of it and agree.
 
@@ -156,6 +157,7 @@ def select_weights(
         strategy: The phases that were trained.
         images: The images.
         recipe: The loss and the monitored value.
+        machine: Where the images are scored, and by which ranks.
         mode: Whether that is better when higher (max) or lower (min).
         shares: What is tried between the probe (0) and the fine-tuned weights (1).
     """
@@ -169,12 +171,11 @@ def select_weights(
     probe_phase = int(probe["finetune"]["phase"])
     first, last = (network_state(each, averaged=True) for each in (probe, tuned))
     plain = replace(recipe, features=replace(recipe.features, test_views=1))
-    classifier = build_classifier(network, strategy.phases[phase], plain, phase, ResumePoint())
     candidates, of_probe = [], torch.zeros(0)
     for share in sorted({0.0, *shares, 1.0}):
         network.load_state_dict(interpolated(first, last, share))
-        found = predict_split(classifier, images, "val", plain, run.path)
-        logits, target = found["logits"][0], found["target"]
+        found = predict_split(network, images, "val", plain, machine)
+        logits, target = torch.from_numpy(found.logits[0]), torch.from_numpy(found.targets)
         loss = float(recipe.loss.cpu()(logits, target))
         value = monitored(recipe.monitor, logits, target, loss, images.table.task, images.table.num_classes)
         losses = _image_losses(recipe.loss, logits, target)

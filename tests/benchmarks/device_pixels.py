@@ -24,8 +24,9 @@ from finetune.data.datamodule import ImageBatch, ImageData
 from finetune.data.image_stores import verify
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
-from finetune.data.table import ImageTable, cores
+from finetune.data.table import ImageTable
 from finetune.data.transforms import Augment, InputSpec
+from finetune.runtime.device import cores
 from finetune.training.throughput.throughput import in_turn, median_ratio
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -33,11 +33,12 @@ from finetune.data.table import ImageTable
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan, read_plan
 from finetune.ensembles.crossval.in_process import FoldHeadTrainer, read_table, train_folds
 from finetune.ensembles.crossval.member_weights import fold_weights
-from finetune.evaluation.inference import predict_loader
+from finetune.evaluation.inference import Predictor
 from finetune.models.bundle import load_bundle
 from finetune.models.ensemble_network import JoinedHead, join
 from finetune.models.network import Network
 from finetune.runs.run import Run
+from finetune.runtime.device import DevicePass
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import load_images, open_cache
 
@@ -93,10 +94,10 @@ def of_networks(words: list[str]) -> tuple[Network, list[float]]:
 def answers(network: Network, table: ImageTable, config: dict[str, Any]) -> list[float]:
     """Return the test accuracy of each member, and of all together; each image passes through the backbone once."""
     images, rows = load_images(config, table, network, open_cache(config["cache"])), table.rows("test")
-    found = predict_loader(network, images.view_loader("test", 0), device=torch.device("cpu"), sample=rows)
+    found = Predictor(network, DevicePass(torch.device("cpu"))).split(images, "test", sample=rows)
     head, targets = network.head[0], torch.from_numpy(found.targets)
     assert isinstance(head, JoinedHead) and found.features is not None
-    scores = [*head.scores(torch.from_numpy(found.features)), torch.from_numpy(found.logits)]
+    scores = [*head.scores(torch.from_numpy(found.features)), torch.from_numpy(found.logits[0])]
     return [float((each.argmax(1) == targets).float().mean()) for each in scores]
 
 

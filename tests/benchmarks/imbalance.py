@@ -39,10 +39,11 @@ from finetune.runtime.log_filters import quieten
 from finetune.training.build import build_recipe, load_images, load_network, load_table, open_cache
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import ResumePoint, build_classifier, fit, predict_split
+from finetune.training.fit import ResumePoint, fit, predict_split
 from finetune.training.imbalance import IMBALANCE
 from finetune.training.phases import build_strategy
 from finetune.training.policies import resolve_words
+from finetune.training.trainer import start_pass
 
 SETTINGS = (
     "strategy=frozen", "trainer=cpu", "trainer.threads=1", "logger=none", "monitor=val/f1_macro",
@@ -76,9 +77,8 @@ def measure(overrides: Sequence[str], turned: float, work: Path) -> dict[str, fl
     fit(network, strategy, images, recipe, place=ResumePoint(), metrics=metrics, checkpoints=checkpoints,
         callbacks=list, loggers=[])  # fmt: skip
     network.load_state_dict(network_state(read_checkpoint(run.best_checkpoint), averaged=True))
-    classifier = build_classifier(network, strategy.phases[-1], recipe, len(strategy.phases) - 1, ResumePoint())
-    found = predict_split(classifier, images, "test", recipe, work, cached=True)
-    truth, said = table.targets()[found["row"].numpy()], found["logits"][0].argmax(1).numpy()
+    found = predict_split(network, images, "test", recipe, start_pass(recipe.trainer), cached=True)
+    truth, said = table.targets()[found.rows], found.logits[0].argmax(1)
     recalls = recall_score(truth, said, average=None, labels=np.unique(truth), zero_division=0)
     f1 = f1_score(truth, said, average="macro", labels=np.unique(truth))
     return {"f1": float(f1), "recall": float(recalls.mean()), "worst": float(recalls.min())}

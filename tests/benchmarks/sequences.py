@@ -23,8 +23,8 @@ from sklearn.datasets import load_digits
 
 from finetune.config.compose import conf_dir, register, to_dict
 from finetune.features.feature_datamodule import FeatureData
-from finetune.features.pass_settings import DevicePass
 from finetune.features.sequence_features import feature_source
+from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table
 from finetune.training.head_trainer import HeadTrainer
 from finetune.training.phases import build_strategy

@@ -1,15 +1,18 @@
 """Inference drops padding, keeps the order of rows and leaves the network as it was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
 import torch
 
 from finetune.errors import ConfigError, RunError
-from finetune.evaluation.inference import predict_loader
+from finetune.evaluation.inference import Predictor
+from finetune.runtime.device import DevicePass
 
 torch.set_num_threads(1)
-CPU = torch.device("cpu")
+CPU = DevicePass(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +32,17 @@ def make_batches(images, order, size, padding=0):
 def test_padding_is_dropped_and_rows_are_in_order(network):
     images = torch.randn(21, 3, 32, 32)
     order = torch.randperm(21).tolist()
-    outputs = predict_loader(network, make_batches(images, order, size=4, padding=3), device=CPU)
+    outputs = Predictor(network, CPU).over([make_batches(images, order, size=4, padding=3)])
     np.testing.assert_array_equal(outputs.rows, np.arange(21))
     np.testing.assert_array_equal(outputs.targets, np.arange(21) % 3)
     with torch.no_grad():
         expected = network.eval()(images)
-    np.testing.assert_allclose(outputs.logits, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(outputs.logits[0], expected.numpy(), atol=1e-5)
 
 
 def test_batch_size_does_not_change_what_is_predicted(network):
     images = torch.randn(10, 3, 32, 32)
-    one, many = (predict_loader(network, make_batches(images, range(10), size=n), device=CPU).logits for n in (1, 10))
+    one, many = (Predictor(network, CPU).over([make_batches(images, range(10), size=n)]).logits for n in (1, 10))
     np.testing.assert_allclose(one, many, atol=1e-5)
 
 
@@ -47,7 +50,7 @@ def test_modes_and_batchnorm_statistics_are_left_alone(network):
     network.train()
     network.bn1.eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    predict_loader(network, make_batches(torch.randn(4, 3, 32, 32), range(4), size=2), device=CPU)
+    Predictor(network, CPU).over([make_batches(torch.randn(4, 3, 32, 32), range(4), size=2)])
     assert network.training
     assert not network.bn1.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -56,7 +59,7 @@ def test_modes_and_batchnorm_statistics_are_left_alone(network):
 def test_bfloat16_stays_near_full_precision(network):
     images = torch.randn(4, 3, 32, 32)
     full, half = (
-        predict_loader(network, make_batches(images, range(4), size=4), device=CPU, precision=precision).logits
+        Predictor(network, replace(CPU, precision=precision)).over([make_batches(images, range(4), size=4)]).logits
         for precision in ("32-true", "bf16-mixed")
     )
     assert half.dtype == np.float32
@@ -66,6 +69,6 @@ def test_bfloat16_stays_near_full_precision(network):
 
 def test_unknown_precision_and_no_images_are_named(network):
     with pytest.raises(ConfigError, match=r"bf16_mixed is not known.*Did you mean 'bf16-mixed'"):
-        predict_loader(network, make_batches(torch.randn(1, 3, 32, 32), [0], 1), device=CPU, precision="bf16_mixed")
+        Predictor(network, replace(CPU, precision="bf16_mixed")).logits({"image": torch.randn(1, 3, 32, 32)})
     with pytest.raises(RunError, match="no images"):
-        predict_loader(network, [], device=CPU)
+        Predictor(network, CPU).over([[]])

@@ -18,9 +18,9 @@ from finetune.data.table import ImageTable, digest, objects
 from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, RunError
 from finetune.features.extract import FeatureSettings, FeatureSource
-from finetune.features.pass_settings import DevicePass
 from finetune.models.adapters import add_lora
 from finetune.models.network import Network, build_network
+from finetune.runtime.device import DevicePass
 
 AUGMENT = Augment(crop_scale=(0.5, 1.0))
 CPU = DevicePass(torch.device("cpu"))

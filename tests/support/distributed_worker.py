@@ -24,7 +24,7 @@ from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, build_
 from finetune.training.losses import CrossEntropy
 from finetune.training.phases import build_strategy
 from finetune.training.schedules import Schedule
-from finetune.training.trainer import TrainerSettings
+from finetune.training.trainer import TrainerSettings, start_pass
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import strategy_config, tiny_images, tiny_table  # noqa: E402
@@ -75,9 +75,8 @@ def train_one(name: str, folder: Path) -> dict:
     fit(network, strategy, images, recipe, place=ResumePoint(), metrics=metrics, checkpoints=checkpoints,
         callbacks=lambda: [Compare(seen)], loggers=[])  # fmt: skip
     moved = sum(not torch.equal(before[key], value) for key, value in network.state_dict().items())
-    classifier = build_classifier(network, strategy.phases[-1], recipe, 0, ResumePoint())
-    validated = predict_split(classifier, images, "val", recipe, folder, cached=True)
-    return {"digests": seen, "moved": moved, "validated": len(validated["row"])}
+    validated = predict_split(network, images, "val", recipe, start_pass(settings, join=True), cached=True)
+    return {"digests": seen, "moved": moved, "validated": len(validated.rows)}
 
 
 def tiny_network(num_classes: int, strategy: object) -> Network:
@@ -103,7 +102,8 @@ def score(folder: Path) -> dict:
     recipe = Recipe(CrossEntropy(), OptimizerSettings(lr=0.0), Schedule("constant", 0.0, 1.0), settings)
     images = tiny_images(table, network)
     classifier = build_classifier(network, strategy.phases[-1], recipe, 0, ResumePoint())
-    found = predict_split(classifier, images, "test", recipe, folder, sample=table.rows("test")[1::3])
+    machine = start_pass(settings, join=True)
+    found = predict_split(network, images, "test", recipe, machine, sample=table.rows("test")[1::3])
     metrics = MetricsCallback(table.task, table.num_classes, None, 100)
     trainer = pl.Trainer(
         accelerator="cpu", devices=world_size(), strategy=settings.strategy, callbacks=[metrics], logger=False,
@@ -115,11 +115,11 @@ def score(folder: Path) -> dict:
     )  # fmt: skip
     values = [value for name, value in sorted(metrics.values.items()) if value == value]
     return {
-        "n": len(found["row"]),
-        "rows": found["row"].tolist(),
-        "logits": found["logits"].flatten().tolist(),
-        "sampled": found["sampled"].tolist(),
-        "features": found["features"].flatten().tolist(),
+        "n": len(found.rows),
+        "rows": found.rows.tolist(),
+        "logits": found.logits.flatten().tolist(),
+        "sampled": found.sampled.tolist(),
+        "features": found.features.flatten().tolist(),
         "validation": values,
     }
 

@@ -21,13 +21,13 @@ from finetune.evaluation.fairness.partition import GroupSettings
 from finetune.evaluation.predictions import Predictions
 from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import FeatureData
-from finetune.features.pass_settings import DevicePass
 from finetune.models.network import Network
 from finetune.runs.run import Run
+from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table, open_cache
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import ResumePoint, build_classifier, fit, predict_split
+from finetune.training.fit import ResumePoint, fit, predict_split
 from finetune.training.head_trainer import HeadTrainer
 from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, check_image_weights
 from finetune.training.phases import build_strategy
@@ -96,9 +96,8 @@ def train(folder: Path, config: dict[str, Any]) -> tuple[ImageTable, Network, An
 def worst_accuracy(folder: Path, config: dict[str, Any]) -> float:
     """Train as configured, and return the accuracy of the worst class and background on test images."""
     table, network, (strategy, recipe, images) = train(folder, config)
-    classifier = build_classifier(network, strategy.phases[-1], recipe, 0, ResumePoint())
-    outputs = predict_split(classifier, images, "test", recipe, folder, cached=True)
-    found = Predictions.from_logits(table, outputs["row"].numpy(), outputs["logits"].numpy())
+    outputs = predict_split(network, images, "test", recipe, DevicePass(torch.device("cpu")), cached=True)
+    found = Predictions.from_logits(table, outputs.rows, outputs.logits)
     found.groups["truth"] = found.label_names
     settings = GroupSettings(("background",), 30, (("background", "truth"),))
     cells = groups_document({"test": found}, settings, resamples=0)["test"]["background x truth"]

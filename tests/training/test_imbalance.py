@@ -20,11 +20,11 @@ from finetune.data.transforms import Augment
 from finetune.errors import ConfigError
 from finetune.features.extract import VALUES, CachedFeatures, FeatureSource
 from finetune.features.feature_datamodule import FeatureData, FeatureRows
-from finetune.features.pass_settings import DevicePass
 from finetune.models.heads.modules import standardize_layer
 from finetune.models.network import Network
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
+from finetune.runtime.device import DevicePass
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import ResumePoint, fit

@@ -1,29 +1,29 @@
 """The density of a run is fitted on features of its training images, from images and from the cache alike."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from tiny import strategy_config, tiny_images, tiny_table
+from tiny import tiny_images, tiny_table
 
 from finetune.features.extract import FeatureSettings
 from finetune.models.network import build_network
-from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, build_classifier, predict_split
+from finetune.runtime.device import DevicePass
+from finetune.training.fit import OptimizerSettings, Recipe, predict_split
 from finetune.training.losses import CrossEntropy
-from finetune.training.ood import chosen_rows, features_and_logits, fit_ood
-from finetune.training.phases import build_strategy
+from finetune.training.ood import chosen_rows, features_and_targets, fit_ood
 from finetune.training.schedules import Schedule
 from finetune.training.trainer import TrainerSettings
 from finetune.uncertainty.ood.densities import NeighbourDensity
 from finetune.uncertainty.ood.settings import OodSettings
 
+CPU = DevicePass(torch.device("cpu"))
+
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("limit", [5, 100])
-def test_the_density_holds_features_of_training_images_in_their_first_view(
-    tmp_path: Path, cached: bool, limit: int
-) -> None:
+def test_the_density_holds_features_of_training_images_in_their_first_view(cached: bool, limit: int) -> None:
     torch.manual_seed(0)
     table = tiny_table(train=12, val=9, test=4)
     network = build_network("test_efficientnet", num_classes=table.num_classes, weights="none", image_size=32).eval()
@@ -33,15 +33,13 @@ def test_the_density_holds_features_of_training_images_in_their_first_view(
         features=FeatureSettings(test_views=2),
     )  # fmt: skip
     images = tiny_images(table, network)
-    classifier = build_classifier(
-        network, build_strategy(strategy_config("frozen")).phases[0], recipe, 0, ResumePoint()
-    )
-    outputs = predict_split(classifier, images, "val", recipe, tmp_path, sample=table.rows("val")[::2])
-    held_out = features_and_logits(outputs)
+    outputs = predict_split(network, images, "val", recipe, CPU, sample=table.rows("val")[::2])
+    held_out = outputs.of_sample
     assert held_out.features is not None and held_out.features.shape[0] == 5 and held_out.logits.shape[:2] == (2, 5)
-    torch.testing.assert_close(torch.from_numpy(held_out.logits), outputs["logits"][:, ::2])
+    np.testing.assert_array_equal(held_out.logits, outputs.logits[:, ::2])
     settings = OodSettings("knn", neighbours=1, images=limit)
-    found = fit_ood(settings, classifier, images, recipe, tmp_path, held_out, cached=cached)
+    look = partial(features_and_targets, network=network, images=images, recipe=recipe, machine=CPU, cached=cached)
+    found = fit_ood(settings, table.task, table.rows("train"), held_out, look)
     assert found is not None and isinstance(found.density, NeighbourDensity)
     with torch.no_grad():
         features = torch.cat([network.backbone(part["image"]) for part in images.view_loader("train", 0)]).numpy()
@@ -54,4 +52,4 @@ def test_the_density_holds_features_of_training_images_in_their_first_view(
 
 
 def test_no_score_needs_no_pass() -> None:
-    assert fit_ood(OodSettings("none"), None, None, None, None, None, cached=False) is None  # type: ignore[arg-type]
+    assert fit_ood(OodSettings("none"), None, None, None, None) is None  # type: ignore[arg-type]

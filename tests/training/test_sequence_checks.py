@@ -27,11 +27,11 @@ from finetune.ensembles.crossval.in_process import FoldHeadTrainer, read_table
 from finetune.errors import ConfigError
 from finetune.evaluation.drift.reference import load_reference
 from finetune.evaluation.predictions import Predictions, to_probabilities
-from finetune.features.pass_settings import DevicePass
 from finetune.features.sequence_features import SequenceSource, feature_source
 from finetune.models.bundle import load_bundle
 from finetune.models.heads.sequence_heads import mean_of
 from finetune.runs.run import Run
+from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table
 from finetune.training.fit import ResumePoint, build_classifier
 from finetune.training.phases import build_strategy

@@ -28,8 +28,8 @@ def with_predictions(candidate: MemberCandidate, runner: Runner) -> MemberCandid
     """Return a model with what it says of validation and test, by passing the images through it."""
     said = {}
     for split in ("val", "test"):
-        table, (rows, logits) = runner.outputs(candidate.bundle.network, split)
-        said[split] = Predictions.from_logits(table, rows, candidate.bundle.calibrate(logits))
+        table, found = runner.outputs(candidate.bundle.network, split)
+        said[split] = Predictions.from_logits(table, found.rows, candidate.bundle.calibrate(found.logits))
     return replace(candidate, val=said["val"], test=said["test"])
 
 
@@ -49,8 +49,8 @@ def calibrate_joined(
     outputs = {split: (rows_of(table, known), logits) for split, (known, logits) in joined.stored.items()}
     if not outputs:
         for split in ("test",) if crossed else ("val", "test"):
-            (rows, logits) = runner.outputs(joined.network, split)[1]
-            outputs[split] = (table.rows(split)[rows], logits)
+            found = runner.outputs(joined.network, split)[1]
+            outputs[split] = (table.rows(split)[found.rows], found.logits)
     if "val" not in outputs:
         plain = {split: Predictions.from_logits(table, *found) for split, found in outputs.items()}
         return Calibrated(plain, _UNSCALED, {})

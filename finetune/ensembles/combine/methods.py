@@ -177,8 +177,8 @@ def of_weights(
         return network
 
     def judged(network: Network) -> tuple[float, float]:
-        table, (rows, logits) = runner.outputs(network, "val")
-        return judge(Predictions.from_logits(table, rows, logits))
+        table, found = runner.outputs(network, "val")
+        return judge(Predictions.from_logits(table, found.rows, found.logits))
 
     if method == "wise_ft":
         check_way(candidates, alpha)

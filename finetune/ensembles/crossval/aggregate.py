@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from finetune.data.folds import FoldSettings, pool_of
 from finetune.data.table import ImageTable, objects
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan
@@ -17,13 +15,12 @@ from finetune.ensembles.crossval.member_weights import fold_weights
 from finetune.ensembles.crossval.ood import fit_fold_ood
 from finetune.evaluation.calibrated import Calibrated, FinishedModel, described
 from finetune.evaluation.fold_scores import fold_document, out_of_fold
-from finetune.evaluation.inference import predict_loader
+from finetune.evaluation.inference import Predictor
 from finetune.evaluation.predictions import Predictions
 from finetune.models.ensemble_network import join
 from finetune.models.network import Network
-from finetune.runtime.precision import choose_precision
+from finetune.runtime.device import DevicePass, accelerator_device
 from finetune.training.build import load_images, open_cache
-from finetune.training.trainer import device_of
 from finetune.uncertainty.ood.detector import FeaturesAndLogits
 from finetune.uncertainty.scaling import Fitted, Scaling
 
@@ -69,15 +66,11 @@ def _folds_of(
 def _predict(network: Network, table: ImageTable, split: str, config: _Config) -> tuple[Predictions, FeaturesAndLogits]:
     """Return what a network says of a split, in as many views as the configuration asks for, and its features."""
     images = load_images(config, table, network, open_cache(config["cache"]))
-    device = device_of(config["trainer"]["accelerator"])
-    precision = choose_precision(config["trainer"]["precision"], device)
-    parts = [
-        predict_loader(network, images.view_loader(split, view), device=device, precision=precision, sample=sample)
-        for view, sample in enumerate([table.rows(split)] + [None] * (config["features"]["test_views"] - 1))
-    ]
+    machine = DevicePass(accelerator_device(config["trainer"]["accelerator"]), config["trainer"]["precision"])
+    views = config["features"]["test_views"]
+    found = Predictor(network, machine).split(images, split, views, sample=table.rows(split))
     network.cpu()
-    logits = np.stack([part.logits for part in parts])
-    return Predictions.from_logits(table, parts[0].rows, logits), FeaturesAndLogits(parts[0].features, logits)
+    return Predictions.from_logits(table, found.rows, found.logits), found.of_sample
 
 
 def crossval_table(table: ImageTable) -> ImageTable:

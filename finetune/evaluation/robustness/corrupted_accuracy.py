@@ -5,7 +5,6 @@ It decides how images become batches and answers become accuracies with interval
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from finetune.data.datamodule import one_thread
 from finetune.data.table import ImageTable
 from finetune.data.transforms import InputSpec, eval_transform
 from finetune.evaluation.bootstrap import binomial_interval, draw_weights, weighted_sums
-from finetune.evaluation.inference import forward
+from finetune.evaluation.inference import Predictor
 from finetune.evaluation.predictions import THRESHOLD, PredictionTask, check_finite, to_probabilities
+from finetune.evaluation.rerun_settings import InferenceSettings
 from finetune.evaluation.robustness.corruptions import corrupt
 from finetune.models.bundle import Bundle
 
@@ -55,29 +56,12 @@ class CorruptedImages(Dataset[Tensor]):
         return torch.stack([self.transform.tensor(each) for each in (image, *wrong)])
 
 
-@dataclass(frozen=True)
-class CorruptionPass:
-    """How images are passed through the network.
-
-    Attributes:
-        device: Where it is computed.
-        precision: In which numbers.
-        batch_size: Images that are passed together.
-        workers: Processes that read and corrupt images; 0 does so in this one.
-    """
-
-    device: torch.device
-    precision: str
-    batch_size: int
-    workers: int
-
-
 def measure(
     bundle: Bundle,
     table: ImageTable,
     rows: npt.NDArray[np.int64],
     ways: Sequence[Wrong],
-    machine: CorruptionPass,
+    settings: InferenceSettings,
     seed: int,
 ) -> Iterator[_Values]:
     """Yield of a few images at a time how right the answers are, (1 + V, n): as they are, and in V ways.
@@ -89,26 +73,22 @@ def measure(
         DataError: An image cannot be read.
     """
     images = CorruptedImages(table, bundle.network.spec, ways, seed)
-    together = max(1, machine.batch_size // (1 + len(ways)))
+    together = max(1, settings.batch_size // (1 + len(ways)))
     batches = [part.tolist() for part in np.split(rows, range(together, len(rows), together))]
     loader = DataLoader(
         images,
         batch_sampler=batches,
-        num_workers=machine.workers,
-        worker_init_fn=_one_thread,
-        pin_memory=machine.device.type == "cuda",
+        num_workers=settings.workers,
+        worker_init_fn=one_thread,
+        pin_memory=settings.machine.device.type == "cuda",
         generator=torch.Generator(),
     )
-    targets = table.targets()
+    targets, predictor = table.targets(), Predictor(bundle.network, settings.machine)
     for part, shown in zip(batches, loader, strict=True):
-        chunks = shown.flatten(0, 1).split(machine.batch_size)
-        said = [forward(bundle.network, chunk, device=machine.device, precision=machine.precision) for chunk in chunks]
+        chunks = shown.flatten(0, 1).split(settings.batch_size)
+        said = [predictor.logits({"image": chunk}) for chunk in chunks]
         logits = bundle.calibrate(torch.cat(said).cpu().numpy()).reshape(len(part), 1 + len(ways), -1)
         yield right(logits.swapaxes(0, 1), targets[part], table.task)
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 def right(logits: npt.NDArray[Any], targets: npt.NDArray[Any], task: PredictionTask) -> _Values:

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
-from finetune.evaluation.robustness.corrupted_accuracy import CorruptionPass, Wrong, measure, robustness_document
+from finetune.evaluation.rerun_settings import InferenceSettings
+from finetune.evaluation.robustness.corrupted_accuracy import Wrong, measure, robustness_document
 from finetune.models.bundle import Bundle
 
 _Document = dict[str, Any]
@@ -27,7 +28,7 @@ def robustness_of(
     table: ImageTable,
     split: str,
     ways: Sequence[Wrong],
-    machine: CorruptionPass,
+    settings: InferenceSettings,
     *,
     resamples: int,
     seed: int,
@@ -48,8 +49,8 @@ def robustness_of(
     rows = table.rows(split)
     count = 1 + len(ways)
     console.print(f"Robustness: {count} passes over {len(rows):,} images, {count * len(rows):,} in all.")
-    parts = measure(bundle, table, rows, ways, machine, seed)
-    steps = math.ceil(len(rows) / max(1, machine.batch_size // count))
+    parts = measure(bundle, table, rows, ways, settings, seed)
+    steps = math.ceil(len(rows) / max(1, settings.batch_size // count))
     shown = track(parts, "Corrupting", steps, console=console, transient=True, disable=not console.is_terminal)
     values = np.concatenate(list(shown), axis=1)
     return {"split": split, **robustness_document(values, ways, resamples=resamples, seed=seed)}

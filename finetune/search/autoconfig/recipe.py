@@ -17,7 +17,7 @@ from finetune.data.sequences.frame_store import sequence_limit
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, nearest
 from finetune.runs.run import Run
-from finetune.runtime.allocator import keep_freed_memory
+from finetune.runtime.device import accelerator_device
 from finetune.search.autoconfig.budget import (
     CROP_SHARE,
     LEAST_EPOCHS,
@@ -37,7 +37,6 @@ from finetune.search.autoconfig.rules import RecipeChoice, apply_rules
 from finetune.training.build import build_recipe, load_images, load_network
 from finetune.training.phases import Phase, build_strategy
 from finetune.training.throughput.throughput import Subject
-from finetune.training.trainer import trains_on_cpu, without_gpu
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +150,7 @@ def _facts_of(config: ComposedConfig, table: ImageTable) -> DatasetFacts:
     trainer = config["trainer"]
     devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1
     batch = config["data"]["batch_size"] * max(1, devices) * trainer["num_nodes"] * trainer["accumulate"]
-    return gather_facts(table, on_cpu=without_gpu(trainer), batch_size=batch)
+    return gather_facts(table, on_cpu=accelerator_device(trainer["accelerator"]).type != "cuda", batch_size=batch)
 
 
 def check_budget(config: ComposedConfig, typed: Typed) -> None:
@@ -236,8 +235,6 @@ def measure_pace(
         strategy, more = (build_strategy(each["strategy"]) for each in (config, longer))
         network = load_network(config, strategy, table)
         recipe = build_recipe(config, table, cache)
-        if trains_on_cpu(recipe.trainer):
-            keep_freed_memory()
         images = load_images(config, table, network, cache)
 
         def pace_of(phase: Phase) -> float:

@@ -5,7 +5,6 @@ It decides which sweeps can be run so, and how such a trial is scored; the fitti
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,9 @@ from finetune.errors import FinetuneError
 from finetune.evaluation.metrics import score
 from finetune.evaluation.predictions import Predictions
 from finetune.features.feature_datamodule import FeatureData
-from finetune.features.pass_settings import pass_of
 from finetune.features.sequence_features import feature_source
 from finetune.models.heads.settings import head_settings
 from finetune.models.network import Network, new_head
-from finetune.runtime.allocator import keep_freed_memory
 from finetune.runtime.log_filters import quieten
 from finetune.search.multirun.scheduler import Stop
 from finetune.search.study.loop import Policy
@@ -31,7 +28,7 @@ from finetune.search.study.study import Result, Search, TrialSpec
 from finetune.training.build import build_recipe, known_files, load_images, load_network, load_table, open_cache
 from finetune.training.head_trainer import HeadTrainer
 from finetune.training.phases import Strategy, build_strategy
-from finetune.training.trainer import build_trainer, trains_on_cpu
+from finetune.training.trainer import start_pass
 
 _Config = dict[str, Any]
 
@@ -48,11 +45,8 @@ class HeadTrials:
         self.table: ImageTable = load_table(config["data"], known=known_files(self.cache))
         network: Network = load_network(config, Strategy("head", ()), self.table)
         recipe = build_recipe(config, self.table, self.cache)
-        if trains_on_cpu(recipe.trainer):
-            keep_freed_memory()
         images: ImageData = load_images(config, self.table, network, self.cache)
-        trainer = build_trainer(recipe.trainer, folder=Path(), logger=False, enable_progress_bar=False)
-        source = feature_source(network, images, recipe.features, pass_of(trainer))
+        source = feature_source(network, images, recipe.features, start_pass(recipe.trainer))
         self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
         val = self.table.rows("val")
         self.data.found = {

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune.errors import ConfigError
+from finetune.runtime.device import CORES, cores
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
-# how many cores are a job's own; `finetune` takes as many processes for reading images as they allow
-CORES = "FINETUNE_CORES"
 # of OpenMP, MKL, OpenBLAS and numexpr; torch follows the first two
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 HINT = "Use auto, cpu, a number, or a list of GPUs such as pool.devices=[0,1]."
@@ -177,8 +176,7 @@ def computing_variables(places: int, threads: int | None, environment: Mapping[s
 
     A job that is alone has all of them, as the libraries do by themselves.
     """
-    cores = len(os.sched_getaffinity(0))
-    share = max(1, cores // places)
+    share = max(1, cores() // places)
     if threads is not None:
         return {CORES: str(max(threads, 1)), **dict.fromkeys(THREADS, str(threads))}
     if places == 1:

@@ -15,9 +15,9 @@ from finetune.data.cache.store import Cache
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, DataError, FinetuneError
 from finetune.features.extract import FeatureSettings, FeatureSource
-from finetune.features.pass_settings import DevicePass
 from finetune.models.network import Network
 from finetune.models.truncation import count_parameters
+from finetune.runtime.device import DevicePass
 from finetune.search.ranking.candidates import BackboneCandidate
 from finetune.search.ranking.latency import Footprint, footprints
 from finetune.search.ranking.probe import PROBE, score_features

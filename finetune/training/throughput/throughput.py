@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from torch import Tensor, nn
 from finetune.data.datamodule import ImageBatch, ImageData
 from finetune.data.gpu.transform import UnmadeImages
 from finetune.features.extract import FeatureSettings, FeatureSource
-from finetune.features.pass_settings import DevicePass
 from finetune.models.network import Network
 from finetune.runs.history import RunHistory
+from finetune.runtime.device import DevicePass
 from finetune.runtime.precision import autocast
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import Recipe, ResumePoint, build_classifier
@@ -170,8 +169,7 @@ class Subject:
     def timed_pass(self) -> float:
         """Return the images per second of a pass that computes features."""
         rows = self.images.table.rows("train")[: (self.batches + 1) * self.images.eval_batch_size]
-        precision = self.recipe.trainer.precision
-        machine = DevicePass(self.device, precision, partial(autocast, self.device, precision))
+        machine = DevicePass(self.device, self.recipe.trainer.precision)
         source = FeatureSource(self.network, self.images, FeatureSettings(), machine)
         started = time.perf_counter()
         source.features(rows)

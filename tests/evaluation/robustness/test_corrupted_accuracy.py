@@ -9,10 +9,12 @@ from tiny import tiny_table
 
 from finetune.data.table import ImageTable
 from finetune.data.transforms import eval_transform
-from finetune.evaluation.robustness.corrupted_accuracy import CorruptionPass, measure, right, robustness_document
+from finetune.evaluation.rerun_settings import InferenceSettings
+from finetune.evaluation.robustness.corrupted_accuracy import measure, right, robustness_document
 from finetune.evaluation.robustness.corruptions import corrupt
 from finetune.models.bundle import Bundle
 from finetune.models.network import build_network
+from finetune.runtime.device import DevicePass
 
 WAYS = (("jpeg", 5), ("gaussian_noise", 5), ("gaussian_noise", 1))
 CPU = torch.device("cpu")
@@ -33,8 +35,8 @@ def table() -> ImageTable:
 
 
 def measured(bundle: Bundle, table: ImageTable, batch: int = 64, workers: int = 0, seed: int = 0) -> Any:
-    machine = CorruptionPass(CPU, "32-true", batch, workers)
-    return np.concatenate(list(measure(bundle, table, table.rows("test"), WAYS, machine, seed)), axis=1)
+    settings = InferenceSettings(DevicePass(CPU), batch, workers)
+    return np.concatenate(list(measure(bundle, table, table.rows("test"), WAYS, settings, seed)), axis=1)
 
 
 def test_answers_are_those_of_the_network_on_images_corrupted_one_by_one(bundle: Bundle, table: ImageTable) -> None:
