@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from finetune.config.command_help import command_help
 from finetune.config.compose import check_missing, check_read, conf_dir, register, verbs
 from finetune.config.error_messages import error_message
 from finetune.errors import ConfigError, FinetuneError, nearest
@@ -125,7 +126,7 @@ def run_hydra() -> int:
 
 
 def show_help(arguments: Sequence[str]) -> int:
-    """Print the help of a verb, and return the exit code.
+    """Print the help of a command, or of all of them where none was named, and return the exit code.
 
     Hydra's own help lists all groups of all packages before it prints any, which takes longer than everything else.
     """
@@ -135,7 +136,10 @@ def show_help(arguments: Sequence[str]) -> int:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra.compose(asked.config_name or DEFAULT, [*asked.overrides, *extra], return_hydra_config=True)
             HydraConfig.instance().set_config(config)
-            print(Template(config.hydra.help.template).safe_substitute())
+            if asked.config_name in verbs():
+                print(command_help(asked.config_name, config))
+            else:
+                print(Template(config.hydra.help.template).safe_substitute())
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(error_message(error, arguments)) from error
     return 0
