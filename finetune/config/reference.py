@@ -56,7 +56,9 @@ class ConfFile:
 @cache
 def read_file(path: Path) -> ConfFile:
     """Read a file of conf/ with its comments, which a YAML parser leaves out."""
-    header, values, comments = [], {}, {}
+    header: list[str] = []
+    values: dict[str, str] = {}
+    comments: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     for line in path.read_text().splitlines():
         if line.startswith("#") and not values:
