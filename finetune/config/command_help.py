@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
-from finetune.config.reference import Setting, groups_of, option_names, read_file, root_files, settings_of
+from finetune.config.settings_reference import Setting, groups_of, option_names, read_file, root_files, settings_of
 
 EXIT_CODES = "0 done; 1 failed, see the log; 2 the configuration or the data is wrong; 130 interrupted; 143 ended"
 RUN = "train"  # whose help lists the settings of all groups that runs have

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from finetune.config.command_help import own_settings
 from finetune.config.compose import conf_dir, register, verbs
-from finetune.config.reference import (
+from finetune.config.settings_reference import (
     Setting,
     compose_command,
     group_names,

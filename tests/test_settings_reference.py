@@ -6,8 +6,8 @@ import pytest
 
 from finetune.config.command_help import command_help
 from finetune.config.compose import register, verbs
-from finetune.config.reference import compose_command, read_file
 from finetune.config.reference_page import reference_page
+from finetune.config.settings_reference import compose_command, read_file
 
 register()
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "configuration.md"
