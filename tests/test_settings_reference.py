@@ -7,7 +7,7 @@ import pytest
 from finetune.config.command_help import command_help
 from finetune.config.compose import register, verbs
 from finetune.config.reference_page import reference_page
-from finetune.config.settings_reference import compose_command, read_file
+from finetune.config.settings_reference import compose_command, read_conf_file
 
 register()
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "configuration.md"
@@ -47,7 +47,7 @@ def test_comments_are_read_of_nested_keys_and_of_values_with_a_hash(tmp_path: Pa
         "# What it selects,\n# in two lines.\n#   finetune head=option    # an example\ndefaults: [other]\n"
         "color: '#fff'  # of it\nouter:  # both\n  inner: 1.0  # steps\nlast: [1, 2]\n"
     )
-    found = read_file(file)
+    found = read_conf_file(file)
     assert (found.about, found.commands) == ("What it selects, in two lines.", ("finetune head=option",))
     assert found.comments == {"color": "of it", "outer": "both", "outer.inner": "steps"}
     assert found.values == {"color": "'#fff'", "outer": "", "outer.inner": "1.0", "last": "[1, 2]"}

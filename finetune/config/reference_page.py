@@ -12,12 +12,12 @@ from finetune.config.command_help import own_settings
 from finetune.config.compose import conf_dir, register, verbs
 from finetune.config.settings_reference import (
     Setting,
+    command_groups,
     compose_command,
-    group_names,
-    groups_of,
+    config_groups,
+    list_settings,
     option_names,
-    read_file,
-    settings_of,
+    read_conf_file,
 )
 
 HEADER = """# Configuration
@@ -36,20 +36,20 @@ def reference_page() -> str:
     configs = {command: compose_command(command) for command in verbs()}
     readers: dict[str, list[str]] = defaultdict(list)
     for command, config in configs.items():
-        for setting in settings_of(config, command):
+        for setting in list_settings(config, command):
             readers[setting.key].append(command)
     lines = [HEADER, "## Commands", ""]
     for command, config in configs.items():
-        groups = groups_of(command)
+        groups = command_groups(command)
         own = [setting for setting in own_settings(command, config) if setting.key.split(".")[0] not in groups]
-        lines += [f"### {command}", "", read_file(conf_dir() / f"{command}.yaml").about, ""]
+        lines += [f"### {command}", "", read_conf_file(conf_dir() / f"{command}.yaml").about, ""]
         lines += [f"Groups: {', '.join(f'[`{name}`](#{name})' for name in groups)}.", ""] if groups else []
         lines += [*_table(own, readers), ""]
     lines += ["## Groups", ""]
-    for group in group_names():
+    for group in config_groups():
         lines += [f"### {group}", "", *_options(group), ""]
-        users = [command for command in configs if group in groups_of(command)]
-        found = settings_of(configs[users[0]], users[0]) if users else ()
+        users = [command for command in configs if group in command_groups(command)]
+        found = list_settings(configs[users[0]], users[0]) if users else ()
         settings = [each for each in found if each.key.startswith(f"{group}.")]
         lines += [*_table(settings, readers), ""] if settings else []
     return "\n".join(lines).rstrip() + "\n"
@@ -59,7 +59,7 @@ def _options(group: str) -> Iterator[str]:
     yield "| option | what it selects | what it sets |"
     yield "| --- | --- | --- |"
     for name in option_names(group):
-        file = read_file(conf_dir() / group / f"{name}.yaml")
+        file = read_conf_file(conf_dir() / group / f"{name}.yaml")
         values = ", ".join(f"`{key}={value}`" for key, value in file.values.items() if value)
         yield f"| `{group}={name}` | {_cell(file.about)} | {_cell(values)} |"
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from finetune.config.compose import conf_dir
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^ #].*?))?(?: +# (?P<comment>.*))?$")
-HIDDEN = ("hydra", "verb", "defaults")
+_HIDDEN = ("hydra", "verb", "defaults")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ConfFile:
 
 
 @cache
-def read_file(path: Path) -> ConfFile:
+def read_conf_file(path: Path) -> ConfFile:
     """Read a file of conf/ with its comments, which a YAML parser leaves out."""
     header: list[str] = []
     values: dict[str, str] = {}
@@ -70,7 +70,7 @@ def read_file(path: Path) -> ConfFile:
         parents = [(depth, name) for depth, name in parents if depth < indent]
         key = ".".join([*(name for _, name in parents), match["key"]])
         parents.append((indent, match["key"]))
-        if key.split(".")[0] not in HIDDEN:
+        if key.split(".")[0] not in _HIDDEN:
             values[key] = match["value"] or ""
             if match["comment"]:
                 comments[key] = match["comment"]
@@ -79,7 +79,7 @@ def read_file(path: Path) -> ConfFile:
     return ConfFile(about, shown, values, comments)
 
 
-def group_names() -> list[str]:
+def config_groups() -> list[str]:
     """Return the names of the groups."""
     return sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
 
@@ -96,23 +96,23 @@ def root_files(command: str) -> list[Path]:
     return [file, base] if re.search(r"^  - _train$", file.read_text(), re.MULTILINE) else [file]
 
 
-def groups_of(command: str) -> list[str]:
+def command_groups(command: str) -> list[str]:
     """Return the groups that a command chooses from."""
     text = "\n".join(path.read_text() for path in root_files(command))
-    return [name for name in group_names() if re.search(rf"^  - {name}: ", text, re.MULTILINE)]
+    return [name for name in config_groups() if re.search(rf"^  - {name}: ", text, re.MULTILINE)]
 
 
 @cache
 def meaning_of(key: str, command: str) -> str:
     """Return the comment on a key, in a command's own file, else in its default option, or in others of the group."""
     group, _, rest = key.partition(".")
-    found = [read_file(path).comments.get(key) for path in [*root_files(command), conf_dir() / "_train.yaml"]]
+    found = [read_conf_file(path).comments.get(key) for path in [*root_files(command), conf_dir() / "_train.yaml"]]
     if rest and (conf_dir() / group).is_dir():
         text = "\n".join(path.read_text() for path in root_files(command))
         default = re.search(rf"^  - {group}: (\w+)", text, re.MULTILINE)
         first = [default[1] if default else "", "_base"]
         files = sorted((conf_dir() / group).glob("*.yaml"), key=lambda path: (path.stem not in first, path.stem))
-        found += [read_file(path).comments.get(rest) for path in files]
+        found += [read_conf_file(path).comments.get(rest) for path in files]
     return next((comment for comment in found if comment), "")
 
 
@@ -122,7 +122,7 @@ def compose_command(command: str, overrides: Sequence[str] = ()) -> DictConfig:
         return compose(command, list(overrides))
 
 
-def settings_of(config: DictConfig, command: str) -> Iterator[Setting]:
+def list_settings(config: DictConfig, command: str) -> Iterator[Setting]:
     """Yield the settings of a composed configuration in their order; a list or an open mapping is one."""
     yield from _settings(config, command, "")
 
@@ -130,7 +130,7 @@ def settings_of(config: DictConfig, command: str) -> Iterator[Setting]:
 def _settings(config: DictConfig, command: str, prefix: str) -> Iterator[Setting]:
     for name in map(str, config):
         node, key = config._get_node(name), f"{prefix}{name}"
-        if key in HIDDEN or name == "_target_":
+        if key in _HIDDEN or name == "_target_":
             continue
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing() and len(node):
             yield from _settings(node, command, f"{key}.")
