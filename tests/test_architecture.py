@@ -51,7 +51,7 @@ LIGHT = (
     "report/runs_table/conditions.py",
     "report/runs_table/entries.py",
     "report/runs_table/row_selection.py",
-    "report/runs_table/runs_console.py",
+    "report/console/runs_console.py",
     "report/runs_table/table_output.py",
     "search/command_line.py",
     "search/head_only/eligibility.py",
@@ -59,7 +59,9 @@ LIGHT = (
     "search/results/summary.py",
     "search/results/wandb_export.py",
     "search/results/wandb_record.py",
+    "search/sweep_opening.py",
     "search/sweep_plan.py",
+    "search/sweep_trials.py",
 )
 HEAVY = ("torch", "timm", "pytorch_lightning", "torchmetrics", "pandas", "numpy", "wandb", "rich", "sklearn")
 

@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 
 from finetune.cli import with_config_name
-from finetune.commands.multirun import pool_settings
 from finetune.config.compose import check_read, conf_dir, register
 from finetune.ensembles.crossval.crossval_plan import read_plan
 from finetune.search.command_line import read_request
 from finetune.search.multirun.grid import expand_grid, without_pool
+from finetune.search.multirun.grid_run import pool_settings
 from finetune.search.sweep_plan import make_sweep_plan
 
 register()

@@ -1,9 +1,5 @@
-"""The verb audit: what is wrong with a set of images, before anything is trained on it.
+"""finetune audit: what is wrong with a set of images, before anything is trained on it."""
 
-It is a composition root, the only code of audits that sees a config; it refuses nothing, and changes no image.
-"""
-
-import shlex
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,21 +11,21 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
 from finetune.audit.audit_store import remember
 from finetune.audit.duplicates import DuplicateThresholds
-from finetune.audit.findings import KINDS, Findings, write_findings
+from finetune.audit.findings import Findings, write_findings
 from finetune.audit.inspection import AuditSettings, audit_images
 from finetune.config.compose import build, to_dict
 from finetune.data.cache.store import Cache
-from finetune.data.image_stores import FileStore, check_all
+from finetune.data.image_stores import check_all
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
 from finetune.features.extract import FeatureSettings, FeatureSource
+from finetune.report.console.audit_console import findings_table, next_commands
 from finetune.report.html.render import render
-from finetune.report.pages.audit_page import TITLES, audit_sections
+from finetune.report.pages.audit_page import audit_sections
 from finetune.runs.run import write_atomic
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import (
@@ -116,43 +112,15 @@ def _finish(findings: Findings, config: _Config, folder: Path, cache: Cache | No
     """Write, keep and print what was found."""
     started = time.monotonic()
     document = write_findings(findings, config["audit"], folder)
-    page = folder / "audit.html"
+    page, commands = folder / "audit.html", next_commands(findings, folder, HydraConfig.get().overrides.task)
     size = f"{len(findings.table):,} images of {findings.table.num_classes:,} classes"
-    write_atomic(
-        page, render("Audit of the images", audit_sections(findings, next_commands(findings, folder)), subtitle=size)
-    )
+    write_atomic(page, render("Audit of the images", audit_sections(findings, commands), subtitle=size))
     if cache is not None:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         kept = {"created": created, "counts": document["counts"], "images": document["images"]}
         remember(cache.folder, document["fingerprint"], {**kept, "page": str(page.absolute())})
-    console.print(summary_table(document["counts"]))
-    for line in next_commands(findings, folder).splitlines():
+    console.print(findings_table(document["counts"]))
+    for line in commands.splitlines():
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     took = findings.seconds + time.monotonic() - started
     console.print(f"Written to {page}, audit.csv and audit.json in {took:.1f} s", highlight=False, soft_wrap=True)
-
-
-def summary_table(counts: dict[str, int]) -> Table:
-    """Return how many images are of each kind, and what that means."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("images", justify="right")
-    table.add_column("finding")
-    table.add_column("", overflow="fold", style="dim")
-    for kind, count in counts.items():
-        table.add_row(f"{count:,}", TITLES[kind], KINDS[kind], style="bold" if count else "dim")
-    return table
-
-
-def next_commands(findings: Findings, folder: Path) -> str:
-    """Return what to type next: the table is taken back after editing, and duplicates can be kept together."""
-    table = findings.table
-    if not isinstance(table.store, FileStore):
-        return "These images are not in files of their own: audit.csv is to be read, not to be trained on."
-    typed = [word for word in HydraConfig.get().overrides.task if not word.startswith(("data", "audit."))]
-    several = ["data.label_separator='|'"] if table.task == "multilabel" else []
-    command = ["finetune", "data=csv", f"data.path={folder / 'audit.csv'}", *several, *typed]
-    lines = ["# after editing audit.csv: correct labels, delete rows", shlex.join(command)]
-    if findings.duplicates.group.any() and not findings.own_splits:
-        together = ["data.group_columns=[duplicate_group]", "data.splits.group=duplicate_group"]
-        lines += ["# splits that no duplicates cross", shlex.join([*command, *together])]
-    return "\n".join(lines)

@@ -1,27 +1,26 @@
-"""The verb compare: which of several runs is better on the same images, and whether one may replace another.
-
-It is a composition root, the only code of comparisons that sees a config; it needs nothing but stored predictions.
-"""
+"""finetune compare: which of several runs is better on the same images, and whether one may replace another."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from finetune.config.compose import to_dict
 from finetune.errors import ConfigError, RunError
 from finetune.evaluation.compare.comparison import Comparison, compare_runs, find_compared_run
-from finetune.evaluation.compare.gate import GateCondition, Verdict, check, read_gate
+from finetune.evaluation.compare.gate import GateCondition, check, read_gate
 from finetune.report.html.render import render
 from finetune.report.pages.comparison_page import comparison_sections
-from finetune.report.pages.comparison_summary import comparison_document, omission, screen_table, verdict
+from finetune.report.pages.comparison_summary import (
+    Verdicts,
+    comparison_document,
+    show_comparison,
+)
 from finetune.runs.run import write_atomic, write_json
 from finetune.runs.sweep_folder import best_folders
 
 _Config = dict[str, Any]
-Verdicts = list[tuple[str, Verdict]]
 
 
 def compare(cfg: DictConfig) -> None:
@@ -46,7 +45,7 @@ def compare(cfg: DictConfig) -> None:
     write_atomic(
         output / "compare.html", render("Comparison of runs", comparison_sections(contest, verdicts), subtitle=subtitle)
     )
-    _show(contest, verdicts, output)
+    show_comparison(contest, verdicts, output)
     failed = [f"{name}: {each.reason}" for name, each in verdicts if not each.passed]
     if failed:
         raise RunError(f"compare.gate={options['gate']} is not passed. {' '.join(failed)}.")
@@ -76,19 +75,3 @@ def _judge(contest: Comparison, conditions: tuple[GateCondition, ...], rule: str
     return [
         (pair.name, check(condition, pair.changes.metrics, rule)) for pair in contest.pairs for condition in conditions
     ]
-
-
-def _show(contest: Comparison, verdicts: Verdicts, output: Path) -> None:
-    """Print the verdict and the metrics of each pair, and how it stands with the gate."""
-    console = Console()
-    if (missing := omission(contest)) is not None:
-        console.print(missing, style="yellow", soft_wrap=True)
-    for pair in contest.pairs:
-        console.print(screen_table(pair, contest.baseline.name))
-        console.print(verdict(pair, contest.baseline.name), highlight=False, markup=False)
-        console.print()
-    for name, each in verdicts:
-        word = "passes" if each.passed else "fails"
-        said = f"{name} {word} {each.condition}: {each.reason}."
-        console.print(said, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Written to {output / 'compare.html'} and compare.json", highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ from finetune.ensembles.crossval.in_process import FoldHeadTrainer, FoldResult, 
 from finetune.ensembles.crossval.nested_search import run_nested
 from finetune.ensembles.crossval.ood import read_settings
 from finetune.errors import ConfigError, FinetuneError, RunError
-from finetune.report.pages.crossval_console import crossval_lines
+from finetune.report.console.crossval_console import crossval_lines
 from finetune.runs.run import Run
 from finetune.runtime.log_files import keep_log, record
 from finetune.runtime.log_filters import quieten

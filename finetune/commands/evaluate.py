@@ -1,8 +1,4 @@
-"""The verb evaluate: what a stored run says of its own images, or of others.
-
-It is a composition root, which alone sees a config; it runs in one process and needs nothing but the run's folder and
-the images.
-"""
+"""finetune evaluate: what a stored run says of its own images, or of others."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -35,14 +31,14 @@ from finetune.evaluation.robustness.corrupted_accuracy import Wrong
 from finetune.evaluation.robustness.corruptions import check_corruptions
 from finetune.models.bundle import Bundle, load_bundle
 from finetune.models.network import Network
-from finetune.report.pages.evaluation_console import (
+from finetune.report.console.evaluation_console import (
     difference_table,
     show_drift,
     show_unlike,
     show_weakest,
     timeline_table,
 )
-from finetune.report.pages.robustness_console import robustness_of, show_robustness
+from finetune.report.console.robustness_console import robustness_of, show_robustness
 from finetune.report.run_page import attempt, write_evaluation
 from finetune.runs.run import Run, write_json
 from finetune.uncertainty.ood.detector import FeaturesAndLogits

@@ -1,22 +1,18 @@
-"""The verb features: compute a backbone's features ahead of the runs that train on them, show or clear what is kept.
-
-It is a composition root, the only code of the cache that sees a config.
-"""
+"""finetune features: compute a backbone's features ahead of the runs that train on them, show or clear what is kept."""
 
 import time
-from datetime import datetime
 from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 
 from finetune.config.compose import to_dict
-from finetune.data.cache.store import Cache, SpaceInfo, show_size
+from finetune.data.cache.store import Cache, show_size
 from finetune.data.table import SPLITS
 from finetune.errors import ConfigError, nearest
 from finetune.features.sequence_features import feature_source
+from finetune.report.console.cache_console import show_cache
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import (
     build_features,
@@ -87,28 +83,6 @@ def compute(config: dict[str, Any], cache: Cache, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def show_cache(cache: Cache, console: Console) -> None:
-    """Print what is kept, the last used first."""
-    infos = cache.infos()[::-1]
-    total = show_size(sum(info.size for info in infos))
-    table = Table(title=f"{cache.folder}: {total} of {show_size(cache.max_size)}")
-    for column in ("id", "kind", "what", "entries", "size", "last used"):
-        table.add_column(column, justify="right" if column in ("entries", "size") else "left")
-    for info in infos:
-        used = datetime.fromtimestamp(info.used).strftime("%Y-%m-%d %H:%M")
-        table.add_row(info.identity[:8], info.kind, what_is(info), f"{info.entries:,}", show_size(info.size), used)
-    console.print(table)
-
-
-def what_is(info: SpaceInfo) -> str:
-    """Return in a few words what made the entries of a space."""
-    described = info.description
-    size = described.get("input", {})
-    augmented = "augmented" if described.get("augment") else "as in evaluation"
-    parts = [described.get("model"), size and f"{size['height']} x {size['width']}", augmented, described.get("dtype")]
-    return ", ".join(str(part) for part in parts if part)
 
 
 def clear(cache: Cache, spaces: list[str], console: Console) -> None:

@@ -1,8 +1,4 @@
-"""The verb predict: what a stored run says of images that nobody has labelled.
-
-It is a composition root, which alone sees a config; it runs in one process and needs nothing but the run's folder and
-the images.
-"""
+"""finetune predict: what a stored run says of images that nobody has labelled."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +22,7 @@ from finetune.evaluation.predictions import to_probabilities
 from finetune.evaluation.rerun_settings import PASS_KEYS, own_views, rerun_settings
 from finetune.evaluation.sequence_files import files_of
 from finetune.models.bundle import Bundle, load_bundle
-from finetune.report.pages.evaluation_console import show_drift
+from finetune.report.console.evaluation_console import show_drift
 from finetune.runs.run import Run, write_json
 from finetune.runtime.device import DevicePass
 from finetune.uncertainty.ood.detector import FeaturesAndLogits, check_components

@@ -1,30 +1,23 @@
-"""The verb preview: what training and evaluation show a network, before anything is trained.
-
-It is a composition root, the only code of previews that sees a config; it needs no weights and changes nothing.
-"""
+"""finetune preview: what training and evaluation show a network, before anything is trained."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
-from finetune.audit.preview.network_view import MixedImage, Rows, choose_rows, mixed, network_views
+from finetune.audit.preview.network_view import choose_rows, mixtures_of, network_views
 from finetune.config.compose import to_dict
-from finetune.data.augmentation.description import describe
-from finetune.data.datamodule import ImageData
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.transforms import Augment
+from finetune.report.console.preview_console import changes_table
 from finetune.report.html.render import render
 from finetune.report.pages.preview_page import evaluation_words, preview_sections
 from finetune.runs.run import write_atomic
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import known_files, load_images, load_network, load_table, open_cache
-from finetune.training.mixing import build_mixing
 from finetune.training.phases import Strategy
 
 _Config = dict[str, Any]
@@ -61,32 +54,6 @@ def preview(cfg: DictConfig) -> None:
     console.print(f"Evaluation: {evaluation_words(network.spec)}.", highlight=False)
     console.print(changes_table(augment, network.spec.crop_mode))
     console.print(f"Written to {page}", highlight=False, soft_wrap=True)
-
-
-def mixtures_of(images: ImageData, rows: Rows, augment: Augment) -> dict[str, list[MixedImage]]:
-    """Return mixed images, by the name of each mixing that is on."""
-    table = images.table
-    alone = {"Mixup": replace(augment, cutmix=0.0), "CutMix": replace(augment, mixup=0.0)}
-    found = {}
-    for name, one in alone.items():
-        mixing = build_mixing(one, num_classes=table.num_classes, task=table.task)
-        if mixing is not None:
-            found[name] = mixed(images, rows, mixing, images.seed)
-    return found
-
-
-def changes_table(augment: Augment, crop_mode: str) -> Table | str:
-    """Return what is done with training images, for the screen."""
-    active = [change for change in describe(augment, crop_mode=crop_mode) if change.probability > 0]
-    if not active:
-        return "Training: as evaluation, since nothing is varied."
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("probability", justify="right")
-    table.add_column("change of training images")
-    table.add_column("", overflow="fold", style="dim")
-    for change in active:
-        table.add_row(f"{change.probability:.2f}", change.what, change.how)
-    return table
 
 
 def _command() -> str:

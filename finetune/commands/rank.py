@@ -1,9 +1,8 @@
-"""The verb rank: which of timm's backbones suits these images best, from one pass of the training images through each.
+"""finetune rank: which of timm's backbones suits these images best, by one pass of the training images through each.
 
-It is a composition root, the only code of the comparison that sees a config; val and test images are not looked at.
+Val and test images are not looked at.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,19 @@ from rich.console import Console
 from finetune.config.compose import to_dict
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.table import ImageTable
-from finetune.errors import ConfigError, FinetuneError, RunError, nearest
+from finetune.errors import ConfigError
+from finetune.report.console.ranking_console import open_console, say, show_ranking
 from finetune.report.pages.ranking_chart import draw_ranking
-from finetune.report.pages.ranking_console import open_console, say, show_ranking
 from finetune.runtime.device import DevicePass
 from finetune.runtime.log_filters import quieten
-from finetune.search.ranking.candidates import (
-    POLICIES,
-    BackboneCandidate,
-    UnavailableError,
-    choose_names,
-    hub_is_reachable,
-    locate,
-)
+from finetune.search.ranking.candidates import check_ranking_options
 from finetune.search.ranking.rank_backbones import rank_backbones
 from finetune.search.ranking.ranking_results import (
     RankedBackbone,
     Skipped,
     cheaper,
+    find_backbones,
+    nothing_scored,
     ranked,
     ranking_document,
     training_command,
@@ -54,8 +48,8 @@ def rank(cfg: DictConfig) -> None:
     """
     config = to_dict(cfg)
     quieten()
-    check_options(config["rank"])
-    candidates, missing = _find_backbones(config["rank"])
+    check_ranking_options(config["rank"])
+    candidates, missing = find_backbones(config["rank"])
     machine = start_pass(build_trainer_settings(config["trainer"]))
     if machine.world_size > 1:
         raise ConfigError("finetune rank measures latencies, so it uses one device. Set trainer.devices=1.")
@@ -71,49 +65,6 @@ def rank(cfg: DictConfig) -> None:
     if not entries:
         raise nothing_scored([*missing, *skipped])
     _finish(entries, [*missing, *skipped], config, table, machine, console)
-
-
-def check_options(options: _Config) -> None:
-    """Check the words and limits of the comparison.
-
-    Raises:
-        ConfigError: One makes no sense.
-    """
-    policy = options["weights"]
-    if policy not in POLICIES:
-        raise ConfigError(f"rank.weights={policy} is not one of {', '.join(POLICIES)}.{nearest(policy, POLICIES)}")
-    for name in ("max_params", "max_latency"):
-        if options[name] is not None and not (math.isfinite(options[name]) and options[name] > 0):
-            unit = "parameters, such as 10e6" if name == "max_params" else "milliseconds"
-            raise ConfigError(f"rank.{name}={options[name]} is not a limit. Give a number of {unit}, or null for none.")
-    models = options["models"]
-    words = [models] if isinstance(models, str) else models
-    if words is not None and not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
-        raise ConfigError(
-            f"rank.models={models} is no list of names. Type rank.models=[resnet50,vit_small*] or a name."
-        )
-
-
-def _find_backbones(options: _Config) -> tuple[list[BackboneCandidate], list[Skipped]]:
-    """Return the backbones whose weights are to be had, and the others with the reasons."""
-    folder = Path(options["weights_dir"]).expanduser() if options["weights_dir"] is not None else None
-    candidates, skipped = [], []
-    for name in choose_names(options["models"], folder, pretrained=options["weights"] != "none"):
-        try:
-            candidates.append(locate(name, options["weights"], folder, hub_is_reachable))
-        except UnavailableError as error:
-            skipped.append(Skipped(name, str(error)))
-    return candidates, skipped
-
-
-def nothing_scored(skipped: Sequence[Skipped]) -> FinetuneError:
-    """Return the error to raise where no backbone could be scored."""
-    reasons = "; ".join(f"{entry.name}: {entry.reason.rstrip('.')}" for entry in skipped[:3])
-    kind = RunError if any(entry.failed for entry in skipped) else ConfigError
-    return kind(
-        f"None of {len(skipped)} backbones could be scored ({reasons}). Name others with rank.models=[NAME,…], or give "
-        "their weights with rank.weights_dir=FOLDER."
-    )
 
 
 def _finish(

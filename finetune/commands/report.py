@@ -1,7 +1,4 @@
-"""The verb report: the page of a run, made again from its files, with other thresholds or beside another run.
-
-It is a composition root, the only code of reports that sees a config; neither the model nor the images are needed.
-"""
+"""finetune report: the page of a run, made again from its files, with other thresholds or beside another run."""
 
 from pathlib import Path
 

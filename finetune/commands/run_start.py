@@ -21,7 +21,7 @@ from finetune.data.table import ImageTable
 from finetune.evaluation.explain.explain_run import check_explained
 from finetune.evaluation.fairness.partition import group_settings
 from finetune.models.network import Network
-from finetune.report.pages.start_console import describe_start
+from finetune.report.console.start_console import describe_start
 from finetune.report.run_summary import show_lines
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run

@@ -1,7 +1,4 @@
-"""The verb runs: run folders as a table, and the evaluations of one run over time, without a tracker.
-
-It is a composition root, the only code of listing that sees a config; it imports nothing that takes long.
-"""
+"""finetune runs: run folders as a table, and the evaluations of one run over time, without a tracker."""
 
 from functools import partial
 from pathlib import Path
@@ -12,9 +9,9 @@ from omegaconf import DictConfig
 from finetune.config.compose import to_dict
 from finetune.errors import ConfigError
 from finetune.evaluation.drift.timeline import timeline
+from finetune.report.console.runs_console import show_runs
 from finetune.report.runs_table.entries import RunEntry, find_entries
 from finetune.report.runs_table.row_selection import RowSelection, read_choice
-from finetune.report.runs_table.runs_console import show_runs
 from finetune.report.runs_table.table_output import check_output, write_rows
 from finetune.runs.run import Run
 

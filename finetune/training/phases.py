@@ -152,3 +152,15 @@ def check_adapters(name: str, phases: Sequence[Phase], adapter: AdapterSpec | No
             f"strategy={name} has adapters that no phase moves. Add a phase with train: adapters, or set "
             "strategy.adapter=null."
         )
+
+
+def choose_phase(strategy: Strategy, name: str | None) -> Phase:
+    """Return the phase of that name, or the last one, which is the longest as a rule.
+
+    Raises:
+        ConfigError: The strategy has no such phase.
+    """
+    names = [phase.name for phase in strategy.phases]
+    if name is not None and name not in names:
+        raise ConfigError(f"phase={name} is not a phase of {strategy.name} ({', '.join(names)}).{nearest(name, names)}")
+    return strategy.phases[-1 if name is None else names.index(name)]

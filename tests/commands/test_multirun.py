@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.commands.multirun import Multirun, new_multirun_folder, run_grid_jobs, tell_end
+from finetune.report.console.multirun_console import tell_end
 from finetune.runs.run import Run
 from finetune.search.multirun.grid import JobPlan
+from finetune.search.multirun.grid_run import Multirun, new_multirun_folder, run_grid_jobs
 from finetune.search.multirun.live_table import LiveTable
 from finetune.search.multirun.scheduler import Stop
 from finetune.search.pools.local_pool import LocalPool

@@ -14,9 +14,9 @@ import torch
 from command import finetune
 from PIL import Image, ImageDraw
 
-from finetune.commands.rank import check_options
 from finetune.config.schema_search import RankConfig
 from finetune.errors import ConfigError
+from finetune.search.ranking.candidates import check_ranking_options
 
 COUNT = 48
 
@@ -127,7 +127,7 @@ def test_budget_leaves_out_what_exceeds_it(tmp_path: Path, photos: Path) -> None
 )
 def test_settings_that_make_no_sense_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_options({**asdict(RankConfig()), **changes})
+        check_ranking_options({**asdict(RankConfig()), **changes})
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 

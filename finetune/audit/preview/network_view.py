@@ -6,7 +6,7 @@ by the loaders of training.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import numpy as np
@@ -19,7 +19,8 @@ from finetune.data.color_modes import MODES
 from finetune.data.datamodule import ImageBatch, ImageData, seeded
 from finetune.data.sampling import Draw
 from finetune.data.table import ImageTable
-from finetune.data.transforms import InputSpec
+from finetune.data.transforms import Augment, InputSpec
+from finetune.training.mixing import build_mixing
 
 Rows = npt.NDArray[np.int64]
 # epochs that are looked through for draws of an image, for each view that is to be shown
@@ -145,3 +146,15 @@ def pixels_of(images: Tensor, spec: InputSpec) -> list[Image.Image]:
     mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
     values = ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(each.squeeze(), MODES[spec.channels]) for each in values]
+
+
+def mixtures_of(images: ImageData, rows: Rows, augment: Augment) -> dict[str, list[MixedImage]]:
+    """Return mixed images, by the name of each mixing that is on."""
+    table = images.table
+    alone = {"Mixup": replace(augment, cutmix=0.0), "CutMix": replace(augment, mixup=0.0)}
+    found = {}
+    for name, one in alone.items():
+        mixing = build_mixing(one, num_classes=table.num_classes, task=table.task)
+        if mixing is not None:
+            found[name] = mixed(images, rows, mixing, images.seed)
+    return found

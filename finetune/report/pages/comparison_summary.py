@@ -5,11 +5,12 @@ It decides the words of the verdict and what compare.json holds; the page is lef
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -128,3 +129,22 @@ def cells(change: Difference) -> list[str]:
         return [f"{change.first:.4f}", f"{change.second:.4f}", f"{change.value:+.4f}", "–"]
     return [f"{change.first:.4f}", f"{change.second:.4f}", f"{change.value:+.4f}",
             f"{change.low:+.4f} to {change.high:+.4f}"]  # fmt: skip
+
+
+Verdicts = list[tuple[str, Verdict]]
+
+
+def show_comparison(contest: Comparison, verdicts: Verdicts, output: Path) -> None:
+    """Print the verdict and the metrics of each pair, and how it stands with the gate."""
+    console = Console()
+    if (missing := omission(contest)) is not None:
+        console.print(missing, style="yellow", soft_wrap=True)
+    for pair in contest.pairs:
+        console.print(screen_table(pair, contest.baseline.name))
+        console.print(verdict(pair, contest.baseline.name), highlight=False, markup=False)
+        console.print()
+    for name, each in verdicts:
+        word = "passes" if each.passed else "fails"
+        said = f"{name} {word} {each.condition}: {each.reason}."
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Written to {output / 'compare.html'} and compare.json", highlight=False, soft_wrap=True)

@@ -9,9 +9,9 @@ from finetune.data.thumbnails import encoded
 from finetune.data.transforms import eval_transform
 from finetune.errors import FinetuneError
 from finetune.evaluation.robustness.corruptions import corrupt
+from finetune.report.console.robustness_console import sentence, words
 from finetune.report.html.blocks import Block, Cell, Column, Figure, Gallery, ImageBlock, Section, Table
 from finetune.report.html.svg import COLOURS, DASHES, FAINT, draw_svg
-from finetune.report.pages.robustness_console import sentence, words
 from finetune.report.run_data import RunData, read_spec
 from finetune.report.sections.examples_section import find_store
 from finetune.report.sections.format import format_count, interval

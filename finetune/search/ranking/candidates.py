@@ -4,6 +4,7 @@ It decides what a list of names and patterns means and in which order weights ar
 `finetune.models.weights`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -164,3 +165,27 @@ def hub_is_reachable() -> bool:
     except Exception:  # noqa: BLE001 - whatever the client raises, there is no way through
         return False
     return True
+
+
+_Config = dict[str, Any]
+
+
+def check_ranking_options(options: _Config) -> None:
+    """Check the words and limits of the comparison.
+
+    Raises:
+        ConfigError: One makes no sense.
+    """
+    policy = options["weights"]
+    if policy not in POLICIES:
+        raise ConfigError(f"rank.weights={policy} is not one of {', '.join(POLICIES)}.{nearest(policy, POLICIES)}")
+    for name in ("max_params", "max_latency"):
+        if options[name] is not None and not (math.isfinite(options[name]) and options[name] > 0):
+            unit = "parameters, such as 10e6" if name == "max_params" else "milliseconds"
+            raise ConfigError(f"rank.{name}={options[name]} is not a limit. Give a number of {unit}, or null for none.")
+    models = options["models"]
+    words = [models] if isinstance(models, str) else models
+    if words is not None and not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
+        raise ConfigError(
+            f"rank.models={models} is no list of names. Type rank.models=[resnet50,vit_small*] or a name."
+        )

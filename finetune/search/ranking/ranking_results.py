@@ -12,9 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.errors import ConfigError, FinetuneError, RunError
 from finetune.models.weights import BUNDLED
 from finetune.runs.run import write_atomic, write_json
-from finetune.search.ranking.candidates import BackboneCandidate
+from finetune.search.ranking.candidates import (
+    BackboneCandidate,
+    UnavailableError,
+    choose_names,
+    hub_is_reachable,
+    locate,
+)
 from finetune.search.ranking.latency import Footprint
 from finetune.search.ranking.probe import ProbeScore
 
@@ -141,3 +148,28 @@ def training_command(candidate: BackboneCandidate, typed: Sequence[str]) -> str:
         model = ["model=timm", f"model.name={candidate.name}"]
         model += [f"model.weights={candidate.typed}"] if candidate.typed != "timm" else []
     return shlex.join(["finetune", *kept, *model])
+
+
+def nothing_scored(skipped: Sequence[Skipped]) -> FinetuneError:
+    """Return the error to raise where no backbone could be scored."""
+    reasons = "; ".join(f"{entry.name}: {entry.reason.rstrip('.')}" for entry in skipped[:3])
+    kind = RunError if any(entry.failed for entry in skipped) else ConfigError
+    return kind(
+        f"None of {len(skipped)} backbones could be scored ({reasons}). Name others with rank.models=[NAME,…], or give "
+        "their weights with rank.weights_dir=FOLDER."
+    )
+
+
+_Config = dict[str, Any]
+
+
+def find_backbones(options: _Config) -> tuple[list[BackboneCandidate], list[Skipped]]:
+    """Return the backbones whose weights are to be had, and the others with the reasons."""
+    folder = Path(options["weights_dir"]).expanduser() if options["weights_dir"] is not None else None
+    candidates, skipped = [], []
+    for name in choose_names(options["models"], folder, pretrained=options["weights"] != "none"):
+        try:
+            candidates.append(locate(name, options["weights"], folder, hub_is_reachable))
+        except UnavailableError as error:
+            skipped.append(Skipped(name, str(error)))
+    return candidates, skipped

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,10 @@ from finetune.data.datamodule import ImageData
 from finetune.errors import RunError
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
+from finetune.training.optimizers import build_optimizer
 from finetune.training.pretraining.autoencoder import MaskedAutoencoder, draw_noise
+from finetune.training.schedules import Schedule, build_scheduler
+from finetune.training.trainer import TrainerSettings
 
 log = logging.getLogger(__name__)
 
@@ -161,3 +165,26 @@ def mae_parameter_groups(model: MaskedAutoencoder, *, lr: float, weight_decay: f
         {"params": decayed, "name": "weights", "lr": lr, "weight_decay": weight_decay},
         {"params": plain, "name": "no_decay", "lr": lr, "weight_decay": 0.0},
     ]
+
+
+_Config = dict[str, Any]
+
+
+def build_module(config: _Config, model: MaskedAutoencoder, machine: TrainerSettings) -> Pretrainer:
+    """Return the steps of the training."""
+    optimizer = config["optimizer"]
+    if machine.compile:
+        model.compile()
+
+    def make(moving: nn.Module) -> Optimizer:
+        assert isinstance(moving, MaskedAutoencoder)
+        groups = mae_parameter_groups(moving, lr=optimizer["lr"], weight_decay=optimizer["weight_decay"])
+        return build_optimizer(optimizer["name"], groups, optimizer["options"], fuse=machine.fuses)
+
+    return Pretrainer(
+        model,
+        build_optimizer=make,
+        build_scheduler=partial(build_scheduler, schedule=Schedule(**config["schedule"])),
+        seed=config["seed"],
+        channels_last=machine.channels_last,
+    )

@@ -3,8 +3,14 @@
 It decides which part is the limit and which settings are worth trying; the numbers come from `measure`.
 """
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pytorch_lightning.callbacks import Callback
+
+from finetune.training.throughput.throughput import Subject, in_turn, median_ratio
 
 # below this, a ratio is more than noise
 NEAR = 0.97
@@ -107,3 +113,31 @@ def loop_advice(report: Report) -> list[str]:
     if report.trains and report.run_to_bare < NEAR:
         return ["Metrics and callbacks slow the run: log less often (trainer.log_every=50), or do without callbacks."]
     return []
+
+
+def measure_phase(subject: Subject, callbacks: Sequence[Callback], repeats: int) -> Report:
+    """Return what the parts of a phase do per second, measured in turn."""
+    batch = next(subject.made())
+    found = in_turn(
+        {
+            "pipeline": subject.pipeline,
+            "compute": lambda: subject.compute(batch),
+            "bare": subject.bare,
+            "run": lambda: subject.run(callbacks),
+        },
+        repeats,
+    )
+    rates: dict[str, Any] = {name: statistics.median(values) for name, values in found.items()}
+    peak = subject.peak_memory()
+    return Report(
+        phase=subject.phase.name,
+        trains=subject.trains,
+        device=subject.device.type,
+        precision=subject.recipe.trainer.precision,
+        batch_size=len(batch["row"]),
+        workers=subject.images.workers,
+        run_to_bare=median_ratio(found["run"], found["bare"]),
+        peak_memory=peak,
+        largest_batch=subject.largest_batch(batch),
+        **rates,
+    )

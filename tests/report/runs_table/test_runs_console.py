@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from finetune.commands.runs import DISPENSABLE, RUNS
+from finetune.report.console.runs_console import format_value, show_runs
 from finetune.report.runs_table.entries import EntryValue, RunEntry
-from finetune.report.runs_table.runs_console import format_value, show_runs
 
 
 def rows() -> list[RunEntry]:

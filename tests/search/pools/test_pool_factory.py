@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.commands.multirun import pool_settings
 from finetune.config.compose import register
 from finetune.errors import ConfigError
+from finetune.search.multirun.grid_run import pool_settings
 from finetune.search.pools.local_pool import LocalPool
 from finetune.search.pools.pool_factory import build_pool
 
