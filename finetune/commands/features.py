@@ -8,11 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from finetune.config.compose import to_dict
-from finetune.data.cache.store import Cache, show_size
+from finetune.data.cache.store import Cache
 from finetune.data.table import SPLITS
 from finetune.errors import ConfigError, nearest
 from finetune.features.sequence_features import feature_source
 from finetune.report.console.cache_console import show_cache
+from finetune.runtime.format import format_size
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import (
     build_features,
@@ -100,4 +101,6 @@ def clear(cache: Cache, spaces: list[str], console: Console) -> None:
     if not spaces:
         (cache.folder / "files.sqlite").unlink(missing_ok=True)
     busy = f"; {len(chosen) - len(gone)} in use are left" if len(gone) < len(chosen) else ""
-    console.print(f"Cleared {show_size(sum(info.size for info in gone))} in {len(gone)} spaces{busy}.", highlight=False)
+    console.print(
+        f"Cleared {format_size(sum(info.size for info in gone))} in {len(gone)} spaces{busy}.", highlight=False
+    )

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from finetune.data.cache.store import show_size
 from finetune.data.datamodule import ImageData
 from finetune.data.sampling import EvalBatches
 from finetune.features.extract import FeatureSettings, FeatureSource
@@ -23,6 +22,7 @@ from finetune.features.feature_datamodule import feature_loader
 from finetune.features.frozen_prefix import Cut, find_cut
 from finetune.models.network import Network
 from finetune.runtime.device import DevicePass, pass_of
+from finetune.runtime.format import format_size
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +60,11 @@ class Costs:
     def why(self) -> str:
         """Return the reason in words."""
         if self.size > self.room:
-            return f"they take {show_size(self.size)}, more than cache.max_size={show_size(self.room)}"
+            return f"they take {format_size(self.size)}, more than cache.max_size={format_size(self.room)}"
         passes = f"{self.once:,} passes of images in place of {self.images:,}"
         if self.saved <= 0:
             return f"that would be {passes}"
-        return f"{passes}: about {self.saved:.0f} s less for {show_size(self.size)} on disk"
+        return f"{passes}: about {self.saved:.0f} s less for {format_size(self.size)} on disk"
 
 
 class PrefixData(pl.LightningDataModule):

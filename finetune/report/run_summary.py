@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune.evaluation.fairness.group_metrics import weakest_line
+from finetune.runtime.format import format_duration, format_interval, format_magnitude, format_score
 from finetune.runtime.log_files import record
 
+UNDEFINED = "undefined"
 _NAMES = {
     "accuracy": "accuracy",
     "exact_match": "exact match",
@@ -136,7 +138,7 @@ def _model_line(model: ModelSummary) -> str:
     channels, height, width = model.input_size
     size = f"{height} px" if height == width else f"{height} x {width} px"
     size += f", {channels} channels" if channels != 3 else ""
-    return f"{model.name}, weights: {model.weights}, {count_labels(model.parameters)} parameters, {size}"
+    return f"{model.name}, weights: {model.weights}, {format_magnitude(model.parameters)} parameters, {size}"
 
 
 def _phase_table(phases: Sequence[PhaseSummary]) -> Table:
@@ -151,7 +153,7 @@ def _phase_table(phases: Sequence[PhaseSummary]) -> Table:
         moves += ", on cached features" if phase.cached else ""
         rate = f"{phase.lr:g}" + (f" x {phase.layer_decay:g}/layer" if phase.layer_decay != 1 else "")
         rate = rate if phase.solver is None else f"solved: {phase.solver}"
-        table.add_row(Text(phase.name), moves, count_labels(phase.parameters), str(phase.epochs), rate)
+        table.add_row(Text(phase.name), moves, format_magnitude(phase.parameters), str(phase.epochs), rate)
     return table
 
 
@@ -181,7 +183,7 @@ def end_summary(
     group = weakest_line(document.get("groups", {}).get(split, {}))
     if group:
         facts.add_row("" if weakest else "weakest", Text(group))
-    facts.add_row("time", duration(seconds))
+    facts.add_row("time", format_duration(seconds))
     place = quoted(folder)
     lines = [
         f"run       {place}",
@@ -205,9 +207,9 @@ def _score_table(document: Mapping[str, Any], split: str) -> Table:
         score = document[split].get(key)
         if score is None:
             continue
-        interval = f"{_number(score['low'])} to {_number(score['high'])}" if score["low"] is not None else ""
-        rest = [_number(document[other].get(key, {}).get("value")) for other in others]
-        table.add_row(name, _number(score["value"]), interval, *rest)
+        interval = format_interval(score["low"], score["high"], 4) or ""
+        rest = [format_score(document[other].get(key, {}).get("value"), 4, missing=UNDEFINED) for other in others]
+        table.add_row(name, format_score(score["value"], 4, missing=UNDEFINED), interval, *rest)
     table.add_row("images", f"{document['n'][split]:,}", "", *(f"{document['n'][other]:,}" for other in others))
     return table
 
@@ -218,7 +220,9 @@ def _weakest_line(document: Mapping[str, Any], split: str) -> str:
     if not measured:
         return ""
     row = min(measured, key=lambda candidate: candidate["recall"])
-    return f"class {row['label']}: recall {_number(row['recall'])} on {row['support']:,} images"
+    return (
+        f"class {row['label']}: recall {format_score(row['recall'], 4, missing=UNDEFINED)} on {row['support']:,} images"
+    )
 
 
 def print_summary(summary: RenderableType, console: Console | None = None) -> None:
@@ -236,23 +240,6 @@ def show_lines(summary: RenderableType) -> None:
     record.info("\n%s", plain.file.getvalue().rstrip())  # type: ignore[attr-defined]
 
 
-def count_labels(number: int) -> str:
-    """Return a number of parameters in a few characters, such as 3.4 M."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, such as 2 min 31 s."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{seconds:.1f} s"
-
-
 def quoted(folder: Path) -> str:
     """Return a path as it is typed as the value of an override, in quotes where the shell or Hydra needs them."""
     text = str(folder)
@@ -267,10 +254,6 @@ def _facts() -> Table:
     table.add_column(style="bold", width=8)
     table.add_column(overflow="fold")
     return table
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _unbroken(line: str) -> Text:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from finetune.data.cache.shards import SUFFIX, Entries, ShardArray, count_entries, digest_of, key_of, pack, read_shard
 from finetune.errors import ConfigError
 from finetune.runs.run import replacing, write_json
+from finetune.runtime.format import format_size
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +40,6 @@ def parse_size(text: str | int) -> int:
     if match is None:
         raise ConfigError(f"cache.max_size={text} is not a size. Type something like 20GB or 500MB.")
     return int(float(match[1]) * _UNITS[match[2]])
-
-
-def show_size(size: int) -> str:
-    """Return a number of bytes as people read it."""
-    for unit in ("TB", "GB", "MB"):
-        scale = _UNITS[unit[0]]
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size / 1000:.0f} kB"
 
 
 def default_dir() -> Path:
@@ -161,13 +153,13 @@ class Cache:
         needed = size + space.size()
         if needed > self.max_size:
             raise ConfigError(
-                f"{what} take {show_size(needed)}, more than cache.max_size={show_size(self.max_size)}. "
+                f"{what} take {format_size(needed)}, more than cache.max_size={format_size(self.max_size)}. "
                 f"Raise it, or set {setting}."
             )
         free = shutil.disk_usage(self.folder).free
         if size > free:
             raise ConfigError(
-                f"{what} take {show_size(size)}, but {self.folder} has {show_size(free)} free. Set cache.dir= to "
+                f"{what} take {format_size(size)}, but {self.folder} has {format_size(free)} free. Set cache.dir= to "
                 "another disk."
             )
 
@@ -196,7 +188,7 @@ class Cache:
                 total -= info.size
                 gone.append(info)
         if gone:
-            log.info("Evicted %s from the cache.", show_size(sum(info.size for info in gone)))
+            log.info("Evicted %s from the cache.", format_size(sum(info.size for info in gone)))
         return gone
 
     def delete(self, info: SpaceInfo) -> bool:

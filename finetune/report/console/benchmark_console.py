@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from finetune.data.cache.store import show_size
+from finetune.runtime.format import format_size
 from finetune.training.throughput.advice import Report, advice
 
 
@@ -30,7 +30,7 @@ def show_throughput(report: Report, output: Path, console: Console) -> None:
     said = "tried" if report.device == "cuda" else "estimated"
     lines = [
         f"real run / bare loop: {report.run_to_bare:.3f}",
-        f"peak memory: {show_size(report.peak_memory)}",
+        f"peak memory: {format_size(report.peak_memory)}",
         f"largest batch that fits ({said}): {report.largest_batch:,} images",
         *(f"- {line}" for line in advice(report)),
         f"Written to {output}",

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+from finetune.runtime.format import DASH, format_interval, format_score
 
 _SHOWN = ("accuracy", "exact_match", "f1_macro", "roc_auc", "average_precision", "loss", "calibration_error")
 
@@ -20,11 +21,8 @@ def crossval_lines(document: Mapping[str, Any]) -> Group:
         shown.add_column(heading, justify="left" if heading == "score" else "right", no_wrap=True)
     for name in [name for name in _SHOWN if name in cv["metrics"]]:
         entry = cv["metrics"][name]
-        interval = f"{_number(entry['low'])} to {_number(entry['high'])}"
-        shown.add_row(name.replace("_", " "), _number(entry["mean"]), _number(entry["spread"]), interval)
+        interval = format_interval(entry["low"], entry["high"], 4) or DASH
+        shown.add_row(
+            name.replace("_", " "), format_score(entry["mean"], 4), format_score(entry["spread"], 4), interval
+        )
     return Group(head, *([shown] if cv["metrics"] else []))
-
-
-def _number(value: float | None) -> str:
-    """Return a score in four digits."""
-    return "–" if value is None or not np.isfinite(value) else f"{value:.4f}"

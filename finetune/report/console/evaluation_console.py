@@ -13,10 +13,11 @@ from rich.text import Text
 
 from finetune.evaluation.drift.timeline import DRIFTS, TimelineRow
 from finetune.evaluation.fairness.group_metrics import weakest_line
+from finetune.runtime.format import DASH, format_change, format_interval, format_p, format_score, format_share
 
 _Document = dict[str, Any]
 
-_DASH = "–"
+ENDS = ("value", "low", "high")
 COMPARED = {"inputs": "images (features)", "classes": "predicted classes", "confidence": "confidence"}
 _SHORT = {"inputs": "inputs", "classes": "classes", "confidence": "confid."}
 _WIDE = 110  # columns of a screen that has room for each p
@@ -31,17 +32,15 @@ def difference_table(old: _Document, new: _Document, split: str, num: int) -> Ta
         before = old.get(name, {}).get("value")
         after = new.get(name, {"value": None, "low": None, "high": None})
         known = before is not None and after["value"] is not None
-        # adding 0 turns a rounded -0.0 into 0.0
-        change = f"{round(after['value'] - before, 4) + 0:+.4f}" if known else _DASH
+        change = format_change(after["value"] - before) if known else DASH
         table.add_row(
-            name, _show(before), _show(after["value"]), f"{_show(after['low'])} to {_show(after['high'])}", change
+            name,
+            format_score(before, 4),
+            format_score(after["value"], 4),
+            format_interval(after["low"], after["high"], 4) or DASH,
+            change,
         )
     return table
-
-
-def _show(value: float | None) -> str:
-    """Write a metric with four digits, and a dash where it is undefined."""
-    return _DASH if value is None else f"{value:.4f}"
 
 
 def show_drift(drift: Mapping[str, Any] | None, console: Console) -> None:
@@ -63,7 +62,10 @@ def drift_table(drift: Mapping[str, Any]) -> Table:
         if drift[name] is not None:
             found = drift[name]
             table.add_row(
-                COMPARED[name], _show(found["distance"]), f"< {_show(found['chance'])}", written_p(found["p"])
+                COMPARED[name],
+                format_score(found["distance"], 4),
+                f"< {format_score(found['chance'], 4)}",
+                format_p(found["p"], 1e-3),
             )
     return table
 
@@ -83,11 +85,13 @@ def show_unlike(found: Mapping[str, Any] | None, console: Console) -> None:
     if not found:
         return
     if "accepted" in found:
-        own = found["accepted"]["own"]
-        told = f"; of {found['data']}: {interval_of(found['called_unlike'])}" if "called_unlike" in found else ""
-        share = {"value": 1 - own["value"], "low": 1 - own["high"], "high": 1 - own["low"]}
+        own = (1 - found["accepted"]["own"][name] for name in ("value", "high", "low"))
+        others = found.get("called_unlike")
+        told = "" if others is None else f"; of {found['data']}: {format_share(*map(others.get, ENDS))}"
         console.print(
-            f"unlike the training images ({found['kind']}): {interval_of(share)}{told}", highlight=False, soft_wrap=True
+            f"unlike the training images ({found['kind']}): {format_share(*own)}{told}",
+            highlight=False,
+            soft_wrap=True,
         )
     if "scores" in found:
         console.print(unlike_table(found))
@@ -109,19 +113,7 @@ def unlike_table(found: Mapping[str, Any]) -> Table:
 
 def cells_of(score: Mapping[str, Any]) -> tuple[str, str]:
     """Return a score and its interval as text."""
-    return _show(score["value"]), f"{_show(score['low'])} to {_show(score['high'])}"
-
-
-def interval_of(share: Mapping[str, Any]) -> str:
-    """Return a share with its interval in a few words."""
-    if share["value"] is None:
-        return _DASH
-    return f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
-
-
-def written_p(p: float) -> str:
-    """Write a probability with three digits."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return format_score(score["value"], 4), format_interval(score["low"], score["high"], 4) or DASH
 
 
 def show_weakest(columns: _Document, console: Console) -> None:
@@ -144,9 +136,9 @@ def timeline_table(rows: Sequence[TimelineRow], width: int) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         value, low, high = (_number(row.get(f"accuracy{end}")) for end in ("", "_low", "_high"))
-        when = str(row["when"] or _DASH)
+        when = str(row["when"] or DASH)
         cells = [when if wide else when[:10], str(row["images"]), *([str(row["split"])] if len(splits) > 1 else [])]
-        cells += [_number(row["n"]), f"{value} ({low}{_DASH}{high})"]
+        cells += [_number(row["n"]), f"{value} ({low}{DASH}{high})"]
         table.add_row(*map(Text, cells), *(drifted(row, name, both=wide) for name in DRIFTS))
     return table
 
@@ -155,9 +147,9 @@ def drifted(row: TimelineRow, name: str, *, both: bool) -> Text:
     """Write what an evaluation found of drift; what is beyond chance stands out, and has a star."""
     distance, p = row.get(f"drift/{name}"), row.get(f"drift/{name}_p")
     if not isinstance(distance, float) or not isinstance(p, float):
-        return Text(_DASH)
+        return Text(DASH)
     beyond = name in str(row["drifted"]).split(", ")
-    text = f"{distance:.3f} ({written_p(p)})" if both else f"{distance:.3f}"
+    text = f"{distance:.3f} ({format_p(p, 1e-3)})" if both else f"{distance:.3f}"
     return Text(f"{'* ' if beyond else ''}{text}", style="bold yellow" if beyond else "")
 
 
@@ -165,4 +157,4 @@ def _number(value: str | int | float | None) -> str:
     """Write a number, and a dash where there is none."""
     if isinstance(value, float):
         return f"{value:.3f}"
-    return _DASH if value is None else f"{value:,}" if isinstance(value, int) else value
+    return DASH if value is None else f"{value:,}" if isinstance(value, int) else value

@@ -18,9 +18,9 @@ from finetune.errors import ConfigError
 from finetune.evaluation.rerun_settings import InferenceSettings
 from finetune.evaluation.robustness.corrupted_accuracy import Wrong, measure, robustness_document
 from finetune.models.bundle import Bundle
+from finetune.runtime.format import DASH, format_interval, format_score, format_with_interval
 
 _Document = dict[str, Any]
-_DASH = "–"
 
 
 def robustness_of(
@@ -66,8 +66,13 @@ def show_robustness(document: _Document | None, console: Console) -> None:
     for name in (*(f"severity {severity}" for severity in severities), "mean", "interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, found in document["corruptions"].items():
-        cells = [_number(found["severities"][severity]["value"]) for severity in severities]
-        table.add_row(words(name), *cells, _number(found["mean"]["value"]), _spread(found["mean"]))
+        cells = [format_score(found["severities"][severity]["value"]) for severity in severities]
+        table.add_row(
+            words(name),
+            *cells,
+            format_score(found["mean"]["value"]),
+            format_interval(found["mean"]["low"], found["mean"]["high"]) or DASH,
+        )
     console.print(table)
     console.print(sentence(document), highlight=False, soft_wrap=True)
 
@@ -75,11 +80,8 @@ def show_robustness(document: _Document | None, console: Console) -> None:
 def sentence(document: _Document) -> str:
     """Return in a sentence how much of the accuracy is left on corrupted images."""
     clean, mean, relative = (document[name] for name in ("clean", "mean", "relative"))
-    left = "" if relative["value"] is None else f", {_number(relative['value'])} ({_spread(relative)}) of what it was"
-    return (
-        f"Over all corruptions the accuracy is {_number(mean['value'])} ({_spread(mean)}), on clean images "
-        f"{_number(clean['value'])} ({_spread(clean)}){left}."
-    )
+    left = "" if relative["value"] is None else f", {with_interval(relative)} of what it was"
+    return f"Over all corruptions the accuracy is {with_interval(mean)}, on clean images {with_interval(clean)}{left}."
 
 
 def words(name: str) -> str:
@@ -87,11 +89,6 @@ def words(name: str) -> str:
     return name.replace("_", " ").replace("jpeg", "JPEG").replace("gaussian", "Gaussian")
 
 
-def _number(value: float | None) -> str:
-    """Write an accuracy, or a dash where it is not defined."""
-    return _DASH if value is None else f"{value:.3f}"
-
-
-def _spread(score: _Document) -> str:
-    """Write an interval."""
-    return f"{_number(score['low'])} to {_number(score['high'])}"
+def with_interval(score: _Document) -> str:
+    """Return an accuracy with its interval."""
+    return format_with_interval(score["value"], score["low"], score["high"])

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from finetune.report.runs_table.entries import EntryValue, RunEntry
+from finetune.runtime.format import DASH, format_short_duration, format_with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_DASH = "–"
 _GAP = 2
 SHORTEST_NAME = 16
 _STYLES = {"damaged": "red", "failed": "red", "interrupted": "yellow", "running": "cyan"}
@@ -35,7 +35,7 @@ class Layout:
         interval = entry.interval(key) if key in self.intervals else None
         if interval is None or not isinstance(value, float):
             return format_value(key, value)
-        return f"{value:.3f} ({interval[0]:.3f}{_DASH}{interval[1]:.3f})"
+        return format_with_interval(value, *interval, joint=DASH)
 
     def widths(self, entries: Sequence[RunEntry]) -> list[int]:
         """Return how wide each column is."""
@@ -51,19 +51,12 @@ class Layout:
 def format_value(key: str, value: EntryValue) -> str:
     """Return a value as the screen shows it."""
     if value is None:
-        return _DASH
+        return DASH
     if key == "time" and isinstance(value, int | float):
-        return lasted(float(value))
+        return format_short_duration(float(value))
     if isinstance(value, float):
         return f"{value:.3f}" if "/" in key and 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:.4g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def lasted(seconds: float) -> str:
-    """Return a time in its two largest units, such as 2m31s."""
-    minutes, left = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{left:02d}s" if minutes else f"{seconds:.1f}s"
 
 
 def layouts(columns: tuple[str, ...], entries: Sequence[RunEntry], dispensable: Sequence[str]) -> Iterator[Layout]:

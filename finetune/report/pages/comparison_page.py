@@ -16,7 +16,8 @@ from finetune.evaluation.compare.gate import Verdict
 from finetune.evaluation.compare.paired import LOWER_IS_BETTER, Difference
 from finetune.report.html.blocks import Block, Cell, Column, Figure, Gallery, ImageBlock, Section, Table, Text, Tone
 from finetune.report.html.svg import COLOURS, INK, draw_svg
-from finetune.report.pages.comparison_summary import omission, significant, verdict
+from finetune.report.pages.comparison_summary import omission, verdict
+from finetune.runtime.format import format_p
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +83,7 @@ def overview(contest: Comparison) -> Table:
     name = contest.pairs[0].key
     rows = tuple(
         (pair.name, change.second, change.value, change.low, change.high, pair.test.won, pair.test.lost,
-         significant(pair.test.p), significant(pair.corrected), pair.agreement, pair.first.num)
+         format_p(pair.test.p), format_p(pair.corrected), pair.agreement, pair.first.num)
         for pair in contest.pairs for change in [pair.changes.metrics[name]]
     )  # fmt: skip
     columns = (

@@ -17,6 +17,7 @@ from rich.text import Text
 from finetune.evaluation.compare.comparison import Comparison, RunPair
 from finetune.evaluation.compare.gate import Verdict
 from finetune.evaluation.compare.paired import LOWER_IS_BETTER, Difference
+from finetune.runtime.format import DASH, format_change, format_p, format_score
 
 _SHOWN = ("accuracy", "exact_match", "f1_macro", "roc_auc", "average_precision", "calibration_error", "loss")
 
@@ -26,7 +27,7 @@ def verdict(pair: RunPair, baseline: str) -> str:
     name = pair.key
     change = pair.changes.metrics[name]
     words = name.replace("_", " ")
-    p = f"McNemar's exact p = {significant(pair.test.p)}, corrected {significant(pair.corrected)}"
+    p = f"McNemar's exact p = {format_p(pair.test.p)}, corrected {format_p(pair.corrected)}"
     if math.isnan(change.low):
         return f"{pair.name} has {100 * change.value:+.1f} points of {words} against {baseline} ({p}; no interval)."
     span = f"95 % interval {100 * change.low:+.1f} to {100 * change.high:+.1f}; {p}"
@@ -38,11 +39,6 @@ def verdict(pair: RunPair, baseline: str) -> str:
         f"{100 * change.value:+.1f} points of {words} ({span}). One of about {100 * pair.detectable:.1f} points would "
         "be seen with 80 % power."
     )
-
-
-def significant(p: float) -> str:
-    """Write a p-value."""
-    return "1" if p > 0.995 else f"{p:.2g}" if p >= 1e-4 else "below 0.0001"
 
 
 def comparison_document(contest: Comparison, verdicts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
@@ -104,7 +100,7 @@ def screen_table(pair: RunPair, baseline: str) -> Table:
     for name in _SHOWN:
         change = pair.changes.metrics.get(name)
         if change is not None:
-            table.add_row(name, *cells(change), style=colour(name, change) if pair.decides(name) else None)
+            table.add_row(name, *difference_cells(change), style=colour(name, change) if pair.decides(name) else None)
     return table
 
 
@@ -121,14 +117,6 @@ def colour(name: str, change: Difference) -> str:
     """Return how a decided difference is shown."""
     better = change.value < 0 if name in LOWER_IS_BETTER else change.value > 0
     return "green" if better else "red"
-
-
-def cells(change: Difference) -> list[str]:
-    """Return a difference as four cells."""
-    if math.isnan(change.low):
-        return [f"{change.first:.4f}", f"{change.second:.4f}", f"{change.value:+.4f}", "–"]
-    return [f"{change.first:.4f}", f"{change.second:.4f}", f"{change.value:+.4f}",
-            f"{change.low:+.4f} to {change.high:+.4f}"]  # fmt: skip
 
 
 Verdicts = list[tuple[str, Verdict]]
@@ -148,3 +136,9 @@ def show_comparison(contest: Comparison, verdicts: Verdicts, output: Path) -> No
         said = f"{name} {word} {each.condition}: {each.reason}."
         console.print(said, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Written to {output / 'compare.html'} and compare.json", highlight=False, soft_wrap=True)
+
+
+def difference_cells(change: Difference) -> list[str]:
+    """Return a difference as four cells."""
+    interval = DASH if math.isnan(change.low) else f"{format_change(change.low)} to {format_change(change.high)}"
+    return [format_score(change.first, 4), format_score(change.second, 4), format_change(change.value), interval]

@@ -13,7 +13,8 @@ from finetune.report.figures.classes_figure import recall_figure
 from finetune.report.figures.intervals_figure import IntervalPoint
 from finetune.report.html.blocks import Block, Cell, Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import NAMES, format_count, format_score, interval, known, listed, section_split
+from finetune.report.sections.section_split import NAMES, section_split
+from finetune.runtime.format import format_count, format_interval, format_score, known, listed
 
 _ERRORS = 30
 _HEADINGS = {
@@ -62,7 +63,7 @@ def _lead(measured: list[dict[str, Any]]) -> str:
     worst, best = measured[0], measured[-1]
     if worst["recall"] == best["recall"]:
         return f"All classes have the same recall, {format_score(worst['recall'])}."
-    certain = interval(worst["recall_low"], worst["recall_high"])
+    certain = format_interval(worst["recall_low"], worst["recall_high"])
     return (
         f"The weakest class is {worst['label']}: {format_score(worst['recall'])} of its "
         f"{format_count(worst['support'])} {'is' if worst['support'] == 1 else 'are'} recognised"
@@ -79,7 +80,7 @@ def _table(rows: list[dict[str, Any]], split: str) -> Table:
     for row in rows:
         scores: list[Cell] = []
         for name in _HEADINGS:
-            scores += [known(row[name]), interval(row[f"{name}_low"], row[f"{name}_high"])]
+            scores += [known(row[name]), format_interval(row[f"{name}_low"], row[f"{name}_high"])]
         cells.append((row["label"], row["support"], *scores))
     caption = "Intervals are those of resampled images; of a recall or precision of 0 or 1, the exact binomial bound."
     return Table("Scores of each class", tuple(columns), tuple(cells), caption)

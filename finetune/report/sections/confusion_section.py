@@ -10,7 +10,8 @@ from finetune.evaluation.predictions import Predictions
 from finetune.report.figures.confusion_figure import confusion_figure
 from finetune.report.html.blocks import Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import NAMES, format_count, section_split
+from finetune.report.sections.section_split import NAMES, section_split
+from finetune.runtime.format import format_count
 
 PAIRS = 30
 

@@ -11,7 +11,7 @@ import yaml
 from finetune.data.table import SPLITS, read_saved
 from finetune.report.html.blocks import Block, Cell, Code, Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import format_count
+from finetune.runtime.format import format_count
 
 
 def data_section(material: RunData) -> Section | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.report.html.blocks import Block, Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import format_count
+from finetune.runtime.format import format_count
 
 _KINDS = {
     "kfold": "folds of equal size",

@@ -11,6 +11,7 @@ from finetune.evaluation.drift.timeline import TRAINING, TimelineRow, timeline
 from finetune.report.html.blocks import Block, Column, Figure, Section, Table, Text
 from finetune.report.html.svg import COLOURS, FAINT, draw_svg
 from finetune.report.run_data import RunData
+from finetune.runtime.format import format_interval, format_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,14 +67,18 @@ def _lead_of(rows: Sequence[TimelineRow]) -> str:
 
 def _spread(row: TimelineRow) -> str:
     """Return an accuracy with its interval."""
-    known = _interval(row)
-    return f"{row['accuracy']:.3f}" + (f" ({known})" if known else "")
+    interval = _interval(row)
+    return format_score(_float(row["accuracy"])) + (f" ({interval})" if interval else "")
 
 
 def _interval(row: TimelineRow) -> str | None:
     """Return the interval of an accuracy, or None where it is not known."""
-    low, high = row.get("accuracy_low"), row.get("accuracy_high")
-    return f"{low:.3f} to {high:.3f}" if isinstance(low, float) and isinstance(high, float) else None
+    return format_interval(_float(row.get("accuracy_low")), _float(row.get("accuracy_high")))
+
+
+def _float(value: object) -> float | None:
+    """Return a number; None where a row has none."""
+    return value if isinstance(value, float) else None
 
 
 def warnings(rows: Sequence[TimelineRow]) -> list[Text]:

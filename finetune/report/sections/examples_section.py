@@ -21,7 +21,7 @@ from finetune.evaluation.explain.overlay import overlay, seen_box
 from finetune.evaluation.predictions import Predictions
 from finetune.report.html.blocks import Block, Gallery, ImageBlock, Section
 from finetune.report.run_data import RunData, read_spec
-from finetune.report.sections.format import section_split
+from finetune.report.sections.section_split import section_split
 
 NUMBER, SIDE = 12, 200
 _TITLES = {"best": "Right and surest", "worst": "Wrong and surest", "random": "At random"}

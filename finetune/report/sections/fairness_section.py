@@ -12,7 +12,8 @@ from finetune.report.figures.groups_figure import group_figure
 from finetune.report.figures.intervals_figure import IntervalPoint
 from finetune.report.html.blocks import Block, Cell, Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import NAMES, format_count, format_score, interval, known, section_split
+from finetune.report.sections.section_split import NAMES, section_split
+from finetune.runtime.format import format_count, format_interval, format_score, known
 
 _Document = dict[str, Any]
 DOUBT = 0.05
@@ -57,7 +58,7 @@ def verdict_of(column: str, part: _Document) -> Text:
     unequal = largest_odds(part["classes"])
     weakest = part["groups"][part["weakest"]]
     score = weakest[JUDGED_BY]
-    certain = interval(score["low"], score["high"])
+    certain = format_interval(score["low"], score["high"])
     words = (
         f"{column}: the weakest group is {part['weakest']}, accuracy {format_score(score['value'])} on "
         f"{format_count(weakest['n'])}{f' (95 % interval {certain})' if certain else ''}. "
@@ -69,7 +70,7 @@ def verdict_of(column: str, part: _Document) -> Text:
     told += (
         f" By class, {label} is treated most unequally: its recall or its false positives differ by "
         f"{format_score(gap['difference']['value'])} between {gap['lowest']} and {gap['highest']} (95 % interval "
-        f"{interval(gap['difference']['low'], gap['difference']['high']) or 'unknown'})."
+        f"{format_interval(gap['difference']['low'], gap['difference']['high']) or 'unknown'})."
     )
     return Text(told, "warning" if (gap["difference"]["low"] or 0) > 0 else _tone(part["chance"]))
 
@@ -132,7 +133,7 @@ def _score_table(column: str, groups: _Document) -> Table:
     for name, group in groups.items():
         cells: list[Cell] = [name, group["n"], "yes" if group["judged"] else "too small"]
         for key in names:
-            cells += [known(group[key]["value"]), interval(group[key]["low"], group[key]["high"])]
+            cells += [known(group[key]["value"]), format_interval(group[key]["low"], group[key]["high"])]
         rows.append(tuple(cells))
     caption = "Macro averages are of the classes that the group has images of."
     return Table(f"Scores by {column}", tuple(columns), tuple(rows), caption)
@@ -155,7 +156,8 @@ def _gap_cells(gap: _Document) -> tuple[Cell, ...]:
     difference, ratio = gap["difference"], gap["ratio"]
     return (
         gap["lowest"], known(gap["low_value"]), gap["highest"], known(gap["high_value"]), known(difference["value"]),
-        interval(difference["low"], difference["high"]), known(ratio["value"]), interval(ratio["low"], ratio["high"]),
+        format_interval(difference["low"], difference["high"]), known(ratio["value"]),
+        format_interval(ratio["low"], ratio["high"]),
     )  # fmt: skip
 
 
@@ -183,7 +185,7 @@ def _class_table(column: str, classes: _Document) -> Table:
 def _class_cells(gap: _Document) -> list[Cell]:
     difference = gap["difference"]
     ends = f"{gap['lowest']}, {gap['highest']}"
-    return [known(difference["value"]), interval(difference["low"], difference["high"]), ends]
+    return [known(difference["value"]), format_interval(difference["low"], difference["high"]), ends]
 
 
 def _word(name: str) -> str:

@@ -10,7 +10,7 @@ from finetune.report.html.blocks import Column as Heading
 from finetune.report.html.blocks import Figure, Section, Table
 from finetune.report.html.svg import COLOURS, DASHES, FAINT, draw_svg
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import format_count
+from finetune.runtime.format import format_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,8 @@ from finetune.report.figures.lines_figure import gains_figure, lift_figure, prec
 from finetune.report.figures.short_names import outstanding
 from finetune.report.html.blocks import Block, Cell, Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import NAMES, known, listed, section_split
+from finetune.report.sections.section_split import NAMES, section_split
+from finetune.runtime.format import known, listed
 
 _SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 

@@ -7,7 +7,8 @@ from finetune.evaluation.curves.reliability import Reliability, reliability
 from finetune.report.figures.reliability_figure import reliability_figure
 from finetune.report.html.blocks import Cell, Column, Section, Table
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import NAMES, format_count, known, section_split
+from finetune.report.sections.section_split import NAMES, section_split
+from finetune.runtime.format import format_count, known
 
 SLIGHT = 0.01
 

@@ -14,7 +14,7 @@ from finetune.report.html.blocks import Block, Cell, Column, Figure, Gallery, Im
 from finetune.report.html.svg import COLOURS, DASHES, FAINT, draw_svg
 from finetune.report.run_data import RunData, read_spec
 from finetune.report.sections.examples_section import find_store
-from finetune.report.sections.format import format_count, interval
+from finetune.runtime.format import format_count, format_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def _table_of(document: _Document) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name, found in sorted(document["corruptions"].items(), key=lambda entry: entry[1]["mean"]["value"]):
         scores = [found["mean"], *(found["severities"][severity] for severity in severities)]
-        cells = [cell for score in scores for cell in (score["value"], interval(score["low"], score["high"]))]
+        cells = [cell for score in scores for cell in (score["value"], format_interval(score["low"], score["high"]))]
         rows.append((words(name), *cells))
     return Table("Accuracy on corrupted images", tuple(columns), tuple(rows), _CAPTION)
 

@@ -19,7 +19,8 @@ from finetune.evaluation.predictions import THRESHOLD, Predictions
 from finetune.report.figures.thresholds_figure import threshold_figure
 from finetune.report.html.blocks import Block, Cell, Code, Column, Fact, FactList, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import NAMES, format_score, interval, known, listed, section_split
+from finetune.report.sections.section_split import NAMES, section_split
+from finetune.runtime.format import format_interval, format_score, known, listed
 
 TITLE = "Thresholds"
 _USUAL = math.nextafter(THRESHOLD, 1)  # predicted is a probability above the threshold, flagged one of at least that
@@ -111,7 +112,9 @@ def _facts(label: str, judged: Decision, split: str) -> tuple[Fact, ...]:
     where = NAMES[split]
     hits, nums = np.array([judged.hits] * 2), np.array([judged.flagged, judged.hits + judged.misses])
     low, high = binomial_interval(hits, nums)
-    notes = [f"{judged.hits:,} of {num:,}, {interval(low[k], high[k]) or 'no interval'}" for k, num in enumerate(nums)]
+    notes = [
+        f"{judged.hits:,} of {num:,}, {format_interval(low[k], high[k]) or 'no interval'}" for k, num in enumerate(nums)
+    ]
     return (
         Fact(f"threshold of {label}", str(_threshold(judged.threshold)), "flagged is a probability of at least that"),
         Fact(f"precision on {where}", format_score(judged.precision), notes[0]),

@@ -14,7 +14,8 @@ from finetune.evaluation.metrics import WHOLE
 from finetune.evaluation.predictions import Predictions
 from finetune.report.html.blocks import Block, Column, Fact, FactList, Section, Table, Text, Tone
 from finetune.report.run_data import RunData
-from finetune.report.sections.format import NAMES, format_count, format_score, section_split
+from finetune.report.sections.section_split import NAMES, section_split
+from finetune.runtime.format import format_count, format_score
 
 _FEW = 100  # images below which a score says little
 _WIDE = 0.1  # width of an interval from which on it says little

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from finetune.runtime.format import format_duration, format_score
 from finetune.search.multirun.job_progress import Progress, ProgressReader
 
 RUNNING, DONE = "running", "done"
@@ -152,7 +153,9 @@ class LiveTable:
         if value is not None:
             line.progress = Progress(line.progress.epochs, line.progress.value, value)
         score = "" if line.progress.best is None else f", {self.monitor} {line.progress.best:.4f}"
-        self.say(f"{self.noun} {key} {state} after {span(line.seconds)}{score} ({self.standing()})")
+        self.say(
+            f"{self.noun} {key} {state} after {format_duration(line.seconds, digits=0)}{score} ({self.standing()})"
+        )
         self.refresh(now=True)
 
     def say(self, text: str) -> None:
@@ -216,7 +219,7 @@ class LiveTable:
         if best is not None:
             parts.append(f"best {best.progress.best:.4f} in {self.noun} {best.name}")
         if self.left is not None and any(state == RUNNING for state in states):
-            parts.append(f"about {span(self.left)} left")
+            parts.append(f"about {format_duration(self.left, digits=0)} left")
         return ", ".join(parts)
 
     def table(self, lines: Iterable[BoardLine]) -> RenderableType:
@@ -238,24 +241,21 @@ class LiveTable:
     def _cells(self, line: BoardLine) -> list[Text]:
         progress = line.progress
         epoch = f"{progress.epochs}" + (f"/{line.epochs}" if line.epochs else "") if progress.epochs else ""
-        texts = [line.name, line.slot, line.state, epoch, _number(progress.value), _number(progress.best)]
-        texts += [span(line.seconds), "" if line.left is None else span(line.left), line.what]
+        texts = [
+            line.name,
+            line.slot,
+            line.state,
+            epoch,
+            format_score(progress.value, 4, missing=""),
+            format_score(progress.best, 4, missing=""),
+        ]
+        texts += [
+            format_duration(line.seconds, digits=0),
+            "" if line.left is None else format_duration(line.left, digits=0),
+            line.what,
+        ]
         cells = [Text(text) for text in texts]
         cells[2].stylize(_STYLES.get(line.state, "red"))
         if line is self.best:
             cells[5].stylize("bold")
         return cells
-
-
-def _number(value: float | None) -> str:
-    """Return a score in four digits."""
-    return "" if value is None else f"{value:.4f}"
-
-
-def span(seconds: float) -> str:
-    """Return a time in words, such as 2 min 5 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
