@@ -13,8 +13,6 @@ from finetune.report.run_summary import (
     DataSummary,
     ModelSummary,
     PhaseSummary,
-    count_labels,
-    duration,
     end_summary,
     print_summary,
     quoted,
@@ -116,22 +114,6 @@ def test_start_fits_80_columns_without_wrapping() -> None:
     assert printed(start(), 80).split() == printed(start(), 200).split()
     assert len(printed(start(), 80).splitlines()) == len(printed(start(), 200).splitlines())
     assert max(len(line.rstrip()) for line in printed(start(), 80).splitlines()) <= 80
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0"), (999, "999"), (12_810, "12.8 k"), (3_384_234, "3.38 M"), (86e6, "86 M"), (1.1e9, "1.1 G")],
-)
-def test_counts_are_short(number: float, text: str) -> None:
-    assert count_labels(int(number)) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.44, "0.4 s"), (59.4, "59.4 s"), (60.0, "1 min 00 s"), (151.4, "2 min 31 s"), (7260, "2 h 01 min")],
-)
-def test_durations_are_in_words(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from finetune.runtime.format import DASH, format_change, format_interval, format
 
 _Document = dict[str, Any]
 
-ENDS = ("value", "low", "high")
+_ENDS = ("value", "low", "high")
 COMPARED = {"inputs": "images (features)", "classes": "predicted classes", "confidence": "confidence"}
 _SHORT = {"inputs": "inputs", "classes": "classes", "confidence": "confid."}
 _WIDE = 110  # columns of a screen that has room for each p
@@ -87,7 +87,7 @@ def show_unlike(found: Mapping[str, Any] | None, console: Console) -> None:
     if "accepted" in found:
         own = (1 - found["accepted"]["own"][name] for name in ("value", "high", "low"))
         others = found.get("called_unlike")
-        told = "" if others is None else f"; of {found['data']}: {format_share(*map(others.get, ENDS))}"
+        told = "" if others is None else f"; of {found['data']}: {format_share(*map(others.get, _ENDS))}"
         console.print(
             f"unlike the training images ({found['kind']}): {format_share(*own)}{told}",
             highlight=False,

@@ -80,8 +80,10 @@ def show_robustness(document: _Document | None, console: Console) -> None:
 def sentence(document: _Document) -> str:
     """Return in a sentence how much of the accuracy is left on corrupted images."""
     clean, mean, relative = (document[name] for name in ("clean", "mean", "relative"))
-    left = "" if relative["value"] is None else f", {with_interval(relative)} of what it was"
-    return f"Over all corruptions the accuracy is {with_interval(mean)}, on clean images {with_interval(clean)}{left}."
+    left = "" if relative["value"] is None else f", {_with_interval(relative)} of what it was"
+    return (
+        f"Over all corruptions the accuracy is {_with_interval(mean)}, on clean images {_with_interval(clean)}{left}."
+    )
 
 
 def words(name: str) -> str:
@@ -89,6 +91,6 @@ def words(name: str) -> str:
     return name.replace("_", " ").replace("jpeg", "JPEG").replace("gaussian", "Gaussian")
 
 
-def with_interval(score: _Document) -> str:
+def _with_interval(score: _Document) -> str:
     """Return an accuracy with its interval."""
     return format_with_interval(score["value"], score["low"], score["high"])

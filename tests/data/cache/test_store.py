@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune.data.cache.shards import Entries, key_of
-from finetune.data.cache.store import Cache, CacheSpace, parse_size, show_size
+from finetune.data.cache.store import Cache, CacheSpace, parse_size
 from finetune.errors import ConfigError
 
 
@@ -180,10 +180,6 @@ def test_sizes_are_read_as_people_write_them(text: str | int, size: float) -> No
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a size"):
         parse_size(text)
-
-
-def test_sizes_are_shown_in_their_unit() -> None:
-    assert [show_size(size) for size in (1_500, 2_500_000, 3 * 10**10)] == ["2 kB", "2.5 MB", "30.0 GB"]
 
 
 def test_an_empty_space_has_no_entries(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_classes_come_worst_first_with_their_intervals_and_absent_ones_last():
     table = part(section, Table)
     assert column(table, "class") == ["bees", "ants", "flies", "wasps"]
     assert column(table, "recall") == [0.5, 0.75, 1.0, None]
-    assert column(table, "recall, 95 %")[2:] == ["0.158 – 1.000", None]
+    assert column(table, "recall, 95 %")[2:] == ["0.158 to 1.000", None]
     assert part(section, Text).text == "1 class without an image in the test split cannot be judged: wasps."
     assert section.lead.startswith("The weakest class is bees: 0.500 of its 2 images are recognised (95 % interval")
     assert section.lead.endswith("; the strongest is flies with 1.000 of 2.")
