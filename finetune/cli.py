@@ -23,8 +23,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.command_help import command_help
-from finetune.config.compose import check_missing, check_read, conf_dir, register, verbs
+from finetune.config.compose import check_read, conf_dir, register, verbs
 from finetune.config.error_messages import error_message
+from finetune.config.resolve import resolve
+from finetune.config.settings.root_table import ROOTS
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.runtime.threads import wait_asleep
 
@@ -161,9 +163,7 @@ def run_verb(config: DictConfig) -> int:
     if verb not in VERBS:
         raise ConfigError(f"verb={verb} is not known. Use one of {', '.join(VERBS)}.{nearest(verb, VERBS)}")
     try:
-        if config.get("action") not in SHOWING_ACTIONS:
-            check_missing(config)
-        check_read(config)
+        check_settings(config, verb)
         load_verb(verb)(config)
     except FinetuneError as error:
         log_to_file(str(error))
@@ -178,6 +178,14 @@ def run_verb(config: DictConfig) -> int:
         complain(f"The run failed: {type(error).__name__}: {first} The traceback is in {log_file() or 'no file'}.")
         return 1
     return 0
+
+
+def check_settings(config: DictConfig, verb: str) -> None:
+    """Check a configuration before anything heavy is imported; that of a resumed run is the stored one."""
+    if config.get("action") in SHOWING_ACTIONS or config.get("resume") is not None:
+        check_read(config)
+        return
+    resolve(config, ROOTS[verb], list(HydraConfig.get().overrides.task))
 
 
 def discard_empty_folder() -> None:

@@ -13,10 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.compose import build, check_read, conf_dir, register, resumed_config, run_name, to_dict, verbs
+from finetune.config.resolve import resolve
+from finetune.config.settings.checked import Target
+from finetune.config.settings.roots import TrainSettings
 from finetune.errors import ConfigError
 from finetune.search.command_line import read_request
 from finetune.search.sweep_plan import make_sweep_plan
-from finetune.training.phases import build_strategy
 
 register()
 OPTIONS = sorted(
@@ -81,14 +83,14 @@ def test_every_way_of_searching_knows_its_options(option: str) -> None:
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "strategy"])
 def test_every_strategy_is_one_that_can_be_trained(option: str) -> None:
-    strategy = build_strategy(to_dict(composed(f"strategy={option}"))["strategy"])
+    strategy = resolve(composed(f"strategy={option}"), TrainSettings).strategy
     assert strategy.name == option
     assert strategy.phases
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "strategy"])
 def test_epochs_of_every_strategy_can_be_typed(option: str) -> None:
-    strategy = build_strategy(to_dict(composed(f"strategy={option}", "strategy.epochs=7"))["strategy"])
+    strategy = resolve(composed(f"strategy={option}", "strategy.epochs=7"), TrainSettings).strategy
     assert strategy.phases[-1].epochs == 7
 
 
@@ -134,7 +136,7 @@ def test_resolved_config_has_no_references() -> None:
 )
 def test_numbers_that_make_no_sense_name_the_least(override: str) -> None:
     with pytest.raises(ConfigError, match=f"{override} must be a whole number of [01] or more"):
-        to_dict(composed(override))
+        resolve(composed(override), TrainSettings)
 
 
 def test_resumed_run_takes_what_does_not_change_the_training() -> None:
@@ -149,7 +151,7 @@ def test_resumed_run_takes_what_does_not_change_the_training() -> None:
 
 def test_error_of_a_target_is_told_as_it_was_raised() -> None:
     with pytest.raises(Exception, match="does not exist"):
-        build({"_target_": "finetune.data.sources.folder", "root": "/nowhere/at/all"})
+        build(Target("finetune.data.sources.folder", {"root": "/nowhere/at/all"}))
 
 
 def test_name_of_a_run_tells_what_changed_and_stays_short() -> None:

@@ -18,6 +18,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from finetune.audit.label_errors import LabelIssues, find_label_issues
+from finetune.config.settings.roots import PartsSettings
 from finetune.data.cache.store import Cache
 from finetune.data.table import ImageTable, objects
 from finetune.errors import RunError
@@ -38,36 +39,34 @@ _PATIENCE = 3600.0
 
 
 def leave_out_suspects(
-    run: Run, config: dict[str, Any], table: ImageTable, network: Network, cache: Cache | None
+    run: Run, settings: PartsSettings, table: ImageTable, network: Network, cache: Cache | None
 ) -> ImageTable:
-    """Return the table without the training images whose labels are likely wrong, where the configuration says so.
+    """Return the table without the training images whose labels are likely wrong, where the settings say so.
 
     The first process finds them and writes their list into the run's folder, where the others, and a resumed run, read
     it.
     """
-    if config.get("noise", "none") != "drop_suspects":  # a resumed run may be older than the setting
+    if settings.noise != "drop_suspects":
         return table
     path = run.path / FILE
     if not path.exists():
         if int(rank_zero_only.rank) == 0:  # type: ignore[attr-defined]
-            features = training_features(config, table, network, cache)
-            folds, group = config["head"]["folds"], config["data"]["splits"]["group"]
-            write_suspects(path, find_suspects(table, features, folds=folds, seed=config["seed"], group=group))
+            features = training_features(settings, table, network, cache)
+            folds, group = settings.head.folds, settings.data.splits.group
+            write_suspects(path, find_suspects(table, features, folds=folds, seed=settings.seed, group=group))
         wait_for(path, _PATIENCE)
     return without(table, read_suspects(path))
 
 
 def training_features(
-    config: dict[str, Any], table: ImageTable, network: Network, cache: Cache | None
+    settings: PartsSettings, table: ImageTable, network: Network, cache: Cache | None
 ) -> npt.NDArray[np.float32]:
     """Return the backbone's features (N, F) of the training images as evaluation sees them; of sequences their mean."""
-    images = load_plain_images(config, table, network, cache)
-    machine = DevicePass(accelerator_device(config["trainer"]["accelerator"]), config["trainer"]["precision"])
+    images = load_plain_images(settings, settings.trainer, table, network, cache)
+    machine = DevicePass(accelerator_device(settings.trainer.accelerator), settings.trainer.precision)
     rows = table.rows("train")
-    settings = FeatureSettings(dtype=config["features"]["dtype"], cache=cache)
-    found: npt.NDArray[np.float32] = (
-        feature_source(network, images, settings, machine).features(rows).pooled(rows).numpy()
-    )
+    how = FeatureSettings(dtype=settings.features.dtype, cache=cache)
+    found: npt.NDArray[np.float32] = feature_source(network, images, how, machine).features(rows).pooled(rows).numpy()
     network.cpu()
     return found
 

@@ -6,7 +6,7 @@ It decides the kinds of findings, their order and their columns; how each is fou
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from finetune.audit.duplicates import Duplicates
 from finetune.audit.image_stats import ImageStats
 from finetune.audit.label_errors import LabelIssues
 from finetune.audit.outliers import FAR_FEATURES
+from finetune.config.settings.review_groups import AuditSettings
 from finetune.data.image_stores import FileStore
 from finetune.data.table import SPLITS, ImageTable
 from finetune.evaluation.predictions import SEPARATOR
@@ -156,7 +157,7 @@ def _write_table(findings: Findings, file: Path) -> None:
     write_atomic(file, buffer.getvalue())
 
 
-def _document(findings: Findings, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _document(findings: Findings, settings: AuditSettings) -> dict[str, Any]:
     """Return the content of audit.json."""
     table, counts = findings.table, findings.counts()
     by_split = table.counts()
@@ -169,11 +170,11 @@ def _document(findings: Findings, settings: Mapping[str, Any]) -> dict[str, Any]
         "duplicate_groups": int(findings.duplicates.group.max(initial=0)),
         "per_class": by_split, "missing_classes": {split: names for split, names in missing.items() if names},
         "unreadable": [{"path": path, "reason": reason} for path, reason in findings.unreadable],
-        "settings": dict(settings), "seconds": round(findings.seconds, 2),
+        "settings": asdict(settings), "seconds": round(findings.seconds, 2),
     }  # fmt: skip
 
 
-def write_findings(findings: Findings, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def write_findings(findings: Findings, settings: AuditSettings, folder: Path) -> dict[str, Any]:
     """Write the table and the document, and return the document."""
     _write_table(findings, folder / "audit.csv")
     found = _document(findings, settings)

@@ -21,7 +21,7 @@ from finetune.models.heads.fit import Examples
 
 
 @dataclass(frozen=True)
-class AuditSettings:
+class AuditChecks:
     """How an audit is made.
 
     Attributes:
@@ -42,7 +42,7 @@ class AuditSettings:
 def audit_images(
     table: ImageTable,
     features: npt.NDArray[np.float32],
-    settings: AuditSettings,
+    settings: AuditChecks,
     *,
     own_splits: bool,
     unreadable: Sequence[tuple[str, str]] = (),
@@ -75,7 +75,7 @@ def audit_images(
 
 
 def label_issues(
-    table: ImageTable, features: npt.NDArray[np.float32], duplicates: npt.NDArray[np.int64], settings: AuditSettings
+    table: ImageTable, features: npt.NDArray[np.float32], duplicates: npt.NDArray[np.int64], settings: AuditChecks
 ) -> LabelIssues:
     """Return which labels are likely wrong; an image's duplicates are not among what judges it."""
     examples = Examples(

@@ -15,8 +15,10 @@ from rich.console import Console
 from finetune.audit.audit_store import remember
 from finetune.audit.duplicates import DuplicateThresholds
 from finetune.audit.findings import Findings, write_findings
-from finetune.audit.inspection import AuditSettings, audit_images
-from finetune.config.compose import build, to_dict
+from finetune.audit.inspection import AuditChecks, audit_images
+from finetune.config.compose import build
+from finetune.config.resolve import resolve
+from finetune.config.settings.roots import AuditRootSettings
 from finetune.data.cache.store import Cache
 from finetune.data.image_stores import check_all
 from finetune.data.sequences.frame_store import require_single_images
@@ -29,17 +31,14 @@ from finetune.report.pages.audit_page import audit_sections
 from finetune.runs.run import write_atomic
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import (
-    build_trainer_settings,
     check_and_split,
     known_files,
-    load_images,
-    load_network,
+    load_backbone,
+    load_plain_images,
     open_cache,
+    prepare_machine,
 )
-from finetune.training.phases import Strategy
 from finetune.training.trainer import start_pass
-
-_Config = dict[str, Any]
 
 
 def audit(cfg: DictConfig) -> None:
@@ -49,46 +48,34 @@ def audit(cfg: DictConfig) -> None:
         ConfigError: A setting makes no sense.
         DataError: No image can be read, or there are no splits to be made.
     """
-    config = to_dict(cfg)
+    settings = resolve(cfg, AuditRootSettings)
     quieten()
-    settings = settings_of(config)
     console = Console()
-    cache = open_cache(config["cache"])
-    table, unreadable, own_splits = _load(config, cache)
-    features = features_of(config, table, cache)
+    cache = open_cache(settings.cache)
+    table, unreadable, own_splits = _load(settings, cache)
+    features = features_of(settings, table, cache)
     with console.status("Looking for duplicates, outliers and wrong labels"):
-        findings = audit_images(table, features, settings, own_splits=own_splits, unreadable=unreadable)
-    folder = Path(config["audit"]["output"]).expanduser()
-    _finish(findings, config, folder, cache, console)
+        findings = audit_images(table, features, checks_of(settings), own_splits=own_splits, unreadable=unreadable)
+    folder = Path(settings.audit.output).expanduser()
+    _finish(findings, settings, folder, cache, console)
 
 
-def settings_of(config: _Config) -> AuditSettings:
-    """Return how the audit is made.
-
-    Raises:
-        ConfigError: A setting makes no sense.
-    """
-    options = config["audit"]
-    if not 0 <= options["bits"] <= 64:
-        raise ConfigError(f"audit.bits={options['bits']} must lie in 0 to 64: so many bits of two hashes may differ.")
-    if not -1 <= options["similarity"] <= 1:
-        raise ConfigError(f"audit.similarity={options['similarity']} is a cosine, at most 1. Use one such as 0.9.")
-    if options["folds"] < 2:
-        raise ConfigError(f"audit.folds={options['folds']} must be a whole number of 2 or more.")
-    likeness = DuplicateThresholds(options["bits"], options["similarity"])
-    group = config["data"]["splits"]["group"]
-    return AuditSettings(likeness, options["labels"], options["folds"], group, config["seed"])
+def checks_of(settings: AuditRootSettings) -> AuditChecks:
+    """Return how the audit is made."""
+    options = settings.audit
+    likeness = DuplicateThresholds(options.bits, options.similarity)
+    return AuditChecks(likeness, options.labels, options.folds, settings.data.splits.group, settings.seed)
 
 
-def _load(config: _Config, cache: Cache | None) -> tuple[ImageTable, list[tuple[str, str]], bool]:
+def _load(settings: AuditRootSettings, cache: Cache | None) -> tuple[ImageTable, list[tuple[str, str]], bool]:
     """Return the readable images as a run would split them, the others with the reasons, and whether splits were given.
 
     Raises:
         DataError: No image can be read.
     """
-    given: ImageTable = build(config["data"]["source"])
+    given: ImageTable = build(settings.data.source)
     require_single_images(given, "finetune audit", "Audit the frames as images: data=folder, or data=csv.")
-    table = check_and_split(given, {**config["data"], "unreadable": "skip"}, known_files(cache))
+    table = check_and_split(given, replace(settings.data, unreadable="skip"), known_files(cache))
     own_splits = not given.frame["split"].isna().any()
     frame = given.frame
     gone = replace(given, frame=frame[frame["id"].isin(table.skipped)].reset_index(drop=True))
@@ -96,22 +83,24 @@ def _load(config: _Config, cache: Cache | None) -> tuple[ImageTable, list[tuple[
     return table, list(zip(gone.frame["path"].tolist(), reasons, strict=True)), own_splits
 
 
-def features_of(config: _Config, table: ImageTable, cache: Cache | None) -> Any:
+def features_of(settings: AuditRootSettings, table: ImageTable, cache: Cache | None) -> Any:
     """Return the backbone's features (N, F) of all images, from the cache where they are there."""
-    pl.seed_everything(config["seed"], verbose=False)  # as a run does before it makes weights without pretraining
-    machine = start_pass(build_trainer_settings(config["trainer"]))
-    network = load_network(config, Strategy("audit", ()), table)
-    images = load_images({**config, "augment": {"enabled": False}}, table, network, cache)
+    pl.seed_everything(settings.seed, verbose=False)  # as a run does before it makes weights without pretraining
+    machine = start_pass(prepare_machine(settings.trainer))
+    network = load_backbone(settings.model, settings.data, table)
+    images = load_plain_images(settings, settings.trainer, table, network, cache)
     if machine.world_size > 1:
         raise ConfigError("finetune audit uses one device. Set trainer.devices=1.")
     rows = np.arange(len(table), dtype=np.int64)
     return FeatureSource(network, images, FeatureSettings(cache=cache), machine).features(rows).take(rows).numpy()
 
 
-def _finish(findings: Findings, config: _Config, folder: Path, cache: Cache | None, console: Console) -> None:
+def _finish(
+    findings: Findings, settings: AuditRootSettings, folder: Path, cache: Cache | None, console: Console
+) -> None:
     """Write, keep and print what was found."""
     started = time.monotonic()
-    document = write_findings(findings, config["audit"], folder)
+    document = write_findings(findings, settings.audit, folder)
     page, commands = folder / "audit.html", next_commands(findings, folder, HydraConfig.get().overrides.task)
     size = f"{len(findings.table):,} images of {findings.table.num_classes:,} classes"
     write_atomic(page, render("Audit of the images", audit_sections(findings, commands), subtitle=size))

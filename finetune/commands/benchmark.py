@@ -9,35 +9,34 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from finetune.commands.run_start import build_training
-from finetune.config.compose import to_dict
+from finetune.config.resolve import resolve
+from finetune.config.settings.phases import choose_phase
+from finetune.config.settings.roots import BenchmarkRootSettings
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.report.console.benchmark_console import show_throughput
 from finetune.runs.run import write_json
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import build_callbacks, known_files, load_network, load_table, open_cache
 from finetune.training.callbacks.progress import PhaseProgressBar
-from finetune.training.phases import build_strategy, choose_phase
-from finetune.training.policies import resolve_words
 from finetune.training.throughput.advice import measure_phase
 from finetune.training.throughput.throughput import Subject
 
 
 def benchmark(cfg: DictConfig) -> None:
     """Measure a phase of a configuration, print what limits it and what to change, and write the numbers."""
-    config = resolve_words(to_dict(cfg), list(HydraConfig.get().overrides.task))
+    settings = resolve(cfg, BenchmarkRootSettings, list(HydraConfig.get().overrides.task), tell=True)
     quieten()
-    pl.seed_everything(config["seed"], verbose=False)
-    cache = open_cache(config["cache"])
-    table = load_table(config["data"], known=known_files(cache))
+    pl.seed_everything(settings.seed, verbose=False)
+    cache = open_cache(settings.cache)
+    table = load_table(settings.data, known=known_files(cache))
     require_single_images(table, "finetune benchmark", "Measure on the frames as images: data=folder, or data=csv.")
-    strategy = build_strategy(config["strategy"])
-    network = load_network(config, strategy, table)
-    recipe, images = build_training(config, table, network, cache)
-    callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar)
+    network = load_network(settings, table)
+    recipe, images = build_training(settings, table, network, cache)
+    callbacks = build_callbacks(settings.callbacks, PhaseProgressBar)
     with tempfile.TemporaryDirectory() as folder:
-        phase = choose_phase(strategy, config["phase"])
-        subject = Subject(network, phase, images, recipe, batches=config["batches"], folder=Path(folder))
-        report = measure_phase(subject, callbacks(), config["repeats"])
-    output = Path(config["output"]).expanduser()
+        phase = choose_phase(settings.strategy, settings.phase)
+        subject = Subject(network, phase, images, recipe, batches=settings.batches, folder=Path(folder))
+        report = measure_phase(subject, callbacks(), settings.repeats)
+    output = Path(settings.output).expanduser()
     write_json(output, report.document())
     show_throughput(report, output, Console())

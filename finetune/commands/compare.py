@@ -1,12 +1,12 @@
 """finetune compare: which of several runs is better on the same images, and whether one may replace another."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from finetune.config.compose import to_dict
+from finetune.config.resolve import resolve
+from finetune.config.settings.review_roots import CompareRootSettings
 from finetune.errors import ConfigError, RunError
 from finetune.evaluation.compare.comparison import Comparison, compare_runs, find_compared_run
 from finetune.evaluation.compare.gate import GateCondition, check, read_gate
@@ -31,15 +31,15 @@ def compare(cfg: DictConfig) -> None:
         DataError: The runs were not tested on the same images.
         RunError: A candidate does not pass the gate; everything has been written then.
     """
-    config = to_dict(cfg)
-    options = config["compare"]
-    conditions = read_gate(options["gate"], options["gate_rule"]) if options["gate"] is not None else ()
-    contestants = [find_compared_run(name, Path(config["folder"]), config["split"]) for name in references(config)]
+    settings = resolve(cfg, CompareRootSettings)
+    options = settings.compare
+    conditions = read_gate(options.gate, options.gate_rule) if options.gate is not None else ()
+    contestants = [find_compared_run(name, Path(settings.folder), settings.split) for name in references(settings)]
     contest = compare_runs(
-        contestants, config["split"], common=config["common"], resamples=config["bootstrap"], seed=config["seed"]
+        contestants, settings.split, common=settings.common, resamples=settings.bootstrap, seed=settings.seed
     )
-    verdicts = _judge(contest, conditions, options["gate_rule"])
-    output = Path(config["output"]).expanduser()
+    verdicts = _judge(contest, conditions, options.gate_rule)
+    output = Path(settings.output).expanduser()
     write_json(output / "compare.json", comparison_document(contest, verdicts))
     subtitle = f"{len(contest.pairs) + 1} runs, {contest.pairs[0].first.num:,} images of split {contest.split}"
     write_atomic(
@@ -48,24 +48,24 @@ def compare(cfg: DictConfig) -> None:
     show_comparison(contest, verdicts, output)
     failed = [f"{name}: {each.reason}" for name, each in verdicts if not each.passed]
     if failed:
-        raise RunError(f"compare.gate={options['gate']} is not passed. {' '.join(failed)}.")
+        raise RunError(f"compare.gate={options.gate} is not passed. {' '.join(failed)}.")
 
 
-def references(config: Mapping[str, Any]) -> list[str]:
+def references(settings: CompareRootSettings) -> list[str]:
     """Return what was named: runs, or the best trials of a sweep; the baseline comes first.
 
     Raises:
         ConfigError: Neither or both were named.
     """
-    named = config["runs"]
-    if (named is None) == (config["compare"]["sweep"] is None):
+    named = settings.runs
+    if (named is None) == (settings.compare.sweep is None):
         raise ConfigError(
             "Name what is compared: runs=[A,B,…], or compare.sweep=FOLDER for the best trials of a sweep."
         )
-    sweep = config["compare"]["sweep"]
-    found = best_folders(str(sweep), "compare.sweep", config["top"]) if named is None else [str(each) for each in named]
-    if config["baseline"] is not None:
-        base = str(config["baseline"])
+    sweep = settings.compare.sweep
+    found = best_folders(str(sweep), "compare.sweep", settings.top) if named is None else [str(each) for each in named]
+    if settings.baseline is not None:
+        base = str(settings.baseline)
         found = [base, *(each for each in found if each != base)]
     return found
 

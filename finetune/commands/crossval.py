@@ -16,7 +16,6 @@ from finetune.ensembles.crossval.fold_jobs import run_fold_jobs
 from finetune.ensembles.crossval.fold_recipe import with_recipe
 from finetune.ensembles.crossval.in_process import FoldHeadTrainer, FoldResult, read_table, train_folds
 from finetune.ensembles.crossval.nested_search import run_nested
-from finetune.ensembles.crossval.ood import read_settings
 from finetune.errors import ConfigError, FinetuneError, RunError
 from finetune.report.console.crossval_console import crossval_lines
 from finetune.runs.run import Run
@@ -28,6 +27,7 @@ from finetune.search.command_line import Request, read_request, request_of
 from finetune.search.multirun.scheduler import stoppable
 from finetune.search.spaces.grammar import parse_all
 from finetune.training.run_lifecycle import check_verb, recorded, resume_command
+from finetune.uncertainty.ood.settings import check_ood_settings
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def run_crossval(arguments: Sequence[str]) -> int:
     plan, resumed, choices = _begin(typed)
     table = read_table(plan.base)
     folds = checked_folds(plan, table)
-    read_settings(plan.base, table)
+    check_ood_settings(plan.base.ood, table.task)
     run = Run(plan.folder)
     with recorded(run, plan.config, resume=resumed) as tracker:
         keep_log(run.log_file)
@@ -66,7 +66,7 @@ def run_crossval(arguments: Sequence[str]) -> int:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RunError(
                 f"The cross-validation failed: {type(error).__name__}: {first} The traceback is in {run.log_file}. "
-                f"Finished folds are kept: {resume_command(run, plan.config)}"
+                f"Finished folds are kept: {resume_command(run, plan.config.verb)}"
             ) from error
     return 0
 
@@ -105,10 +105,10 @@ def checked_folds(plan: CrossvalPlan, table: ImageTable) -> list[Fold]:
         ConfigError: There are too few images, or groups.
         DataError: A fold would lack training images of a class.
     """
-    splits, pool = plan.base["data"]["splits"], pool_of(table)
-    folds = make_folds(pool, plan.settings, splits["group"])
+    splits, pool = plan.base.data.splits, pool_of(table)
+    folds = make_folds(pool, plan.settings, splits.group)
     for fold in folds:
-        with_fold(pool, fold, val=splits["val"], seed=splits["seed"], group=splits["group"])
+        with_fold(pool, fold, val=splits.val, seed=splits.seed, group=splits.group)
     return folds
 
 

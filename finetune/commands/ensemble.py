@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from omegaconf import DictConfig
 
 from finetune.commands.run_end import finish_run
 from finetune.commands.run_start import record_images
-from finetune.config.compose import to_dict
+from finetune.config.resolve import resolve, stored_settings
+from finetune.config.settings.review_roots import EnsembleRootSettings
+from finetune.config.settings.roots import TrainSettings
 from finetune.ensembles.combine.joined_model import (
     against_best,
     calibrate_joined,
@@ -33,7 +36,6 @@ from finetune.training.run_lifecycle import recorded
 from finetune.uncertainty.scaling import check_calibration_method as check_calibration
 
 log = logging.getLogger(__name__)
-_Config = dict[str, Any]
 
 
 def ensemble(cfg: DictConfig) -> None:
@@ -45,25 +47,24 @@ def ensemble(cfg: DictConfig) -> None:
     """
     started = time.monotonic()
     quieten()
-    config = to_dict(cfg)
-    method = check_combination_method(config["method"])
-    calibration = check_calibration(config["calibration"])
-    candidates = find_members(config)
+    settings = resolve(cfg, EnsembleRootSettings)
+    method = check_combination_method(settings.method)
+    calibration = check_calibration(settings.calibration)
+    candidates = find_members(settings)
     check_candidates(candidates)
     first = candidates[0]
-    config["seed"] = config["seed"] if config["seed"] is not None else first.run.config["seed"]
-    run, own = Run(Path(HydraConfig.get().runtime.output_dir)), own_config(config, candidates)
-    settings = rerun_settings(first.run, config["device"], batch_size=config["batch_size"], workers=config["workers"])
-    runner = Runner(first.run, Vocabulary(first.bundle.labels, first.bundle.task), settings)
+    run, own = Run(Path(HydraConfig.get().runtime.output_dir)), ensemble_settings(settings, candidates)
+    rerun = rerun_settings(first.run, settings.device, batch_size=settings.batch_size, workers=settings.workers)
+    runner = Runner(first.run, Vocabulary(first.bundle.labels, first.bundle.task), rerun)
     candidates = [each if each.fold or each.test is not None else with_predictions(each, runner) for each in candidates]
-    judge = Judge(own["monitor"], 1.0 if own["mode"] == "max" else -1.0)
+    judge = Judge(own.monitor, 1.0 if own.mode == "max" else -1.0)
     with recorded(run, own, resume=False) as tracker:
         table = run_table(first.run)
         record_images(run, table)
         log.info("Joining %d models by %s: %s", len(candidates), method, ", ".join(each.name for each in candidates))
-        joined = combine_members(method, candidates, judge, runner, config)
-        calibrated = calibrate_joined(joined, runner, table, calibration, config["seed"], crossed=first.fold)
-        contest = against_best(candidates, joined, judge, calibrated.predictions, run, config)
+        joined = combine_members(method, candidates, judge, runner, settings, own.seed)
+        calibrated = calibrate_joined(joined, runner, table, calibration, own.seed, crossed=first.fold)
+        contest = against_best(candidates, joined, judge, calibrated.predictions, run, own)
         facts = {"method": method, "members": member_records(candidates, joined), **joined.facts}
         facts |= {} if contest is None else {"against_best": compared(contest.pairs[0], contest.baseline.name)}
         detector = shared_detector(joined, candidates)
@@ -74,13 +75,14 @@ def ensemble(cfg: DictConfig) -> None:
         )  # fmt: skip
 
 
-def own_config(config: _Config, candidates: Sequence[MemberCandidate]) -> _Config:
-    """Return the configuration of the ensemble's run: the first model's, and how it was made."""
+def ensemble_settings(settings: EnsembleRootSettings, candidates: Sequence[MemberCandidate]) -> TrainSettings:
+    """Return the settings of the ensemble's run: the first model's, and how it was made."""
     first = candidates[0].run.config
-    mine = {name: config[name] for name in ("verb", "name", "seed", "bootstrap", "calibration", "report")}
+    mine = {name: getattr(settings, name) for name in ("verb", "name", "bootstrap", "calibration", "report")}
+    mine["seed"] = settings.seed if settings.seed is not None else first["seed"]
     members = [str(each.run.path) for each in candidates]
-    made = {**config["ensemble"], "method": config["method"], "members": members, "command": list(sys.argv[1:])}
-    return {**first, **mine, "ensemble": made}
+    made = {**asdict(settings.ensemble), "method": settings.method, "members": members, "command": list(sys.argv[1:])}
+    return stored_settings({**first, **mine, "ensemble": made})
 
 
 def member_records(candidates: Sequence[MemberCandidate], joined: Joined) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """finetune evaluate: what a stored run says of its own images, or of others."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
-from finetune.config.compose import to_dict
+from finetune.config.resolve import resolve, stored_settings
+from finetune.config.settings.checked import read_target
+from finetune.config.settings.review_roots import EvaluateSettings
 from finetune.data.table import ImageStore
 from finetune.errors import ConfigError
 from finetune.evaluation.bootstrap import metrics_document
@@ -20,13 +23,13 @@ from finetune.evaluation.drift.reference import sampled
 from finetune.evaluation.drift.timeline import timeline
 from finetune.evaluation.explain.explain_run import explain_run
 from finetune.evaluation.fairness.group_metrics import groups_document
-from finetune.evaluation.fairness.partition import group_settings
-from finetune.evaluation.images import ImagesGoneError, Selection, Vocabulary, select_images
+from finetune.evaluation.fairness.partition import check_group_columns
+from finetune.evaluation.images import ImagesGoneError, Selection, SourceChanges, Vocabulary, select_images
 from finetune.evaluation.inference import Predictor
 from finetune.evaluation.ood import unlike_document
 from finetune.evaluation.prediction_table import ImageFiles, find_images, read_batches
 from finetune.evaluation.predictions import Predictions
-from finetune.evaluation.rerun_settings import PASS_KEYS, rerun_settings
+from finetune.evaluation.rerun_settings import pass_options, rerun_settings
 from finetune.evaluation.robustness.corrupted_accuracy import Wrong
 from finetune.evaluation.robustness.corruptions import check_corruptions
 from finetune.models.bundle import Bundle, load_bundle
@@ -76,16 +79,16 @@ def evaluate(cfg: DictConfig) -> None:
         ConfigError: The run or a setting is not there.
         DataError: The run's images have changed, or other images do not fit the run's labels.
     """
-    config = to_dict(cfg)
+    settings = resolve(cfg, EvaluateSettings)
     console = Console()
-    run = Run.find(config["run"], Path(config["runs"]))
-    split = config["split"]
-    ways = check_corruptions(config["corruptions"], config["severities"]) if config["robustness"] else ()
-    seed = config["seed"] if config["seed"] is not None else run.config["seed"]
-    predictions, facts, seen, more = predict_labelled(run, {**config, "seed": seed}, ways)
-    document = metrics_document({split: predictions}, resamples=config["bootstrap"], seed=seed)
-    settings = group_settings(config["groups"], list(map(str, predictions.groups.columns)))
-    document["groups"] = groups_document({split: predictions}, settings, resamples=config["bootstrap"], seed=seed)
+    run = Run.find(settings.run, Path(settings.runs))
+    split, own = settings.split, stored_settings(run.config)
+    ways = check_corruptions(settings.corruptions, settings.severities) if settings.robustness else ()
+    seed = settings.seed if settings.seed is not None else own.seed
+    predictions, facts, seen, more = predict_labelled(run, replace(settings, seed=seed), seed, ways)
+    document = metrics_document({split: predictions}, resamples=settings.bootstrap, seed=seed)
+    groups = check_group_columns(settings.groups, list(map(str, predictions.groups.columns)))
+    document["groups"] = groups_document({split: predictions}, groups, resamples=settings.bootstrap, seed=seed)
     document |= {name: found for name, found in more.items() if found}
     folder = _new_folder(run.path / "evaluations")
     predictions.save(folder / "predictions" / f"{split}.parquet")
@@ -100,26 +103,29 @@ def evaluate(cfg: DictConfig) -> None:
     show_unlike(more.get("ood"), console)
     if facts["images"] == "other":
         console.print(timeline_table(timeline(run), console.width))
-    if config["report"]:
+    if settings.report:
         if seen is not None:
-            attempt(partial(explain_run, folder, *seen, predictions, run.config), "Maps of what the network looks at")
+            attempt(
+                partial(explain_run, folder, *seen, predictions, own.explain, own.seed),
+                "Maps of what the network looks at",
+            )
         store = seen[1] if seen is not None else None
         attempt(lambda: write_evaluation(run, folder, {split: predictions}, document, store), "The report")
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 
-def predict_labelled(run: Run, config: Mapping[str, Any], ways: Sequence[Wrong] = ()) -> Scored:
+def predict_labelled(run: Run, settings: EvaluateSettings, seed: int, ways: Sequence[Wrong] = ()) -> Scored:
     """Predict the run's own images, or others if data was overridden; says which they were and how it was done.
 
     With ways of corrupting them it also says how many answers stay right then, and with images of another folder how
     well these are told from the others.
     """
-    split = config["split"]
-    changes = {name: value for name, value in config["data"].items() if value is not None}
-    paths = [] if config["ood_data"] is None else find_images(Path(config["ood_data"]).expanduser(), "ood_data")
+    split, typed = settings.split, {name: value for name, value in settings.data.items() if value is not None}
+    changes = changes_of(typed)
+    paths = [] if settings.ood_data is None else find_images(Path(settings.ood_data).expanduser(), "ood_data")
     bundle = load_bundle(run.model_dir)
     check_single(bundle, paths)
-    settings = rerun_settings(run, **{name: config[name] for name in PASS_KEYS})
+    rerun = rerun_settings(run, settings.device, **pass_options(settings))
     try:
         selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
     except ImagesGoneError as error:
@@ -130,31 +136,40 @@ def predict_labelled(run: Run, config: Mapping[str, Any], ways: Sequence[Wrong] 
         return Scored(predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]})
     rows = selection.table.rows(split)
     sample = rows if bundle.detector is not None and bundle.detector.needs_features else sampled(rows)
-    images = settings.images(selection.table, bundle.network)
-    found = Predictor(bundle.network, settings.machine).split(images, split, settings.views, sample=sample)
+    images = rerun.images(selection.table, bundle.network)
+    found = Predictor(bundle.network, rerun.machine).split(images, split, rerun.views, sample=sample)
     predictions = Predictions.from_logits(selection.table, found.rows, bundle.calibrate(found.logits))
-    resampling = {"resamples": config["bootstrap"], "seed": config["seed"]}
-    files = ImageFiles(paths, bundle.network.spec, settings.augment, settings.views)
-    others = read_batches(files, batch_size=settings.batch_size, workers=min(settings.workers, len(paths)))
+    resampling = {"resamples": settings.bootstrap, "seed": seed}
+    files = ImageFiles(paths, bundle.network.spec, rerun.augment, rerun.views)
+    others = read_batches(files, batch_size=rerun.batch_size, workers=min(rerun.workers, len(paths)))
     features = None if found.features is None else found.features[np.isin(sample, sampled(rows))]
     more = {
-        "robustness": robustness_of(bundle, selection.table, split, ways, settings, **resampling),
+        "robustness": robustness_of(bundle, selection.table, split, ways, rerun, **resampling),
         "ood": unlike_document(
-            bundle, FeaturesAndLogits(found.features, found.logits), others, machine=settings.machine,
-            source=config["ood_data"], **resampling,
+            bundle, FeaturesAndLogits(found.features, found.logits), others, machine=rerun.machine,
+            source=settings.ood_data, **resampling,
         ),
     }  # fmt: skip
     facts = {
         "images": "same" if selection.same else "other",
-        "data": changes,
+        "data": typed,
         "fingerprint": selection.table.fingerprint(),
         "notes": list(selection.notes),
-        "device": str(settings.machine.device),
-        "precision": settings.machine.precision,
-        "views": settings.views,
+        "device": str(rerun.machine.device),
+        "precision": rerun.machine.precision,
+        "views": rerun.views,
         "drift": _drift_of(run, selection, split, predictions, features),
     }
     return Scored(predictions, facts, (bundle.network, selection.table.store), more)
+
+
+def changes_of(typed: Mapping[str, Any]) -> SourceChanges:
+    """Return what was typed of a data source; a source without a target holds arguments of the run's own."""
+    arguments = dict(typed)
+    given, unreadable = dict(arguments.pop("source", {})), arguments.pop("unreadable", None)
+    if "_target_" in given:
+        return SourceChanges(arguments, read_target("data.source", given), unreadable)
+    return SourceChanges({**arguments, **given}, None, unreadable)
 
 
 def check_single(bundle: Bundle, paths: Sequence[str]) -> None:
@@ -174,7 +189,7 @@ def _drift_of(
     if selection.same and split != "test":
         return None
     new = Sample(features, predictions.probabilities)
-    return drift_of_run(run, new, predictions.labels, predictions.task, seed=run.config["seed"])
+    return drift_of_run(run, new, predictions.labels, predictions.task, seed=stored_settings(run.config).seed)
 
 
 def _new_folder(parent: Path) -> Path:

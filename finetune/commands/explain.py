@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,13 @@ from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
 
-from finetune.config.compose import to_dict
+from finetune.config.resolve import resolve, stored_settings
+from finetune.config.settings.review_roots import ExplainRootSettings
+from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.cache.store import Cache
 from finetune.data.datamodule import ImageData
 from finetune.data.thumbnails import encoded
-from finetune.data.transforms import Augment, eval_transform
+from finetune.data.transforms import eval_transform
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.explain.attributions import attribute, resolve_method
 from finetune.evaluation.explain.chosen_images import find_explained, label_number
@@ -32,7 +33,6 @@ from finetune.runs.run import Run, write_atomic
 from finetune.runtime.device import DevicePass
 from finetune.training.build import open_cache
 
-_Config = dict[str, Any]
 _Values = npt.NDArray[np.float32]
 
 
@@ -43,30 +43,29 @@ def explain(cfg: DictConfig) -> None:
         ConfigError: The run, the images or a setting is not there.
         DataError: An image cannot be read.
     """
-    config = to_dict(cfg)
-    run = Run.find(config["run"], Path(config["runs"]))
+    settings = resolve(cfg, ExplainRootSettings)
+    run = Run.find(settings.run, Path(settings.runs))
     bundle = load_bundle(run.model_dir)
     if bundle.network.frames is not None:
         raise ConfigError(
             "finetune explain draws maps over single images, and this run reads sequences of frames. Use finetune "
             "predict, or name a run on single images: run=PATH."
         )
-    output = output_folder(config["output"])
-    given = config["ids"] if isinstance(config["ids"], list) else [config["ids"]]
+    output = output_folder(settings.output)
+    given = settings.ids if isinstance(settings.ids, list) else [settings.ids]
     ids = [str(each) for each in given if each is not None]
-    asked = find_explained(config["input"], ids, config["split"], run, bundle)
-    target = label_number(config["target"], bundle)
-    method = resolve_method(bundle.network, config["method"])
-    settings = rerun_settings(run, config["device"])
-    bundle.network.to(settings.machine.device)
+    asked = find_explained(settings.input, ids, settings.split, run, bundle)
+    target = label_number(settings.target, bundle)
+    method = resolve_method(bundle.network, settings.method)
+    machine = rerun_settings(run, settings.device).machine
+    bundle.network.to(machine.device)
     images = [each.store.read(each.path, bundle.network.spec.channels) for each in asked]
-    machine = settings.machine
-    known = training_images(run, bundle, machine, open_cache(config["cache"])) if config["neighbours"] else None
+    known = training_images(run, bundle, machine, open_cache(settings.cache)) if settings.neighbours else None
     found = explain_images(images, bundle, target, method, machine)
     for name, image, values in zip(file_names(asked), images, found.maps, strict=True):
         drawn = overlay(image.convert("RGB"), values, seen_box(bundle.network.spec, image.size))
         write_atomic(output / name, encoded(drawn, quality=90))
-    sections = explain_sections(asked, images, found, bundle, known, neighbours=config["neighbours"], method=method)
+    sections = explain_sections(asked, images, found, bundle, known, neighbours=settings.neighbours, method=method)
     page = render("Explanations", sections, subtitle=f"{run.path.name}, {method.replace('_', ' ')}")
     write_atomic(output / "explain.html", page)
     Console().print(f"Explained {len(asked):,} images: {output / 'explain.html'}", highlight=False, soft_wrap=True)
@@ -76,11 +75,11 @@ def training_images(run: Run, bundle: Bundle, machine: DevicePass, cache: Cache 
     """Return the run's training images and their features, from the cache where they are; None where they are gone."""
     vocabulary = Vocabulary(bundle.labels, bundle.task)
     try:
-        table = own_images(run, run.config["data"]["source"], "train", vocabulary).table
+        table = own_images(run, stored_settings(run.config).data.source, "train", vocabulary).table
     except DataError as error:
         Console(stderr=True).print(f"Nearest training images are left out: {error}", highlight=False, markup=False)
         return None
-    images = ImageData(table, bundle.network.spec, Augment(enabled=False), eval_batch_size=32, workers=0)
+    images = ImageData(table, bundle.network.spec, NOT_AUGMENTED, eval_batch_size=32, workers=0)
     source = FeatureSource(bundle.network, images, FeatureSettings(cache=cache), machine)
     rows = np.arange(len(table), dtype=np.int64)
     return KnownImages(table, source.features(rows).take(rows).numpy())

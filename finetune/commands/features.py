@@ -1,13 +1,16 @@
 """finetune features: compute a backbone's features ahead of the runs that train on them, show or clear what is kept."""
 
 import time
-from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from finetune.config.compose import to_dict
+from finetune.config.resolve import resolve
+from finetune.config.settings.checked import typed
+from finetune.config.settings.data_groups import CacheSettings
+from finetune.config.settings.roots import FeaturesRootSettings
 from finetune.data.cache.store import Cache
 from finetune.data.table import SPLITS
 from finetune.errors import ConfigError, nearest
@@ -17,14 +20,15 @@ from finetune.runtime.format import format_size
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import (
     build_features,
-    build_trainer_settings,
+    images_of,
     known_files,
-    load_images,
-    load_network,
+    load_backbone,
     load_table,
     open_cache,
+    prepare_machine,
 )
-from finetune.training.phases import Strategy
+from finetune.training.imbalance import draws_of
+from finetune.training.sequence_checks import check_views
 from finetune.training.trainer import start_pass
 
 ACTIONS = ("compute", "show", "clear")
@@ -36,44 +40,41 @@ def features(cfg: DictConfig) -> None:
     Raises:
         ConfigError: The action is not known, or there is no cache to act on.
     """
-    config = to_dict(cfg) if cfg.action == "compute" else to_dict(without_data(cfg))
-    console = Console()
-    action = config["action"]
+    action, console = str(cfg.action), Console()
     if action not in ACTIONS:
         raise ConfigError(f"action={action} is not one of {', '.join(ACTIONS)}.{nearest(action, ACTIONS)}")
-    cache = open_cache(config["cache"])
+    cache = open_cache(typed(CacheSettings, to_dict(cfg.cache)))
     if cache is None:
         raise ConfigError("There is no cache to fill or show: set cache.enabled=true.")
     if action == "compute":
-        compute(config, cache, console)
+        compute(resolve(cfg, FeaturesRootSettings), cache, console)
     elif action == "show":
         show_cache(cache, console)
     else:
-        clear(cache, config["spaces"], console)
+        clear(cache, list(cfg.spaces), console)
 
 
-def without_data(cfg: DictConfig) -> DictConfig:
-    """Return the configuration without the groups that only computing needs, which may lack values."""
-    groups = ("data", "model", "augment")
-    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in groups])
-
-
-def compute(config: dict[str, Any], cache: Cache, console: Console) -> None:
+def compute(settings: FeaturesRootSettings, cache: Cache, console: Console) -> None:
     """Compute and keep the features of each split, in all its views."""
     quieten()
-    pl.seed_everything(config["seed"], verbose=False)  # as a run does before it makes weights without pretraining
-    machine = start_pass(build_trainer_settings(config["trainer"]))
-    unknown = [split for split in config["splits"] if split not in SPLITS]
+    pl.seed_everything(settings.seed, verbose=False)  # as a run does before it makes weights without pretraining
+    machine = start_pass(prepare_machine(settings.trainer))
+    unknown = [split for split in settings.splits if split not in SPLITS]
     if unknown:
         raise ConfigError(f"splits: '{unknown[0]}' is not one of {', '.join(SPLITS)}.{nearest(unknown[0], SPLITS)}")
-    table = load_table(config["data"], known=known_files(cache))
-    network = load_network(config, Strategy("features", ()), table)
-    images = load_images(config, table, network, cache)
-    source = feature_source(network, images, build_features(config, cache), machine)
+    table = load_table(settings.data, known=known_files(cache))
+    check_views(settings.features, table)
+    network = load_backbone(settings.model, settings.data, table)
+    images = images_of(
+        settings.data, settings.augment, settings.trainer.accelerator, settings.seed, table, network, cache,
+        draws=draws_of(settings.data, table),
+    )  # fmt: skip
+    how = build_features(settings.features, cache, augmented=settings.augment.enabled)
+    source = feature_source(network, images, how, machine)
     started = time.monotonic()
-    for split in config["splits"]:
+    for split in settings.splits:
         rows = table.rows(split)
-        views = config["features"]["views" if split == "train" else "test_views"]
+        views = settings.features.views if split == "train" else settings.features.test_views
         before = source.computed
         source.features(rows, views)
         count = source.count(rows)

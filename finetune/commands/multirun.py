@@ -35,7 +35,7 @@ def run_multirun(arguments: Sequence[str]) -> int:
     flags = [f"--config-name={typed.config_name}"] if typed.config_name else []
     flags += [f"--config-dir={typed.config_dir}"] if typed.config_dir else []
     command = [sys.executable, "-m", "finetune", *flags]
-    multirun = Multirun(new_multirun_folder(plans[0].home), plans, command, settings["time_limit"])
+    multirun = Multirun(new_multirun_folder(plans[0].home), plans, command, settings.time_limit)
     with (
         closing(open_pool(settings, multirun.folder)) as pool,
         stoppable() as stop,

@@ -1,7 +1,7 @@
 """finetune predict: what a stored run says of images that nobody has labelled."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
-from finetune.config.compose import to_dict
+from finetune.config.resolve import resolve
+from finetune.config.settings.review_roots import PredictSettings
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.drift.drift_report import check_reference, drift_of_run
 from finetune.evaluation.drift.sample_recorder import SampleRecorder
@@ -19,7 +20,7 @@ from finetune.evaluation.inference import Predictor
 from finetune.evaluation.ood import ood_line
 from finetune.evaluation.prediction_table import YES, PredictionRow, Read, TableFormat, open_table, read_batches
 from finetune.evaluation.predictions import to_probabilities
-from finetune.evaluation.rerun_settings import PASS_KEYS, own_views, rerun_settings
+from finetune.evaluation.rerun_settings import own_views, pass_options, rerun_settings
 from finetune.evaluation.sequence_files import files_of
 from finetune.models.bundle import Bundle, load_bundle
 from finetune.report.console.evaluation_console import show_drift
@@ -43,28 +44,28 @@ def predict(cfg: DictConfig) -> None:
         ConfigError: The run, the input or a setting is not there, or the output exists.
         DataError: A file cannot be read, and unreadable is error.
     """
-    config = to_dict(cfg)
+    settings = resolve(cfg, PredictSettings)
     console = Console()
-    _check_settings(config)
-    output = choose_output(config["output"])
-    run = Run.find(config["run"], Path(config["runs"]))
-    check_reference(run, wanted=config["drift"])
-    promises, promised = guarantees_of(run, config["coverage"], config["target_accuracy"])
-    settings = rerun_settings(run, **{name: config[name] for name in PASS_KEYS})
+    _check_settings(settings)
+    output = choose_output(settings.output)
+    run = Run.find(settings.run, Path(settings.runs))
+    check_reference(run, wanted=settings.drift)
+    promises, promised = guarantees_of(run, settings.coverage, settings.target_accuracy)
+    rerun = rerun_settings(run, settings.device, **pass_options(settings))
     if promised:
-        check_guarantee_views(settings.views, own_views(run, None)[0])
+        check_guarantee_views(rerun.views, own_views(run, None)[0])
     bundle = load_bundle(run.model_dir)
-    components = check_components(bundle.detector, config["components"])
-    files = files_of(Path(config["input"]).expanduser(), bundle.network, settings.augment, settings.views)
-    size = files.together(settings.batch_size)
-    skip = config["unreadable"] == "skip"
+    components = check_components(bundle.detector, settings.components)
+    files = files_of(Path(settings.input).expanduser(), bundle.network, rerun.augment, rerun.views)
+    size = files.together(rerun.batch_size)
+    skip = settings.unreadable == "skip"
     table = TableFormat(
-        bundle.labels, bundle.task, config["top_k"], bundle.threshold, skip, promises, bundle.detector, components
+        bundle.labels, bundle.task, settings.top_k, bundle.threshold, skip, promises, bundle.detector, components
     )
-    batches = read_batches(files, batch_size=size, workers=min(settings.workers, len(files)))
+    batches = read_batches(files, batch_size=size, workers=min(rerun.workers, len(files)))
     shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
-    watch = SampleRecorder(len(files)) if config["drift"] else None
-    rows = predict_rows(bundle, table, batches, settings.machine, watch)
+    watch = SampleRecorder(len(files)) if settings.drift else None
+    rows = predict_rows(bundle, table, batches, rerun.machine, watch)
     unread = unlike = 0
     with open_table(output, table.columns) as writer:
         for part in track(rows, "Predicting", math.ceil(len(files) / size), **shown):
@@ -78,7 +79,7 @@ def predict(cfg: DictConfig) -> None:
     if bundle.detector is not None:
         console.print(ood_line(bundle.detector, unlike, len(files) - unread), highlight=False, soft_wrap=True)
     if watch is not None and watch.passed:
-        drift = drift_of_run(run, watch.sample, bundle.labels, bundle.task, seed=run.config["seed"])
+        drift = drift_of_run(run, watch.sample, bundle.labels, bundle.task, seed=int(run.config["seed"]))
         write_json(output.with_suffix(".drift.json"), drift)
         show_drift(drift, console)
 
@@ -109,13 +110,13 @@ def predict_rows(
         yield table.rows(paths, bundle.calibrate(seen.logits), errors, seen)
 
 
-def _check_settings(config: Mapping[str, Any]) -> None:
+def _check_settings(settings: PredictSettings) -> None:
     """Refuse settings of predict that mean nothing.
 
     Raises:
         ConfigError: The policy is not known.
     """
-    policy = config["unreadable"]
+    policy = settings.unreadable
     if policy not in _UNREADABLE:
         raise ConfigError(f"unreadable={policy} is not known. Use error or skip.{nearest(policy, _UNREADABLE)}")
 

@@ -2,13 +2,15 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from finetune.commands.run_start import locate_run, open_history, record_images
 from finetune.config.compose import build
+from finetune.config.settings.data_groups import DataSettings
+from finetune.config.settings.roots import PretrainRootSettings
+from finetune.config.settings.training_groups import PretrainSettings, TrainerSettings
 from finetune.data.cache.file_digests import KnownFiles
 from finetune.data.datamodule import ImageData
 from finetune.data.image_stores import verify
@@ -22,15 +24,15 @@ from finetune.runs.run import Run
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import (
     build_loggers,
-    build_trainer_settings,
     check_and_split,
+    images_of,
     known_files,
-    load_images,
-    load_network,
+    load_backbone,
     open_cache,
+    prepare_machine,
 )
 from finetune.training.callbacks.checkpoints import CheckpointIO, read_checkpoint
-from finetune.training.phases import Strategy
+from finetune.training.imbalance import draws_of
 from finetune.training.pretraining.autoencoder import MaskedAutoencoder
 from finetune.training.pretraining.encoder import freeze_pooling, plain_vit
 from finetune.training.pretraining.mae_module import (
@@ -38,66 +40,66 @@ from finetune.training.pretraining.mae_module import (
     UnlabelledImages,
     build_module,
 )
-from finetune.training.pretraining.settings import PretrainSettings
-from finetune.training.run_lifecycle import PRETRAIN, is_first_rank, recorded
-from finetune.training.trainer import TrainerSettings, build_trainer
-
-_Config = dict[str, Any]
+from finetune.training.run_lifecycle import is_first_rank, recorded
+from finetune.training.trainer import build_trainer
 
 
 def pretrain(cfg: DictConfig) -> None:
     """Train a masked autoencoder as configured and write its run folder, with weights for `model.weights`."""
     started = time.monotonic()
     quieten()
-    run, config = locate_run(cfg, PRETRAIN)
-    pl.seed_everything(config["seed"], verbose=False)
-    settings, machine = PretrainSettings(**config["pretrain"]), build_machine(config)
-    cache = open_cache(config["cache"])
-    table = _load_table(config["data"], run.table_file, known_files(cache))
-    network = load_network(config, Strategy(PRETRAIN, ()), table)
-    encoder = plain_vit(network.backbone, config["model"]["name"])
+    run, settings = locate_run(cfg, PretrainRootSettings)
+    pl.seed_everything(settings.seed, verbose=False)
+    plan, machine = settings.pretrain, build_machine(settings)
+    cache = open_cache(settings.cache)
+    table = _load_table(settings.data, run.table_file, known_files(cache))
+    network = load_backbone(settings.model, settings.data, table)
+    encoder = plain_vit(network.backbone, settings.model.name)
     freeze_pooling(encoder)
-    model = MaskedAutoencoder(encoder, network.spec.channels, settings)
-    images = load_images(config, table, network, cache)
-    loggers = build_loggers(run, config)
-    module = build_module(config, model, machine)
+    model = MaskedAutoencoder(encoder, network.spec.channels, plan)
+    images = images_of(
+        settings.data, settings.augment, machine.accelerator, settings.seed, table, network, cache,
+        draws=draws_of(settings.data, table),
+    )  # fmt: skip
+    loggers = build_loggers(run, settings.logger)
+    module = build_module(settings, model, machine)
     module.build_optimizer(model)  # what cannot work is said before a run begins
-    with recorded(run, config, resume=cfg.resume is not None) as tracker:
+    with recorded(run, settings, resume=cfg.resume is not None) as tracker:
         if is_first_rank():
             record_images(run, table)
-            describe_pretraining(table, config, model)
+            describe_pretraining(table, settings.model, model)
         last = run.last_checkpoint if run.last_checkpoint.exists() else None
         history = open_history(run, int(read_checkpoint(last)["global_step"]) if last is not None else 0)
         trainer = build_trainer(
             machine,
             folder=run.path,
             logger=[*([tracker.logger] if tracker else []), *loggers] or False,
-            callbacks=[EpochEnd(run, history, settings.epochs)],
+            callbacks=[EpochEnd(run, history, plan.epochs)],
             plugins=[CheckpointIO()],
             log_every_n_steps=machine.log_every,
             enable_progress_bar=False,
-            max_epochs=settings.epochs,
+            max_epochs=plan.epochs,
             gradient_clip_val=machine.gradient_clip,
             accumulate_grad_batches=machine.accumulate,
         )
         trainer.fit(module, datamodule=UnlabelledImages(images), ckpt_path=last, weights_only=True)
         if is_first_rank():
-            _finish(run, model, images, settings, config["seed"])
+            _finish(run, model, images, plan, settings.seed)
             run.update(status="finished")
-            show_pretraining_end(run, config, time.monotonic() - started)
+            show_pretraining_end(run, settings.model.name, time.monotonic() - started)
 
 
-def build_machine(config: _Config) -> TrainerSettings:
+def build_machine(settings: PretrainRootSettings) -> TrainerSettings:
     """Return how the machine is used.
 
     Raises:
         ConfigError: It would share the weights among GPUs, or mix images.
     """
-    machine = build_trainer_settings(config["trainer"])
+    machine = prepare_machine(settings.trainer)
     if machine.strategy == "fsdp":
         raise ConfigError("finetune pretrain keeps the whole network on each device. Use trainer=ddp in place of fsdp.")
-    augment = config["augment"]
-    if augment["enabled"] and (augment["mixup"] > 0 or augment["cutmix"] > 0):
+    augment = settings.augment
+    if augment.enabled and (augment.mixup > 0 or augment.cutmix > 0):
         raise ConfigError(
             "Images without labels are not mixed with each other. Set augment.mixup=0 augment.cutmix=0, or take "
             "augment=light."
@@ -105,16 +107,16 @@ def build_machine(config: _Config) -> TrainerSettings:
     return machine
 
 
-def _load_table(data: _Config, stored: Path, known: KnownFiles | None) -> ImageTable:
+def _load_table(data: DataSettings, stored: Path, known: KnownFiles | None) -> ImageTable:
     """Return the images: all of a source without labels, else those of the splits that training would make."""
     try:
-        table: ImageTable = build(data["source"])
+        table: ImageTable = build(data.source)
     except DataError as error:
         raise DataError(f"{error} Images without labels are named by data=unlabelled data.root=FOLDER.") from error
     require_single_images(table, "finetune pretrain", "Name the frames as images: data=unlabelled data.root=FOLDER.")
     if stored.exists():
         return table.with_splits_of(stored)
-    return verify(table, data["unreadable"], known) if is_unlabelled(table) else check_and_split(table, data, known)
+    return verify(table, data.unreadable, known) if is_unlabelled(table) else check_and_split(table, data, known)
 
 
 def _finish(run: Run, model: MaskedAutoencoder, images: ImageData, settings: PretrainSettings, seed: int) -> None:

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from finetune.config.compose import to_dict
+from finetune.config.resolve import resolve
+from finetune.config.settings.roots import RankRootSettings
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
@@ -33,10 +34,8 @@ from finetune.search.ranking.ranking_results import (
     training_command,
     write_ranking,
 )
-from finetune.training.build import build_trainer_settings, known_files, load_table, open_cache
+from finetune.training.build import known_files, load_table, open_cache, prepare_machine
 from finetune.training.trainer import start_pass
-
-_Config = dict[str, Any]
 
 
 def rank(cfg: DictConfig) -> None:
@@ -46,47 +45,47 @@ def rank(cfg: DictConfig) -> None:
         ConfigError: A setting makes no sense, or no backbone's weights are to be had.
         RunError: No backbone could be scored.
     """
-    config = to_dict(cfg)
+    settings = resolve(cfg, RankRootSettings)
     quieten()
-    check_ranking_options(config["rank"])
-    candidates, missing = find_backbones(config["rank"])
-    machine = start_pass(build_trainer_settings(config["trainer"]))
+    check_ranking_options(settings.rank)
+    candidates, missing = find_backbones(settings.rank)
+    machine = start_pass(prepare_machine(settings.trainer))
     if machine.world_size > 1:
         raise ConfigError("finetune rank measures latencies, so it uses one device. Set trainer.devices=1.")
     console = open_console()
     entries: list[RankedBackbone] = []
     skipped: list[Skipped] = []
     if candidates:
-        cache = open_cache(config["cache"])
-        table = load_table(config["data"], known=known_files(cache))
+        cache = open_cache(settings.cache)
+        table = load_table(settings.data, known=known_files(cache))
         require_single_images(table, "finetune rank", "Rank on the frames as images: data=folder, or data=csv.")
         with console.status("") as status:
-            entries, skipped = rank_backbones(candidates, config, table, machine, cache, status.update)
+            entries, skipped = rank_backbones(candidates, settings, table, machine, cache, status.update)
     if not entries:
         raise nothing_scored([*missing, *skipped])
-    _finish(entries, [*missing, *skipped], config, table, machine, console)
+    _finish(entries, [*missing, *skipped], settings, table, machine, console)
 
 
 def _finish(
     entries: Sequence[RankedBackbone],
     skipped: Sequence[Skipped],
-    config: _Config,
+    settings: RankRootSettings,
     table: ImageTable,
     machine: DevicePass,
     console: Console,
 ) -> None:
     """Write and print the comparison, and how to train the best."""
-    count, options = len(table.rows("train")), config["rank"]
+    count, options = len(table.rows("train")), settings.rank
     typed = list(HydraConfig.get().overrides.task)
-    facts: _Config = {
+    facts: dict[str, Any] = {
         "title": f"{len(entries)} of {len(entries) + len(skipped)} backbones, {count:,} training images of "
         f"{table.num_classes} classes",
         "images": count, "classes": table.num_classes, "fingerprint": table.fingerprint(),
-        "folds": entries[0].score.folds, "batch_size": options["batch_size"], "device": machine.device.type,
+        "folds": entries[0].score.folds, "batch_size": options.batch_size, "device": machine.device.type,
         "precision": machine.precision, "threads": torch.get_num_threads(),
         "command": training_command(ranked(entries)[0].candidate, typed),
     }  # fmt: skip
-    output = Path(options["output"]).expanduser()
+    output = Path(options.output).expanduser()
     write_ranking(output, ranking_document(entries, skipped, facts), draw_ranking(entries, facts["title"]))
     show_ranking(entries, skipped, facts, console)
     other = cheaper(entries)

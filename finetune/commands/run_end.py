@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from finetune.config.settings.roots import TrainSettings
 from finetune.evaluation.bootstrap import metrics_document
 from finetune.evaluation.calibrated import FinishedModel
 from finetune.evaluation.explain.explain_run import explain_run
 from finetune.evaluation.fairness.group_metrics import groups_document
-from finetune.evaluation.fairness.partition import group_settings
+from finetune.evaluation.fairness.partition import check_group_columns
 from finetune.evaluation.ood import acceptance
 from finetune.models.bundle import save_bundle
 from finetune.models.cost import cost
@@ -24,12 +25,10 @@ from finetune.runs.wandb import Tracker
 from finetune.runtime.device import accelerator_device
 from finetune.training.regularizers import zeros
 
-_Config = dict[str, Any]
-
 
 def finish_run(
     run: Run,
-    config: _Config,
+    settings: TrainSettings,
     model: FinishedModel,
     tracker: Tracker | None,
     started: float,
@@ -42,7 +41,7 @@ def finish_run(
 
     Args:
         run: The folder.
-        config: The run's whole configuration.
+        settings: The run's.
         model: What the run ships.
         tracker: W&B's; None for none.
         started: When the run began, by `time.monotonic`.
@@ -50,15 +49,17 @@ def finish_run(
         explains: Whether maps of some images are made.
         summary: What is shown before the scores, from metrics.json; None for nothing.
     """
-    document = write_results(run, config, model)
+    document = write_results(run, settings, model)
     run.update(status="finished", **note)  # as the page says; what follows changes nothing of it
     tested = model.calibrated.predictions["test"]
     if explains:
-        explain = partial(explain_run, run.path, model.network, model.table.store, tested, config)
+        explain = partial(
+            explain_run, run.path, model.network, model.table.store, tested, settings.explain, settings.seed
+        )
         attempt(explain, "Maps of what the network looks at")
-    if config.get("report"):
+    if settings.report:
         attempt(lambda: write_report(run), "The report")
-    publish(config, document, tested, model.table, tracker)
+    publish(settings.logger.wandb, document, tested, model.table, tracker)
     before = summary(document)
     if before is not None:
         show_lines(before)
@@ -67,21 +68,19 @@ def finish_run(
     show_lines(end_summary(document, seconds=time.monotonic() - started, folder=run.path, notes=notes, report=report))
 
 
-def write_results(run: Run, config: _Config, model: FinishedModel) -> dict[str, Any]:
+def write_results(run: Run, settings: TrainSettings, model: FinishedModel) -> dict[str, Any]:
     """Write predictions, metrics with intervals, and the model that predict and export need; return the metrics."""
     predictions = model.calibrated.predictions
     for split, found in predictions.items():
         found.save(run.predictions_file(split))
-    any_split, trainer = predictions["test"], config["trainer"]
-    document = metrics_document(predictions, resamples=config["bootstrap"], seed=config["seed"])
+    any_split, trainer = predictions["test"], settings.trainer
+    document = metrics_document(predictions, resamples=settings.bootstrap, seed=settings.seed)
     document["calibration"] = model.calibrated.document
     if model.detector is not None:
         document["ood"] = acceptance(model.detector, model.seen)
-    settings = group_settings(config.get("groups"), list(map(str, any_split.groups.columns)))
-    document["groups"] = groups_document(predictions, settings, resamples=config["bootstrap"], seed=config["seed"])
-    document["model"] = cost(
-        model.network, device=accelerator_device(trainer["accelerator"]), precision=trainer["precision"]
-    )
+    groups = check_group_columns(settings.groups, list(map(str, any_split.groups.columns)))
+    document["groups"] = groups_document(predictions, groups, resamples=settings.bootstrap, seed=settings.seed)
+    document["model"] = cost(model.network, device=accelerator_device(trainer.accelerator), precision=trainer.precision)
     document["model"]["head_zeros"] = zeros(model.network.head)
     document |= model.facts
     write_json(run.metrics_file, document)

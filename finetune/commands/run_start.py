@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 from hydra import compose
@@ -14,12 +14,14 @@ from pytorch_lightning.loggers import Logger
 
 from finetune.audit.audit_store import audit_line, recall
 from finetune.audit.drop_label_errors import leave_out_suspects
-from finetune.config.compose import resumed_config, to_dict
+from finetune.config.resolve import resolve, resumed_settings
+from finetune.config.settings.roots import PartsSettings, RootSettings, TrainSettings
+from finetune.config.settings.run_groups import OodSettings
 from finetune.data.cache.store import Cache
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.evaluation.explain.explain_run import check_explained
-from finetune.evaluation.fairness.partition import group_settings
+from finetune.evaluation.fairness.partition import check_group_columns
 from finetune.models.network import Network
 from finetune.report.console.start_console import describe_start
 from finetune.report.run_summary import show_lines
@@ -41,14 +43,12 @@ from finetune.training.build import (
 )
 from finetune.training.callbacks.progress import PhaseProgressBar
 from finetune.training.fit import Recipe, rehearse
-from finetune.training.phases import Strategy, build_strategy
-from finetune.training.policies import resolve_words
-from finetune.training.run_lifecycle import TRAIN, check_verb, is_first_rank
+from finetune.training.run_lifecycle import check_verb, is_first_rank
 from finetune.training.weight_selection import check_shares
-from finetune.uncertainty.ood.settings import OodSettings, check_ood_settings
+from finetune.uncertainty.ood.settings import check_ood_settings
 from finetune.uncertainty.scaling import Method, check_calibration_method
 
-_Config = dict[str, Any]
+RootT = TypeVar("RootT", bound=RootSettings)
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,13 @@ class TrainingSetup:
 
     Attributes:
         run: The folder.
-        config: The whole configuration.
+        settings: As typed, with what a recipe has chosen.
         resumed: Whether the run goes on.
         choices: What a recipe has chosen.
         whole: All images of the source.
         table: Those that are trained on and evaluated.
         cache: Where features and pixels are kept; None for nowhere.
         network: Before the first phase.
-        strategy: The phases.
         recipe: Loss, optimizer, schedule and machine.
         images: The batches.
         callbacks: Makes the configured callbacks of a phase.
@@ -88,14 +87,13 @@ class TrainingSetup:
     """
 
     run: Run
-    config: _Config
+    settings: TrainSettings
     resumed: bool
     choices: list[RecipeChoice]
     whole: ImageTable
     table: ImageTable
     cache: Cache | None
     network: Network
-    strategy: Strategy
     recipe: Recipe
     images: ImageData
     callbacks: Callable[[], Sequence[Callback]]
@@ -112,73 +110,71 @@ def prepare(cfg: DictConfig) -> TrainingSetup:
     """
     quieten()
     resumed = cfg.resume is not None
-    run, config = locate_run(cfg, TRAIN)
-    config = resolve_words(config, () if resumed else list(HydraConfig.get().overrides.task))
-    pl.seed_everything(config["seed"], verbose=False)
-    cache = open_cache(config["cache"])
-    whole = load_table(config["data"], run.table_file, known_files(cache))
+    run, settings = locate_run(cfg, TrainSettings)
+    pl.seed_everything(settings.seed, verbose=False)
+    cache = open_cache(settings.cache)
+    whole = load_table(settings.data, run.table_file, known_files(cache))
     # that of a continued run was chosen when it began
-    config, choices = (config, []) if resumed else with_chosen_settings(config, whole, cache)
-    group_settings(config.get("groups"), whole.groups)
-    strategy = build_strategy(config["strategy"])
-    finalize = read_finalize_settings(config, whole)
-    network = load_network(config, strategy, whole)
-    check_explained(network, config.get("explain"))
-    table = leave_out_suspects(run, config, whole, network, cache)
-    recipe, images = build_training(config, table, network, cache)
-    callbacks = build_callbacks(config["callbacks"] or {}, PhaseProgressBar, *trial_reports())
-    loggers = build_loggers(run, config)
-    rehearse(network, strategy, recipe, run.path, callbacks)
+    settings, choices = (settings, []) if resumed else with_chosen_settings(settings, whole, cache)
+    check_group_columns(settings.groups, whole.groups)
+    finalize = read_finalize_settings(settings, whole)
+    network = load_network(settings, whole)
+    check_explained(network, settings.explain)
+    table = leave_out_suspects(run, settings, whole, network, cache)
+    recipe, images = build_training(settings, table, network, cache)
+    callbacks = build_callbacks(settings.callbacks, PhaseProgressBar, *trial_reports())
+    loggers = build_loggers(run, settings.logger)
+    rehearse(network, settings.strategy, recipe, run.path, callbacks)
     return TrainingSetup(
-        run, config, resumed, choices, whole, table, cache, network, strategy, recipe, images, callbacks, loggers,
-        finalize,
-    )  # fmt: skip
+        run, settings, resumed, choices, whole, table, cache, network, recipe, images, callbacks, loggers, finalize
+    )
 
 
-def locate_run(cfg: DictConfig, command: str) -> tuple[Run, _Config]:
-    """Return the run's folder, new or continued, and its whole resolved configuration; nothing is written yet."""
+def locate_run(cfg: DictConfig, root: type[RootT]) -> tuple[Run, RootT]:
+    """Return the run's folder, new or continued, and its settings; nothing is written yet."""
     hydra = HydraConfig.get()
+    words = list(hydra.overrides.task)
     if cfg.resume is None:
-        return Run(Path(hydra.runtime.output_dir)), to_dict(cfg)
+        return Run(Path(hydra.runtime.output_dir)), resolve(cfg, root, words, tell=True)
     run = Run.open(Path(cfg.resume))
-    check_verb(run, command)
+    check_verb(run, str(cfg.verb))
     if is_first_rank():
         run.check_resumable()
-    return run, to_dict(resumed_config(run.config, list(hydra.overrides.task)))
+    return run, resumed_settings(run.config, root, words)
 
 
-def with_chosen_settings(config: _Config, table: ImageTable, cache: Cache | None) -> tuple[_Config, list[RecipeChoice]]:
-    """Return the configuration with what its recipe chooses, and the choices."""
+def with_chosen_settings(
+    settings: TrainSettings, table: ImageTable, cache: Cache | None
+) -> tuple[TrainSettings, list[RecipeChoice]]:
+    """Return the settings with what their recipe chooses, and the choices."""
     hydra = HydraConfig.get()
     keys = tuple(override.lstrip("+~").partition("=")[0].partition("@")[0] for override in hydra.overrides.task)
 
-    def recompose(overrides: Sequence[str]) -> _Config:
+    def recompose(overrides: Sequence[str]) -> TrainSettings:
         typed = [*hydra.overrides.hydra, *hydra.overrides.task]
-        found = to_dict(compose(str(hydra.job.config_name), [*typed, *overrides]))
-        return resolve_words(found, list(hydra.overrides.task))
+        found = compose(str(hydra.job.config_name), [*typed, *overrides])
+        return resolve(found, TrainSettings, list(hydra.overrides.task))
 
-    return resolve_recipe(config, Typed(keys, dict(hydra.runtime.choices)), table, cache, recompose)
+    return resolve_recipe(settings, Typed(keys, dict(hydra.runtime.choices)), table, cache, recompose)
 
 
-def read_finalize_settings(config: _Config, table: ImageTable) -> FinalizeSettings:
-    """Return what is done when all phases are over; a resumed run may be older than a setting.
+def read_finalize_settings(settings: TrainSettings, table: ImageTable) -> FinalizeSettings:
+    """Return what is done when all phases are over.
 
     Raises:
         ConfigError: A setting makes no sense, or not for such labels.
     """
-    ood = check_ood_settings(OodSettings(**config.get("ood", {})), table.task)
-    return FinalizeSettings(
-        check_calibration_method(config.get("calibration", "none")), check_shares(config.get("interpolate", ())), ood
-    )
+    ood = check_ood_settings(settings.ood, table.task)
+    return FinalizeSettings(check_calibration_method(settings.calibration), check_shares(settings.interpolate), ood)
 
 
 def build_training(
-    config: _Config, table: ImageTable, network: Network, cache: Cache | None
+    settings: PartsSettings, table: ImageTable, network: Network, cache: Cache | None
 ) -> tuple[Recipe, ImageData]:
     """Return how a network is trained and the batches of images that it expects."""
-    recipe = build_recipe(config, table, cache)
+    recipe = build_recipe(settings, table, cache)
     recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
-    return recipe, load_images(config, table, network, cache)
+    return recipe, load_images(settings, table, network, cache)
 
 
 def record_start(setup: TrainingSetup) -> None:
@@ -190,7 +186,7 @@ def record_start(setup: TrainingSetup) -> None:
         run.update(audit=found)
         print(audit_line(found))
     record_choices(run, setup.choices)
-    show_lines(describe_start(setup.config, setup.table, setup.network, setup.strategy, setup.recipe))
+    show_lines(describe_start(setup.settings, setup.table, setup.network, setup.recipe))
 
 
 def record_images(run: Run, table: ImageTable, **facts: Any) -> None:

@@ -2,11 +2,11 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
-from finetune.config.compose import to_dict
+from finetune.config.resolve import resolve
+from finetune.config.settings.review_roots import RunsSettings
 from finetune.errors import ConfigError
 from finetune.evaluation.drift.timeline import timeline
 from finetune.report.console.runs_console import show_runs
@@ -37,14 +37,14 @@ def runs(cfg: DictConfig) -> None:
     Raises:
         ConfigError: There is no run, or a setting is not one.
     """
-    config = to_dict(cfg)
-    folders = roots(config["runs"])
-    if config["run"] is None:
-        choice = _choose(config, RUNS)
-        _finish(find_entries(folders), choice, config, "runs")
+    settings = resolve(cfg, RunsSettings)
+    folders = roots(settings.runs)
+    if settings.run is None:
+        choice = _choose(settings, RUNS)
+        _finish(find_entries(folders), choice, settings, "runs")
     else:
-        choice = _choose(config, EVALUATIONS)
-        _finish(evaluations(config["run"], folders), choice, config, "evaluations")
+        choice = _choose(settings, EVALUATIONS)
+        _finish(evaluations(settings.run, folders), choice, settings, "evaluations")
 
 
 def evaluations(reference: str, folders: list[Path]) -> list[RunEntry]:
@@ -62,17 +62,15 @@ def evaluations(reference: str, folders: list[Path]) -> list[RunEntry]:
     return [RunEntry({}, partial(dict, row)) for row in rows]
 
 
-def _choose(config: dict[str, Any], default: tuple[str, ...]) -> RowSelection:
+def _choose(settings: RunsSettings, default: tuple[str, ...]) -> RowSelection:
     """Return what is asked for.
 
     Raises:
         ConfigError: A setting is not one.
     """
-    if config["output"] is not None:
-        check_output(Path(config["output"]).expanduser())
-    return read_choice(
-        config["columns"], default, conditions=config["filter"], sort=config["sort"], limit=config["limit"]
-    )
+    if settings.output is not None:
+        check_output(Path(settings.output).expanduser())
+    return read_choice(settings.columns, default, conditions=settings.filter, sort=settings.sort, limit=settings.limit)
 
 
 def roots(typed: object) -> list[Path]:
@@ -87,7 +85,7 @@ def roots(typed: object) -> list[Path]:
     return [Path(name).expanduser() for name in names]
 
 
-def _finish(entries: list[RunEntry], choice: RowSelection, config: dict[str, Any], what: str) -> None:
+def _finish(entries: list[RunEntry], choice: RowSelection, settings: RunsSettings, what: str) -> None:
     """Print the rows that are asked for, and write them to a file where one is named."""
     from rich.console import Console
 
@@ -95,16 +93,14 @@ def _finish(entries: list[RunEntry], choice: RowSelection, config: dict[str, Any
     rows = choice.apply(entries)
     dispensable = () if choice.asked else DISPENSABLE[choice.columns]
     show_runs(rows, choice.columns, console, dispensable=dispensable, total=len(entries), what=what)
-    if config["output"] is not None:
-        output = Path(config["output"]).expanduser()
-        write_rows(output, rows, choice.columns, title_of(len(rows), what, config))
+    if settings.output is not None:
+        output = Path(settings.output).expanduser()
+        write_rows(output, rows, choice.columns, title_of(len(rows), what, settings))
         console.print(f"Written to {output}", highlight=False, soft_wrap=True, markup=False)
 
 
-def title_of(count: int, what: str, config: dict[str, Any]) -> str:
+def title_of(count: int, what: str, settings: RunsSettings) -> str:
     """Return what a list holds, in a line."""
-    place = (
-        f"of {config['run']}" if config["run"] is not None else f"below {', '.join(map(str, roots(config['runs'])))}"
-    )
-    asked = f" with {config['filter']}" if config["filter"] is not None else ""
+    place = f"of {settings.run}" if settings.run is not None else f"below {', '.join(map(str, roots(settings.runs)))}"
+    asked = f" with {settings.filter}" if settings.filter is not None else ""
     return f"{count:,} {what} {place}{asked}"

@@ -25,29 +25,30 @@ def train(cfg: DictConfig) -> None:
     """Train a classifier as configured, score it on the test split and write its run folder."""
     started = time.monotonic()
     setup = prepare(cfg)
-    with recorded(setup.run, setup.config, resume=setup.resumed) as tracker:
+    with recorded(setup.run, setup.settings, resume=setup.resumed) as tracker:
         if is_first_rank():
             record_start(setup)
         fit_phases(setup, tracker)
         machine = start_pass(setup.recipe.trainer, join=True)
         selected = select_best_weights(setup, machine)
         final = predict_final(
-            setup.run, setup.network, selected, setup.strategy, setup.images, setup.recipe, machine, setup.finalize.ood
-        )
+            setup.run, setup.network, selected, setup.settings.strategy, setup.images, setup.recipe, machine,
+            setup.finalize.ood,
+        )  # fmt: skip
         if is_first_rank():
-            calibrated = calibrate(setup.table, final.outputs, setup.finalize.calibration, setup.config["seed"])
+            calibrated = calibrate(setup.table, final.outputs, setup.finalize.calibration, setup.settings.seed)
             model = FinishedModel(setup.network, calibrated, setup.table, final.detector, final.seen)
-            finish_run(setup.run, setup.config, model, tracker, started)
+            finish_run(setup.run, setup.settings, model, tracker, started)
 
 
 def fit_phases(setup: TrainingSetup, tracker: Tracker | None) -> None:
     """Train the phases that are left, from where an interrupted run goes on."""
-    checkpoints = Checkpoints(setup.run, setup.config["monitor"], setup.config["mode"])
+    checkpoints = Checkpoints(setup.run, setup.settings.monitor, setup.settings.mode)
     place = find_resume_point(setup.run.last_checkpoint, checkpoints, setup.network)
     history = open_history(setup.run, place.reached)
     table = setup.table
     fit(
-        setup.network, setup.strategy, setup.images, setup.recipe, place=place, checkpoints=checkpoints,
+        setup.network, setup.settings.strategy, setup.images, setup.recipe, place=place, checkpoints=checkpoints,
         metrics=MetricsCallback(table.task, table.num_classes, history, setup.recipe.trainer.log_every),
         callbacks=setup.callbacks, loggers=[*([tracker.logger] if tracker else []), *setup.loggers],
     )  # fmt: skip
@@ -56,10 +57,10 @@ def fit_phases(setup: TrainingSetup, tracker: Tracker | None) -> None:
 def select_best_weights(setup: TrainingSetup, machine: DevicePass) -> SelectedWeights:
     """Return the weights that the run ships; where it had to choose, say and note which."""
     selected = select_weights(
-        setup.run, setup.network, setup.strategy, setup.images, setup.recipe, machine,
-        mode=setup.config["mode"], shares=setup.finalize.shares,
+        setup.run, setup.network, setup.settings.strategy, setup.images, setup.recipe, machine,
+        mode=setup.settings.mode, shares=setup.finalize.shares,
     )  # fmt: skip
     if selected.candidates and is_first_rank():
-        log.info("%s", selected.told(setup.config["monitor"]))
+        log.info("%s", selected.told(setup.settings.monitor))
         setup.run.update(kept=selected.record())
     return selected

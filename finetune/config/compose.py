@@ -5,7 +5,7 @@ It decides what is a valid key; what the values mean is left to the parts that r
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config.schema_review import REVIEW_ROOTS
-from finetune.config.schema_search import POOLS, SEARCH_ROOTS
-from finetune.config.schema_train import ROOTS
+from finetune.config.schemas import pool_schemas, schemas
+from finetune.config.settings.checked import Target
 from finetune.errors import ConfigError, FinetuneError, nearest
 
 NAME_LENGTH = 60
@@ -37,10 +36,10 @@ def conf_dir() -> Path:
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra."""
     store = ConfigStore.instance()
-    for name, schema in {**ROOTS, **SEARCH_ROOTS, **REVIEW_ROOTS}.items():
-        store.store(name=f"{name}_schema", node=schema)
-    for name, schema in POOLS.items():
-        store.store(group="pool", name=f"{name}_schema", node=schema)
+    for name, schema in schemas(conf_dir()).items():
+        store.store(name=name, node=schema)
+    for name, schema in pool_schemas(conf_dir()).items():
+        store.store(group="pool", name=name, node=schema)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("option_table", option_table, replace=True)
 
@@ -106,65 +105,7 @@ def to_dict(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration cannot be resolved: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
-    check_numbers(config)
     return {str(key): value for key, value in plain.items()}
-
-
-# the least value of each whole number; of the other numbers, what uses them says what they may be
-LEAST = {
-    "seed": 0,
-    "bootstrap": 0,
-    "batch_size": 1,
-    "workers": 0,
-    "top_k": 1,
-    "top": 1,
-    "data.batch_size": 1,
-    "data.eval_batch_size": 1,
-    "data.workers": 0,
-    "data.image_size": 1,
-    "model.in_chans": 1,
-    "head.hidden": 1,
-    "head.folds": 2,
-    "trainer.num_nodes": 1,
-    "trainer.accumulate": 1,
-    "trainer.log_every": 1,
-    "trainer.limit_batches": 1,
-    "trainer.threads": 1,
-    **dict.fromkeys(("logger.wandb.images", "logger.wandb.table", "explain.images", "neighbours", "components"), 0),
-    "groups.min_images": 1,
-    "features.views": 1,
-    "features.test_views": 1,
-    "balance.views": 1,
-    "pool.devices_per_job": 0,
-    "pool.jobs_per_device": 1,
-    "pool.threads": 1,
-    "sweep.trials": 1,
-    "sweep.retries": 0,
-    "sweep.seed": 0,
-    "pool.jobs": 1,
-    "pool.cpus": 1,
-    "pool.minutes": 1,
-    "views": 1,
-    "limit": 1,
-    "batches": 1,
-    "repeats": 1,
-    **dict.fromkeys(("preview.images", "preview.views"), 1),
-    "rank.folds": 2,
-    **dict.fromkeys(("rank.batch_size", "rank.repeats", "ensemble.rounds", "head.rounds"), 1),
-}
-
-
-def check_numbers(config: DictConfig) -> None:
-    """Check that no number is below what makes sense.
-
-    Raises:
-        ConfigError: One is, or is none.
-    """
-    for key, least in LEAST.items():
-        value = OmegaConf.select(config, key, throw_on_missing=False)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and not (whole and value >= least):
-            raise ConfigError(f"{key}={value} must be a whole number of {least} or more.")
 
 
 def check_missing(config: DictConfig) -> None:
@@ -181,15 +122,15 @@ def check_missing(config: DictConfig) -> None:
             raise ConfigError(f"{key} is not set. Type {key}=VALUE.")
 
 
-def build(node: Mapping[str, Any], **options: Any) -> Any:
-    """Return what a node's `_target_` makes of its other keys and the options.
+def build(target: Target, **options: Any) -> Any:
+    """Return what a target makes of its arguments and the options.
 
     Raises:
         FinetuneError: As the target raised it.
         ConfigError: The target does not exist, or does not take these keys.
     """
     try:
-        return instantiate(dict(node), **options)
+        return instantiate({"_target_": target.path, **target.arguments}, **options)
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, FinetuneError):
@@ -197,9 +138,7 @@ def build(node: Mapping[str, Any], **options: Any) -> Any:
         if cause is not None:
             raise cause from None
         text = str(error.__cause__ or error).strip().splitlines()
-        raise ConfigError(
-            f"{node.get('_target_')} cannot be used as configured: {text[0] if text else error}"
-        ) from error
+        raise ConfigError(f"{target.path} cannot be used as configured: {text[0] if text else error}") from error
 
 
 # what may change when a run is continued: how it is run and recorded, not what is trained

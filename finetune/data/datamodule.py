@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.cache.shards import key_of
 from finetune.data.gpu.params import ParamsSource, check_device_pixels
 from finetune.data.gpu.transform import FORMAT, DeviceTransform
@@ -26,7 +27,7 @@ from finetune.data.pixel_cache import PixelCache, StoredImages
 from finetune.data.resampling import Balance
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
 from finetune.data.table import ImageTable, digest
-from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
+from finetune.data.transforms import InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError
 from finetune.runtime.device import cores
 

@@ -6,59 +6,22 @@ It decides that alone; who trains the folds, and what is made of them, is left t
 import logging
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
+from finetune.config.settings.data_groups import FoldSettings, SplitSettings
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable, objects
 from finetune.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
 
-_Kind = Literal["kfold", "stratified", "grouped", "repeated", "leave_one_out", "bootstrap"]
-_KINDS = get_args(_Kind)
 POOLED = ("train", "val")  # the splits that folds are made of
 _TRIES = 100  # draws of a bootstrap before a class is found to be too small for it
-
-
-@dataclass(frozen=True)
-class FoldSettings:
-    """How images are dealt out.
-
-    Attributes:
-        kind: kfold, stratified, grouped, repeated, leave_one_out, or bootstrap for bagging.
-        folds: Parts of a repeat; members of a bootstrap. Leaving one out has as many as images, or groups.
-        repeats: How often all images are dealt out anew.
-        seed: Seeds the dealing.
-
-    Source: Kohavi 1995, A Study of Cross-Validation and Bootstrap, section 2; Breiman 1996, Bagging Predictors.
-    """
-
-    kind: _Kind = "stratified"
-    folds: int = 5
-    repeats: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: One makes no sense.
-        """
-        if self.kind not in _KINDS:
-            raise ConfigError(
-                f"cv.kind={self.kind} is not one of {', '.join(_KINDS)}.{nearest(str(self.kind), _KINDS)}"
-            )
-        for name, least in (("folds", 2), ("repeats", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"cv.{name}={value} must be a whole number of {least} or more.")
-        if self.repeats > 1 and self.kind in ("leave_one_out", "bootstrap"):
-            raise ConfigError(f"cv.repeats={self.repeats} has no meaning with cv={self.kind}. Leave it at 1.")
 
 
 @dataclass(frozen=True)
@@ -72,18 +35,6 @@ class Fold:
 
     held: npt.NDArray[np.bool_]
     counts: npt.NDArray[np.int64]
-
-
-def fold_settings(options: dict[str, Any]) -> FoldSettings:
-    """Return settings from the keys of a configuration.
-
-    Raises:
-        ConfigError: A key is not known, or its value makes no sense.
-    """
-    try:
-        return FoldSettings(**options)
-    except TypeError as error:
-        raise ConfigError(f"A fold has the keys kind, folds, repeats, seed and index, not these: {error}") from error
 
 
 def pool_of(table: ImageTable) -> ImageTable:
@@ -252,40 +203,24 @@ def with_copies(table: ImageTable, counts: npt.NDArray[np.int64]) -> ImageTable:
     return replace(table, frame=pd.concat([table.frame, copies], ignore_index=True))
 
 
-def split_table(
-    table: ImageTable,
-    *,
-    val: float,
-    test: float,
-    seed: int,
-    group: str | None = None,
-    fold: dict[str, Any] | None = None,
-) -> ImageTable:
+def split_table(table: ImageTable, splits: SplitSettings) -> ImageTable:
     """Return the images of a run, all of them in a split; those of a fold are divided anew, without the test split.
-
-    Args:
-        table: The images.
-        val: Share of the validation split; of a fold, a share of the images that are not held out.
-        test: Share of the test split.
-        seed: Seeds the division.
-        group: Column whose values stay together.
-        fold: The keys of `FoldSettings`, and index, the number of the fold; None for no cross-validation.
 
     Raises:
         ConfigError: There is no such fold, or as `make_splits` says.
         DataError: As `make_splits` says.
     """
-    if fold is None:
-        return make_splits(table, val=val, test=test, seed=seed, group=group)
-    named = dict(fold)
-    index = named.pop("index", None)
-    pool = pool_of(without_fold(table, val=val, test=test, seed=seed, group=group))
-    folds = make_folds(pool, fold_settings(named), group)
-    if not isinstance(index, int) or not 0 <= index < len(folds):
+    if splits.fold is None:
+        return make_splits(table, val=splits.val, test=splits.test, seed=splits.seed, group=splits.group)
+    index, pool = splits.fold.index, pool_of(without_fold(table, splits))
+    folds = make_folds(pool, splits.fold, splits.group)
+    if index >= len(folds):
         raise ConfigError(f"data.splits.fold has index {index}; there are the folds 0 to {len(folds) - 1}.")
-    return with_fold(pool, folds[index], val=val, seed=seed, group=group)
+    return with_fold(pool, folds[index], val=splits.val, seed=splits.seed, group=splits.group)
 
 
-def without_fold(table: ImageTable, *, val: float, test: float, seed: int, group: str | None = None) -> ImageTable:
+def without_fold(table: ImageTable, splits: SplitSettings) -> ImageTable:
     """Return the images that a cross-validation begins with: split as always, but a test split is not needed."""
-    return make_splits(table, val=val, test=test, seed=seed, group=group, needed=("train",), quiet=True)
+    return make_splits(
+        table, val=splits.val, test=splits.test, seed=splits.seed, group=splits.group, needed=("train",), quiet=True
+    )

@@ -17,12 +17,13 @@ import timm
 import torch
 from PIL import Image
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.cache.shards import Entries, ShardArray
 from finetune.data.cache.store import Cache, CacheSpace
 from finetune.data.decoding import Cutout, DecodedImage, Region, Size
 from finetune.data.resizing import UNSCALABLE, resize
 from finetune.data.table import ImageStore
-from finetune.data.transforms import Augment, InputSpec, Transform
+from finetune.data.transforms import InputSpec, Transform
 from finetune.errors import ConfigError
 from finetune.runtime.device import cores
 

@@ -15,8 +15,8 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torchvision.transforms import Compose, InterpolationMode, TrivialAugmentWide
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.augmentation.operations import QuarterTurn, Rotation, SquashedCrop
-from finetune.data.augmentation.settings import Augment as Augment
 from finetune.data.augmentation.settings import check_augment
 from finetune.data.decoding import DecodedImage
 from finetune.data.resizing import Scale, Step, fast_resize

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.compose import build
+from finetune.config.resolve import stored_settings
+from finetune.config.settings.checked import Target
 from finetune.data.image_stores import FileStore, verify
 from finetune.data.table import ImageTable, read_saved
 from finetune.errors import ConfigError, DataError, FinetuneError, nearest
@@ -20,6 +22,25 @@ _SHOWN = 3
 
 class ImagesGoneError(DataError):
     """The images of a run are not where they were."""
+
+
+@dataclass(frozen=True)
+class SourceChanges:
+    """What of a run's data source is replaced, so that other images are looked at.
+
+    Attributes:
+        arguments: Of the source, such as root.
+        source: A whole other source.
+        unreadable: error or skip; None for the run's own.
+    """
+
+    arguments: Mapping[str, Any]
+    source: Target | None
+    unreadable: str | None
+
+    def __bool__(self) -> bool:
+        """Return whether anything is replaced."""
+        return bool(self.arguments or self.source or self.unreadable)
 
 
 @dataclass(frozen=True)
@@ -45,25 +66,24 @@ class Selection:
     notes: tuple[str, ...] = ()
 
 
-def select_images(run: Run, changes: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
+def select_images(run: Run, changes: SourceChanges, split: str, vocabulary: Vocabulary) -> Selection:
     """Take the run's own images, or others where anything of its data is changed.
 
     Raises:
         ConfigError: The changes name no other images.
     """
-    data = run.config["data"]
+    data = stored_settings(run.config).data
     if not changes:
-        return own_images(run, data["source"], split, vocabulary)
-    others = {name: value for name, value in changes.items() if name != "unreadable"}
-    if not others:
+        return own_images(run, data.source, split, vocabulary)
+    if not changes.arguments and changes.source is None:
         raise ConfigError(
             "data.unreadable is for other images; the run's own must all be there. Add data.root=… to it."
         )
-    source = override_source(data["source"], others)
-    return other_images(run, source, split, vocabulary, changes.get("unreadable", data["unreadable"]))
+    source = override_source(data.source, changes)
+    return other_images(run, source, split, vocabulary, changes.unreadable or data.unreadable)
 
 
-def own_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Vocabulary) -> Selection:
+def own_images(run: Run, source: Target, split: str, vocabulary: Vocabulary) -> Selection:
     """Take the very images that the run stored for the split: at their stored places, else from the source.
 
     Raises:
@@ -82,9 +102,9 @@ def own_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Voca
     return Selection(in_vocabulary(table, vocabulary), same=True)
 
 
-def _from_source(stored: ImageTable, config: Mapping[str, Any], split: str) -> ImageTable:
+def _from_source(stored: ImageTable, target: Target, split: str) -> ImageTable:
     try:
-        source: ImageTable = build(config)
+        source: ImageTable = build(target)
     except FinetuneError as error:
         raise ImagesGoneError(f"The run's images cannot be found: {error}") from error
     paths = dict(zip(source.frame["id"], source.frame["path"], strict=True))
@@ -95,7 +115,7 @@ def _from_source(stored: ImageTable, config: Mapping[str, Any], split: str) -> I
     return replace(stored, frame=stored.frame.assign(path=ids.map(paths)), store=source.store)
 
 
-def other_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Vocabulary, unreadable: str) -> Selection:
+def other_images(run: Run, source: Target, split: str, vocabulary: Vocabulary, unreadable: str) -> Selection:
     """Take other images: the split of that name where the source has splits, else all of them.
 
     Raises:
@@ -123,26 +143,23 @@ def other_images(run: Run, source: Mapping[str, Any], split: str, vocabulary: Vo
     return Selection(table, same=False, notes=tuple(notes))
 
 
-def override_source(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Put changes like root=… into the source of a stored data config; a source with a target replaces it whole.
+def override_source(stored: Target, changes: SourceChanges) -> Target:
+    """Put changes like root=… into the source of a stored run; a source with a target replaces it whole.
 
     Raises:
         ConfigError: The run's source has no such setting.
     """
-    asked = dict(changes)
-    given = dict(asked.pop("source", {}))
-    if "_target_" in given:
-        return {**given, **asked}
-    asked |= given
-    known = [name for name in stored if name != "_target_"]
-    for name in asked:
+    if changes.source is not None:
+        return Target(changes.source.path, {**changes.source.arguments, **changes.arguments})
+    known = list(stored.arguments)
+    for name in changes.arguments:
         if name not in known:
             raise ConfigError(
                 f"data.{name} is not a setting of this run's source ({', '.join(known) or 'it has none'})."
                 f"{nearest(name, known)} For another kind of images type, say, "
                 "'data.source={_target_: finetune.data.sources.folder, root: photos}'."
             )
-    return {**stored, **asked}
+    return Target(stored.path, {**stored.arguments, **changes.arguments})
 
 
 def one_split(table: ImageTable, split: str) -> ImageTable:

@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from finetune.config.settings.training_groups import Augment
+from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.datamodule import seed_of, seeded, view_keys
 from finetune.data.decoding import reason
 from finetune.data.image_stores import FileStore
 from finetune.data.sources import image_suffixes
 from finetune.data.table import digest
-from finetune.data.transforms import Augment, InputSpec, eval_transform, train_transform
+from finetune.data.transforms import InputSpec, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.guarantees import Guarantees
 from finetune.evaluation.predictions import (
@@ -95,7 +97,7 @@ class ImageFiles(Dataset[Item]):
         All views but the first are augmented, as a run's test images are.
         """
         self.paths, self.channels, self.transform = paths, spec.channels, eval_transform(spec)
-        self.varied = train_transform(spec, augment or Augment(enabled=False))
+        self.varied = train_transform(spec, augment or NOT_AUGMENTED)
         self.views = views
 
     def __len__(self) -> int:

@@ -4,19 +4,20 @@ It decides what a run's own configuration says of these where nothing was typed;
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+from finetune.config.resolve import stored_settings
+from finetune.config.settings.review_roots import EvaluateSettings, PredictSettings
+from finetune.config.settings.training_groups import Augment
+from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.datamodule import ImageData
 from finetune.data.sequences.batches import loaders_of
 from finetune.data.table import ImageTable
-from finetune.data.transforms import Augment
 from finetune.errors import ConfigError
 from finetune.models.network import Network
 from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass, choose_device, image_workers
 from finetune.runtime.precision import choose_precision
-
-# settings of commands that are handed on to `rerun_settings`
-PASS_KEYS = ("device", "precision", "batch_size", "workers", "views")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class InferenceSettings:
     batch_size: int
     workers: int = 0
     views: int = 1
-    augment: Augment = Augment(enabled=False)
+    augment: Augment = NOT_AUGMENTED
 
     def images(self, table: ImageTable, network: Network) -> ImageData:
         """Return the batches of a table as a network wants them."""
@@ -61,14 +62,19 @@ def rerun_settings(
         ConfigError: There is no such device, the precision is not known, or several views are asked for where the run
             varies no image.
     """
-    chosen, config = choose_device(device), run.config
-    precision = choose_precision(config["trainer"]["precision"] if precision is None else precision, chosen)
+    chosen, stored = choose_device(device), stored_settings(run.config)
+    precision = choose_precision(stored.trainer.precision if precision is None else precision, chosen)
     return InferenceSettings(
         DevicePass(chosen, precision),
-        batch_size or config["data"]["eval_batch_size"],
+        batch_size or stored.data.eval_batch_size,
         image_workers(chosen) if workers is None else workers,
         *own_views(run, views),
     )
+
+
+def pass_options(settings: EvaluateSettings | PredictSettings) -> dict[str, Any]:
+    """Return what of a command's settings is handed on to `rerun_settings` beside the device."""
+    return {name: getattr(settings, name) for name in ("precision", "batch_size", "workers", "views")}
 
 
 def own_views(run: Run, given: int | None) -> tuple[int, Augment]:
@@ -77,8 +83,9 @@ def own_views(run: Run, given: int | None) -> tuple[int, Augment]:
     Raises:
         ConfigError: Several views are asked for, and the run varies no image.
     """
-    views = given if given is not None else int(run.config.get("features", {}).get("test_views", 1))
-    augment = Augment(**run.config["augment"])
+    stored = stored_settings(run.config)
+    views = given if given is not None else stored.features.test_views
+    augment = stored.augment
     if views > 1 and not augment.enabled:
         raise ConfigError(f"views={views} would take the same image as often: the run augments nothing. Use views=1.")
     return views, augment

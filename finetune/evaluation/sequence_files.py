@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.decoding import reason
 from finetune.data.image_stores import FileStore
 from finetune.data.sequences.batches import check_sequence_views
 from finetune.data.sources.frames import frames_in, sequence_folders
-from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.prediction_table import ImageFiles, Item, Read, find_images
 from finetune.models.network import Network

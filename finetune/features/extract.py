@@ -1,7 +1,7 @@
 """Features of a backbone that stands still: each image passes through it once per view, whoever asks for it.
 
 It decides what a feature depends on, which ones are missing and how they are computed and kept; which phases may use
-them is decided by `finetune.training.phases`, and serving them as batches is left to `feature_data`.
+them is decided by `finetune.config.settings.phases`, and serving them as batches is left to `feature_data`.
 """
 
 import logging

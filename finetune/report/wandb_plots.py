@@ -12,6 +12,7 @@ import numpy as np
 import wandb
 from PIL import Image
 
+from finetune.config.settings.run_groups import WandbSettings
 from finetune.data.table import ImageTable
 from finetune.evaluation.curves.averages import precision_recall_curves, roc_curves
 from finetune.evaluation.curves.confusion import confusion, label_counts
@@ -130,14 +131,14 @@ def gallery(images: Sequence[tuple[Image.Image, str]]) -> list[wandb.Image]:
 
 
 def publish(
-    config: dict[str, Any],
+    tracking: WandbSettings | None,
     document: dict[str, Any],
     predictions: Predictions,
     table: ImageTable,
     tracker: Tracker | None,
 ) -> None:
     """Hand scores, curves and predictions to the tracker, and the worst errors as images where the user asked."""
-    if tracker is None:
+    if tracker is None or tracking is None:
         return
     for split in [name for name in ("test", "val") if name in document]:
         scores = {f"{split}/{name}": score["value"] for name, score in document[split].items()}
@@ -150,9 +151,9 @@ def publish(
             else {f"best/val/{name}": value for name, value in checkpoint_scores(document, split).items()}
         )
     tracker.log_summary({f"model/{name}": document["model"][name] for name in ("parameters", "latency_ms")})
-    rows = config["logger"]["wandb"].get("table", 0)  # none in a resumed run that was begun without the setting
+    rows = tracking.table
     tracker.log_charts(charts_of(predictions, "test", rows=rows))
-    number = config["logger"]["wandb"]["images"]
+    number = tracking.images
     if number:
         tracker.log_charts({"test/worst_errors": gallery(worst_errors(predictions, table, number))})
 

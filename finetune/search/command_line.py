@@ -16,11 +16,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config.compose import check_read, conf_dir, to_dict
+from finetune.config.compose import conf_dir
 from finetune.config.error_messages import error_message
+from finetune.config.resolve import resolve
+from finetune.config.settings.roots import TrainSettings
 from finetune.errors import ConfigError
 from finetune.search.spaces.grammar import parse_all
-from finetune.training.phases import build_strategy
 
 _OWN = ("sweep", "space", "pool", "resume", "join", "export")
 # what may be typed again when a sweep goes on
@@ -73,18 +74,16 @@ class Request:
         """
         self.trial(overrides)
 
-    def trial(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """Return the plain configuration of a trial."""
+    def trial(self, overrides: Sequence[str]) -> TrainSettings:
+        """Return the settings of a trial."""
         config = self.compose("train", [*self.fixed, *overrides])
-        check_read(config)
-        plain = to_dict(config)
-        if plain["recipe"]["name"] != "none":
+        settings = resolve(config, TrainSettings, self.fixed)
+        if settings.recipe.name != "none":
             raise ConfigError(
-                f"recipe={plain['recipe']['name']} chooses for one run, and several are wanted here. Leave "
+                f"recipe={settings.recipe.name} chooses for one run, and several are wanted here. Leave "
                 "it out, and name the settings that all of them share."
             )
-        build_strategy(plain["strategy"])
-        return plain
+        return settings
 
     def words(self) -> dict[str, Any]:
         """Return what decides which sweep is meant, before anything else is known."""

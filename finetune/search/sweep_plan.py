@@ -1,17 +1,20 @@
-"""From the configuration of a sweep to typed parts: the space, how it is searched, and what its trials share.
+"""From the command line of a sweep to its parts: the space, how it is searched, and what its trials share.
 
 It decides which key goes to which argument and checks all before anything is written; running is left to `sweep`.
 """
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from finetune.config.compose import check_numbers, conf_dir, folder_name
+from finetune.config.compose import conf_dir, folder_name, to_dict
 from finetune.config.error_messages import options_of
+from finetune.config.settings.checked import Checked, typed
+from finetune.config.settings.run_groups import LoggerSettings, WandbSettings
+from finetune.config.settings.search_groups import PoolSettings, SpaceSettings, SweepSettings
 from finetune.errors import ConfigError, nearest
 from finetune.runs.sweep_folder import SweepFolder
 from finetune.search.command_line import Request
@@ -44,7 +47,7 @@ class SweepPlan:
         root: Folder that holds the sweeps.
         storage: As typed; None for a file in the folder.
         in_process: auto, true or false.
-        logger: The keys of logger.wandb; None where trials are not tracked.
+        logger: The settings of logger.wandb; None where trials are not tracked.
         page: Whether plots are drawn in the end.
     """
 
@@ -54,12 +57,12 @@ class SweepPlan:
     policy: Policy
     trials: int
     trial_timeout: float | None
-    pool: Mapping[str, Any]
+    pool: PoolSettings
     name: str
     root: str
     storage: str | None
     in_process: str
-    logger: Mapping[str, Any] | None
+    logger: WandbSettings | None
     page: bool
 
     @property
@@ -108,84 +111,79 @@ def make_sweep_plan(request: Request, root: str = "sweep") -> SweepPlan:
     """
     cfg = request.compose(root, [*request.own, *request.fixed], hydra=True)
     choices = {str(key): value for key, value in cfg.hydra.runtime.choices.items()}
-    check_numbers(cfg)
-    sweep: dict[str, Any] = _plain(cfg, "sweep")
-    space = read_space(request, cfg, choices)
-    settings = _read_settings(sweep, monitor=str(cfg.monitor), mode=cfg.mode)
-    check_search_settings(settings, space)
-    check_space(space, request.check_trial, lambda key: (conf_dir() / key).is_dir())
-    here = str(sweep["in_process"]).lower()
-    if here not in IN_PROCESS:
-        near = nearest(here, IN_PROCESS)
-        raise ConfigError(f"sweep.in_process={sweep['in_process']} is not one of {', '.join(IN_PROCESS)}.{near}")
-    pool = _plain(cfg, "pool")
-    return SweepPlan(
-        request=request,
-        space=space,
-        settings=settings,
-        policy=Policy(sweep["on_failure"], sweep["retries"], sweep["timeout"]),
-        trials=sweep["trials"],
-        trial_timeout=checked_limit(sweep["trial_timeout"], pool.get("time_limit")),
-        pool=pool,
-        name=folder_name(sweep["name"]) if sweep["name"] else _name_of(choices, space),
-        root=sweep["folder"],
-        storage=sweep["storage"],
-        in_process=here,
-        logger=_plain(cfg, "logger").get("wandb"),
-        page=sweep["page"],
-    )
-
-
-def _plain(cfg: DictConfig, key: str) -> dict[str, Any]:
-    """Return a group as a plain dictionary."""
-    found = OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True)
-    assert isinstance(found, dict)
-    return {str(name): value for name, value in found.items()}
-
-
-def read_space(request: Request, cfg: DictConfig, choices: Mapping[str, Any]) -> SearchSpace:
-    """Return the space of a configuration and of what was typed."""
+    own = typed(_OwnSettings, to_dict(OmegaConf.masked_copy(cfg, [entry.name for entry in fields(_OwnSettings)])))
+    sweep = own.sweep
 
     def base(key: str) -> str | None:
         value = choices.get(key, OmegaConf.select(cfg, key, throw_on_missing=False))
         return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
-    space = _plain(cfg, "space")
+    space = read_space(request, own.space, base)
+    settings = _search_settings(sweep, monitor=str(cfg.monitor), mode=cfg.mode)
+    check_search_settings(settings, space)
+    check_space(space, request.check_trial, lambda key: (conf_dir() / key).is_dir())
+    here = sweep.in_process.lower()
+    if here not in IN_PROCESS:
+        near = nearest(here, IN_PROCESS)
+        raise ConfigError(f"sweep.in_process={sweep.in_process} is not one of {', '.join(IN_PROCESS)}.{near}")
+    return SweepPlan(
+        request=request,
+        space=space,
+        settings=settings,
+        policy=Policy(sweep.on_failure, sweep.retries, sweep.timeout),
+        trials=sweep.trials,
+        trial_timeout=own.pool.time_limit if sweep.trial_timeout is None else sweep.trial_timeout,
+        pool=own.pool,
+        name=folder_name(sweep.name) if sweep.name else _name_of(choices, space),
+        root=sweep.folder,
+        storage=sweep.storage,
+        in_process=here,
+        logger=own.logger.wandb,
+        page=sweep.page,
+    )
+
+
+@dataclass(frozen=True)
+class _OwnSettings(Checked):
+    """What is the sweep's own; the settings of its trials may lack what varies."""
+
+    sweep: SweepSettings
+    space: SpaceSettings
+    pool: PoolSettings
+    logger: LoggerSettings
+
+
+def read_space(request: Request, space: SpaceSettings, base: Callable[[str], str | None]) -> SearchSpace:
+    """Return the space of the group space and of what was typed.
+
+    Args:
+        request: The command line.
+        space: The group.
+        base: Returns the value of a setting that does not vary, as it would be typed.
+    """
     arguments = request.flags
     return build_space(
-        space["params"],
-        space["when"],
+        space.params,
+        space.when,
         [*request.fixed, *request.swept],
         options=lambda group: options_of(group, arguments),
         base=base,
     )
 
 
-def _read_settings(sweep: Mapping[str, Any], *, monitor: str, mode: Any) -> SearchSettings:
+def _search_settings(sweep: SweepSettings, *, monitor: str, mode: Any) -> SearchSettings:
     """Return how a space is searched."""
     if mode not in ("max", "min"):
         raise ConfigError(f"mode={mode} is not known. Use max or min.{nearest(str(mode), ('max', 'min'))}")
     return SearchSettings(
-        objectives=read_objectives(sweep["metric"], sweep["direction"], monitor=monitor, mode=mode),
-        sampler=sweep["sampler"],
-        sampler_options=sweep["sampler_options"],
-        pruner=sweep["pruner"],
-        pruner_options=sweep["pruner_options"],
-        budget={name: most for name, most in sweep["budget"].items() if most is not None},
-        seed=sweep["seed"],
+        objectives=read_objectives(sweep.metric, sweep.direction, monitor=monitor, mode=mode),
+        sampler=sweep.sampler,
+        sampler_options=sweep.sampler_options,
+        pruner=sweep.pruner,
+        pruner_options=sweep.pruner_options,
+        budget={name: most for name, most in sweep.budget.items() if most is not None},
+        seed=sweep.seed,
     )
-
-
-def checked_limit(trial_timeout: float | None, pool_limit: float | None) -> float | None:
-    """Return how long a trial may take: what the sweep says, else what the pool says.
-
-    Raises:
-        ConfigError: It is no time.
-    """
-    limit = pool_limit if trial_timeout is None else trial_timeout
-    if limit is not None and limit <= 0:
-        raise ConfigError(f"sweep.trial_timeout={limit} must be a number of seconds above 0.")
-    return limit
 
 
 def _name_of(choices: Mapping[str, Any], space: SearchSpace) -> str:

@@ -11,7 +11,6 @@ from finetune.search.study.loop import Loop
 from finetune.search.study.study import Result, Search, TrialSpec
 from finetune.search.study.trials import QUICK, TrialJobs, unless_typed
 from finetune.search.sweep_plan import Sweep
-from finetune.training.phases import build_strategy
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
 
         def on_start(asked: TrialSpec, slot: str) -> None:
             what = " ".join(search.space.overrides(asked.values))
-            phases = build_strategy(configs.plain(asked.values)["strategy"]).phases
+            phases = configs.settings(asked.values).strategy.phases
             epochs = sum(phase.epochs for phase in phases)
             board.begin(str(asked.number), what, slot, folder=sweep.place.run_of(asked.number).path, epochs=epochs)
 

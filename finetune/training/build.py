@@ -1,12 +1,11 @@
-"""From a plain configuration to typed parts: table, network, recipe, callbacks, loggers.
+"""From settings to parts: table, network, images, recipe, callbacks, loggers.
 
-It decides which key goes to which argument and resolves what depends on the machine or the data; it never sees a
-DictConfig, and what the parts do is theirs.
+It decides which setting goes to which argument and resolves what depends on the machine or the data.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,31 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 from finetune.config.compose import build
+from finetune.config.policies import MIXUP
+from finetune.config.settings.checked import Target
+from finetune.config.settings.data_groups import CacheSettings, DataSettings
+from finetune.config.settings.roots import ImageSettings, PartsSettings, PretrainRootSettings, TrainSettings
+from finetune.config.settings.run_groups import LoggerSettings
+from finetune.config.settings.training_groups import (
+    Augment,
+    BalanceSettings,
+    ModelSettings,
+    TrainerSettings,
+    ViewSettings,
+)
+from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.cache.file_digests import KnownFiles
 from finetune.data.cache.store import Cache, default_dir, parse_size
 from finetune.data.datamodule import ImageData
 from finetune.data.folds import split_table
 from finetune.data.image_stores import verify
 from finetune.data.pixel_cache import PixelCache
+from finetune.data.resampling import Balance
 from finetune.data.sequences.batches import loaders_of
 from finetune.data.sequences.frame_store import sequence_limit
 from finetune.data.table import ImageTable
-from finetune.data.transforms import Augment
-from finetune.errors import ConfigError, nearest
-from finetune.features.extract import DTYPES, FeatureSettings
+from finetune.errors import ConfigError
+from finetune.features.extract import FeatureSettings
 from finetune.models.adapters import add_lora
 from finetune.models.heads.modules import HeadSpec
 from finetune.models.heads.settings import check_loss, check_solver_task, head_settings
@@ -35,29 +47,24 @@ from finetune.runs.run import Run
 from finetune.runs.wandb import Tracker, start_wandb
 from finetune.runtime.device import accelerator_device, image_workers, prepare_process
 from finetune.training.callbacks.epoch_metrics import check_monitor
-from finetune.training.fit import OptimizerSettings, Recipe
+from finetune.training.fit import Recipe
 from finetune.training.imbalance import build_image_weights, build_loss, draws_of, stronger
 from finetune.training.losses import is_convex
 from finetune.training.mixing import FeatureMixing, build_mixing
-from finetune.training.phases import Strategy
-from finetune.training.policies import MIXUP, check_words
-from finetune.training.regularizers import build_regularizer
-from finetune.training.schedules import Schedule
+from finetune.training.policy_checks import check_solver_policies
+from finetune.training.regularizers import Regularizer
 from finetune.training.sequence_checks import check_sequences
 from finetune.training.solved_head import HeadPlan
-from finetune.training.trainer import TrainerSettings
 
 log = logging.getLogger(__name__)
 
-_Config = dict[str, Any]
 
-
-def open_cache(cache: _Config) -> Cache | None:
-    """Return the cache on disk that a configuration names, or None where it is switched off."""
-    if not cache["enabled"]:
+def open_cache(cache: CacheSettings) -> Cache | None:
+    """Return the cache on disk that settings name, or None where it is switched off."""
+    if not cache.enabled:
         return None
-    folder = Path(cache["dir"]).expanduser() if cache["dir"] is not None else default_dir()
-    return Cache(folder.absolute(), parse_size(cache["max_size"]))
+    folder = Path(cache.dir).expanduser() if cache.dir is not None else default_dir()
+    return Cache(folder.absolute(), parse_size(cache.max_size))
 
 
 def known_files(cache: Cache | None) -> KnownFiles | None:
@@ -65,92 +72,126 @@ def known_files(cache: Cache | None) -> KnownFiles | None:
     return None if cache is None else KnownFiles(cache.folder / "files.sqlite")
 
 
-def build_features(config: _Config, cache: Cache | None) -> FeatureSettings:
+def build_features(
+    features: ViewSettings, cache: Cache | None, *, augmented: bool, balance: BalanceSettings | None = None
+) -> FeatureSettings:
     """Return how features of a backbone at rest are made and kept.
 
     Raises:
-        ConfigError: They cannot be kept so, or all views would be the same.
+        ConfigError: All views would be the same.
     """
-    features = config["features"]
-    if features["dtype"] not in DTYPES:
-        raise ConfigError(
-            f"features.dtype={features['dtype']} is not one of {', '.join(DTYPES)}.{nearest(features['dtype'], DTYPES)}"
-        )
     for name in ("views", "test_views"):
-        if features[name] > 1 and not config["augment"]["enabled"]:
+        number = getattr(features, name)
+        if number > 1 and not augmented:
             raise ConfigError(
-                f"features.{name}={features[name]} would take the same image as often, since nothing is augmented. "
+                f"features.{name}={number} would take the same image as often, since nothing is augmented. "
                 f"Choose augment=light, or set features.{name}=1."
             )
-    views = (config.get("balance") or {}).get("views", FeatureSettings.repeat_views)
-    return FeatureSettings(**features, cache=cache, repeat_views=views)
+    repeat_views = FeatureSettings.repeat_views if balance is None else balance.views
+    return FeatureSettings(features.views, features.test_views, features.dtype, cache, repeat_views)
 
 
-def load_table(data: _Config, stored: Path | None = None, known: KnownFiles | None = None) -> ImageTable:
+def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles | None = None) -> ImageTable:
     """Return the table of images, checked and split.
 
     Args:
-        data: The config's data group.
+        data: Where they are from.
         stored: The run's stored table; where it exists (a resumed run), its splits are used again.
         known: Files that were read before, which need not be read again where they have not changed.
     """
-    table: ImageTable = build(data["source"])
+    table: ImageTable = build(data.source)
     if stored is not None and stored.exists():
         return table.with_splits_of(stored)
     return check_and_split(table, data, known)
 
 
-def check_and_split(table: ImageTable, data: _Config, known: KnownFiles | None) -> ImageTable:
+def check_and_split(table: ImageTable, data: DataSettings, known: KnownFiles | None) -> ImageTable:
     """Return a source's images without those that cannot be read, all of them in a split."""
-    return split_table(verify(table, data["unreadable"], known), **data["splits"])
+    return split_table(verify(table, data.unreadable, known), data.splits)
 
 
-def load_network(config: _Config, strategy: Strategy, table: ImageTable) -> Network:
+def load_network(settings: PartsSettings, table: ImageTable) -> Network:
     """Return the network with its weights, a new head, and the strategy's adapters where it has any.
 
     Args:
-        config: Its groups model, head (a linear one where there is none) and data.
-        strategy: What is to be trained.
+        settings: What is to be trained.
         table: The images, which decide the number of classes.
     """
-    model = config["model"]
-    head = head_settings(config["head"], seed=config["seed"])[0] if "head" in config else HeadSpec()
-    options = {name: value for name, value in model.items() if name != "name"}
-    check_sequences(config, strategy, table)
-    frames = sequence_limit(table) if "head" in config else None  # without a head, a network of frames
-    network = build_network(model["name"], num_classes=table.num_classes, head=head, frames=frames, **options)
-    network.spec = replace(network.spec, exact=config["data"]["exact_pixels"])
-    if strategy.adapter is not None:
-        adapter = strategy.adapter
+    check_sequences(settings, table)
+    head = head_settings(settings.head, seed=settings.seed)[0]
+    network = load_backbone(settings.model, settings.data, table, head, sequence_limit(table))
+    adapter = settings.strategy.adapter
+    if adapter is not None:
         add_lora(network.backbone, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets)
     return network
 
 
-def load_images(config: _Config, table: ImageTable, network: Network, cache: Cache | None = None) -> ImageData:
-    """Return the batches of images that the network's weights expect, augmented for training.
+def load_backbone(
+    model: ModelSettings, data: DataSettings, table: ImageTable, head: HeadSpec | None = None, frames: int | None = None
+) -> Network:
+    """Return a network with its weights and a new head, by default a linear one of single images."""
+    options = {entry.name: getattr(model, entry.name) for entry in fields(model)}
+    network = build_network(num_classes=table.num_classes, head=head or HeadSpec(), frames=frames, **options)
+    network.spec = replace(network.spec, exact=data.exact_pixels)
+    return network
+
+
+def load_images(settings: PartsSettings, table: ImageTable, network: Network, cache: Cache | None = None) -> ImageData:
+    """Return the batches of images that the network's weights expect, augmented and drawn for training.
 
     Raises:
         ConfigError: Pixels are to be kept, but there is no cache, or images cannot be made on the device that trains.
     """
-    data, device = config["data"], accelerator_device(config["trainer"]["accelerator"])
-    augment = Augment(**config["augment"])
-    if data["pixel_cache"] and cache is None:
+    return images_of(
+        settings.data, settings.augment, settings.trainer.accelerator, settings.seed, table, network, cache,
+        draws=draws_of(settings.data, table), repeats=repeats_of(settings.data, settings.augment, network),
+    )  # fmt: skip
+
+
+def load_plain_images(
+    settings: ImageSettings, trainer: TrainerSettings, table: ImageTable, network: Network, cache: Cache | None = None
+) -> ImageData:
+    """Return the batches of images as evaluation sees them, each as often as any other."""
+    return images_of(settings.data, NOT_AUGMENTED, trainer.accelerator, settings.seed, table, network, cache)
+
+
+def images_of(
+    data: DataSettings, augment: Augment, accelerator: str, seed: int, table: ImageTable, network: Network,
+    cache: Cache | None, *, draws: Balance | None = None, repeats: Augment | None = None,
+) -> ImageData:  # fmt: skip
+    """Return batches of images.
+
+    Args:
+        data: How they are read.
+        augment: How they are varied.
+        accelerator: Where the network is computed, which decides who reads.
+        seed: Of draws and variations.
+        table: The images.
+        network: Whose weights expect them.
+        cache: Where pixels may be kept.
+        draws: How training images are drawn; None for each as often as any other.
+        repeats: How draws of rare classes that are repeats are varied; None where all draws are varied alike.
+
+    Raises:
+        ConfigError: Pixels are to be kept, but there is no cache, or images cannot be made on the device that trains.
+    """
+    if data.pixel_cache and cache is None:
         raise ConfigError("data.pixel_cache=true needs the cache. Set cache.enabled=true, or leave it out.")
-    options = {
-        "batch_size": data["batch_size"],
-        "eval_batch_size": data["eval_batch_size"],
-        "workers": image_workers(device, torch.cuda.device_count()) if data["workers"] is None else data["workers"],
-        "seed": config["seed"],
-        "device_pixels": data["device_pixels"],
+    device = accelerator_device(accelerator)
+    options: dict[str, Any] = {
+        "batch_size": data.batch_size,
+        "eval_batch_size": data.eval_batch_size,
+        "workers": image_workers(device, torch.cuda.device_count()) if data.workers is None else data.workers,
+        "seed": seed,
+        "device_pixels": data.device_pixels,
     }
-    repeated = repeats_of(config, augment, network)
     images = loaders_of(table)(
         table,
         network.spec,
         augment,
-        balance=draws_of(config, table),
-        repeats=None if repeated is None else ImageData(table, network.spec, repeated, **options),
-        pixel_cache=PixelCache(cache, network.spec, augment) if data["pixel_cache"] and cache is not None else None,
+        balance=draws or Balance("none", ()),
+        repeats=None if repeats is None else ImageData(table, network.spec, repeats, **options),
+        pixel_cache=PixelCache(cache, network.spec, augment) if data.pixel_cache and cache is not None else None,
         **options,
     )
     if images.device_pixels and device.type != "cuda":
@@ -158,71 +199,60 @@ def load_images(config: _Config, table: ImageTable, network: Network, cache: Cac
     return images
 
 
-def load_plain_images(config: _Config, table: ImageTable, network: Network, cache: Cache | None = None) -> ImageData:
-    """Return the batches of images as evaluation sees them, each as often as any other."""
-    data = {**config["data"], "imbalance": "none", "balance_groups": []}
-    return load_images({**config, "augment": {"enabled": False}, "data": data}, table, network, cache)
-
-
-def repeats_of(config: _Config, augment: Augment, network: Network) -> Augment | None:
+def repeats_of(data: DataSettings, augment: Augment, network: Network) -> Augment | None:
     """Return how draws of rare classes that are repeats are varied; None where all draws are varied alike."""
-    data = config["data"]
-    if data["imbalance"] != "augment_minority" or "loss" not in config:  # a verb that trains nothing
+    if data.imbalance != "augment_minority":
         return None
-    return stronger(augment, channels=network.spec.channels, device_pixels=data["device_pixels"])
+    return stronger(augment, channels=network.spec.channels, device_pixels=data.device_pixels)
 
 
-def build_recipe(config: _Config, table: ImageTable, cache: Cache | None = None) -> Recipe:
+def build_recipe(settings: PartsSettings, table: ImageTable, cache: Cache | None = None) -> Recipe:
     """Return loss, optimizer, schedule and machine settings, checked against the table's task."""
-    loss = build_loss(config, table)
-    check_monitor(config["monitor"], table.task, table.num_classes)
-    if config["mode"] not in ("max", "min"):
-        raise ConfigError(
-            f"mode={config['mode']} is not known. Use max or min.{nearest(config['mode'], ('max', 'min'))}"
-        )
+    loss = build_loss(settings.loss, settings.data, settings.balance, table)
+    check_monitor(settings.monitor, table.task, table.num_classes)
     return Recipe(
         loss=loss,
-        optimizer=OptimizerSettings(**config["optimizer"]),
-        schedule=Schedule(**config["schedule"]),
-        trainer=build_trainer_settings(config["trainer"]),
-        mixing=build_mixing(Augment(**config["augment"]), num_classes=table.num_classes, task=table.task),
-        feature_mixing=build_feature_mixing(config, table),
-        regularizer=build_regularizer(config),
-        seed=config["seed"],
-        monitor=config["monitor"],
-        features=build_features(config, cache),
-        head=build_plan(config, loss, table),
-        image_weights=build_image_weights(config, loss, table),
+        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        trainer=prepare_machine(settings.trainer),
+        mixing=build_mixing(settings.augment, num_classes=table.num_classes, task=table.task),
+        feature_mixing=build_feature_mixing(settings, table),
+        regularizer=Regularizer(settings.regularize.l2_sp, settings.regularize.l1),
+        seed=settings.seed,
+        monitor=settings.monitor,
+        features=build_features(settings.features, cache, augmented=settings.augment.enabled, balance=settings.balance),
+        head=build_plan(settings, loss, table),
+        image_weights=build_image_weights(settings, loss, table),
     )
 
 
-def build_plan(config: _Config, loss: torch.nn.Module, table: ImageTable) -> HeadPlan:
+def build_plan(settings: PartsSettings, loss: torch.nn.Module, table: ImageTable) -> HeadPlan:
     """Return how the head comes by its weights on cached features."""
-    spec, solver = head_settings(config["head"], seed=config["seed"])
+    spec, solver = head_settings(settings.head, seed=settings.seed)
     if solver is not None:
-        check_loss(solver, loss=config["loss"]["_target_"].rsplit(".", 1)[-1], convex=is_convex(loss))
+        check_loss(solver, loss=settings.loss.name, convex=is_convex(loss))
         check_solver_task(solver, table.task)
-        check_words(solver, config)
-    return HeadPlan(spec, solver, config["data"]["splits"]["group"])
+        check_solver_policies(solver, settings)
+    return HeadPlan(spec, solver, settings.data.splits.group)
 
 
-def build_feature_mixing(config: _Config, table: ImageTable) -> FeatureMixing | None:
-    """Return what mixes cached features, where the word that is against wrong labels mixes images."""
-    if config.get("noise", "none") != "mixup":  # a resumed run may be older than the setting
+def build_feature_mixing(settings: PartsSettings, table: ImageTable) -> FeatureMixing | None:
+    """Return what mixes cached features, where the policy against wrong labels mixes images."""
+    if settings.noise != "mixup":
         return None
-    return FeatureMixing(config["augment"]["mixup"] or MIXUP, table.num_classes)
+    return FeatureMixing(settings.augment.mixup or MIXUP, table.num_classes)
 
 
-def build_trainer_settings(trainer: _Config) -> TrainerSettings:
-    """Return how the machine is used, with the process set up for it."""
-    prepare_process(accelerator_device(trainer["accelerator"]))
-    if trainer["threads"] is not None:
-        torch.set_num_threads(trainer["threads"])
-    return TrainerSettings(**{name: value for name, value in trainer.items() if name != "threads"})
+def prepare_machine(trainer: TrainerSettings) -> TrainerSettings:
+    """Set the process up for a machine, with torch's threads, and return how it is used."""
+    prepare_process(accelerator_device(trainer.accelerator))
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    return trainer
 
 
 def build_callbacks(
-    entries: Mapping[str, _Config | None], *extra: Callable[[], Callback]
+    entries: Mapping[str, Target | None], *extra: Callable[[], Callback]
 ) -> Callable[[], Sequence[Callback]]:
     """Return a function that makes the configured callbacks anew, for each phase; an entry set to null is left out."""
 
@@ -233,28 +263,27 @@ def build_callbacks(
     return make_all
 
 
-def build_tracker(run: Run, config: _Config) -> Tracker | None:
+def build_tracker(run: Run, settings: TrainSettings | PretrainRootSettings) -> Tracker | None:
     """Return the W&B tracker of a run, or None where the logger group has none."""
-    options = (config["logger"] or {}).get("wandb")
-    if not options:
+    options = settings.logger.wandb
+    if options is None:
         return None
     return start_wandb(
         run,
-        config,
-        project=options["project"],
-        entity=options["entity"],
-        mode=options["mode"],
-        checkpoints=options["checkpoints"],
+        dict(settings.document),
+        project=options.project,
+        entity=options.entity,
+        mode=options.mode,
+        checkpoints=options.checkpoints,
         name=f"{run.path.parent.name}/{run.path.name}",
-        group=config["group"],
-        job_type=config["verb"],
-        tags=list(config["tags"]),
-        monitor=config["monitor"],
-        mode_of_monitor=config["mode"],
+        group=settings.group,
+        job_type=settings.verb,
+        tags=list(settings.tags),
+        monitor=settings.monitor,
+        mode_of_monitor=settings.mode,
     )
 
 
-def build_loggers(run: Run, config: _Config) -> list[Logger]:
+def build_loggers(run: Run, logger: LoggerSettings) -> list[Logger]:
     """Return the loggers of a run besides the tracker: each entry of the logger group that has a target."""
-    entries = (config["logger"] or {}).values()
-    return [build(entry, save_dir=str(run.path)) for entry in entries if entry and "_target_" in entry]
+    return [build(entry, save_dir=str(run.path)) for entry in logger.others.values()]

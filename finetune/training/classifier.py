@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from finetune.config.settings.phases import Phase
 from finetune.features.frozen_prefix import Cut
 from finetune.models.network import Network
-from finetune.training.phases import Phase
 from finetune.training.regularizers import Regularizer
 
 LabelledBatch = dict[str, Tensor]

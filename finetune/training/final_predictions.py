@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from functools import partial
 
+from finetune.config.settings.phases import Strategy
+from finetune.config.settings.run_groups import OodSettings
 from finetune.data.datamodule import ImageData
 from finetune.evaluation.calibrated import Outputs
 from finetune.evaluation.drift.reference import SPLIT, sampled, save_reference
@@ -11,11 +13,9 @@ from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass
 from finetune.training.fit import Recipe, predict_split
 from finetune.training.ood import features_and_targets, fit_ood
-from finetune.training.phases import Strategy
 from finetune.training.run_lifecycle import is_first_rank
 from finetune.training.weight_selection import SelectedWeights
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
-from finetune.uncertainty.ood.settings import OodSettings
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from finetune.config.settings.phases import Phase, Strategy
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.data.datamodule import ImageData
 from finetune.evaluation.inference import NetworkOutputs, Predictor
 from finetune.features.extract import FeatureSettings
@@ -28,27 +30,15 @@ from finetune.features.prefix_datamodule import PrefixData
 from finetune.features.sequence_features import feature_source
 from finetune.models.network import Network
 from finetune.runtime.device import DevicePass
-from finetune.training import phases
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.classifier import Classifier, LabelledBatch
 from finetune.training.freezing import apply_phase
 from finetune.training.optimizers import build_optimizer, parameter_groups
-from finetune.training.phases import Phase
 from finetune.training.regularizers import Regularizer
-from finetune.training.schedules import Schedule, build_scheduler
+from finetune.training.schedules import build_scheduler
 from finetune.training.solved_head import HeadPlan, HeadSetup, SolvedClassifier, check_plan
-from finetune.training.trainer import TrainerSettings, build_trainer
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """Which optimizer moves the weights, by its timm name, and its rates."""
-
-    name: str = "adamw"
-    lr: float = 5e-4
-    weight_decay: float = 0.05
-    options: dict[str, Any] = field(default_factory=dict)
+from finetune.training.trainer import build_trainer
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ def find_resume_point(last: Path, checkpoints: Checkpoints, network: Network) ->
 
 def rehearse(
     network: Network,
-    strategy: phases.Strategy,
+    strategy: Strategy,
     recipe: Recipe,
     folder: Path,
     callbacks: Callable[[], Sequence[Callback]] = tuple,
@@ -126,7 +116,7 @@ def rehearse(
 
 def fit(
     network: Network,
-    strategy: phases.Strategy,
+    strategy: Strategy,
     images: ImageData,
     recipe: Recipe,
     *,
@@ -171,7 +161,7 @@ def fit(
         place = ResumePoint(index + 1, place.steps + trainer.global_step, place.epochs + trainer.current_epoch)
 
 
-def follows_probe(strategy: phases.Strategy, index: int) -> bool:
+def follows_probe(strategy: Strategy, index: int) -> bool:
     """Return whether nothing but a head on features at rest was trained before a phase."""
     before = strategy.phases[:index]
     return bool(before) and all(phase.backbone_frozen for phase in before)

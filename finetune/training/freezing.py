@@ -9,11 +9,11 @@ import math
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from finetune.config.settings.phases import Phase
 from finetune.errors import ConfigError
 from finetune.models.adapters import adapter_parameters
 from finetune.models.layers import layers
 from finetune.models.network import Network
-from finetune.training.phases import Phase
 
 
 def apply_phase(network: Network, phase: Phase) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from finetune.config.settings.phases import Phase, Strategy
 from finetune.data.sampling import TrainBatches
 from finetune.errors import RunError
 from finetune.features.feature_datamodule import EVAL_BATCH, FeatureData
@@ -22,7 +23,6 @@ from finetune.training.callbacks.epoch_metrics import monitored
 from finetune.training.fit import Recipe, schedule_of
 from finetune.training.freezing import apply_phase
 from finetune.training.optimizers import build_optimizer, parameter_groups
-from finetune.training.phases import Phase, Strategy
 from finetune.training.schedules import build_scheduler
 from finetune.training.solved_head import HeadPlan, examples, solve_on_features, view_of
 

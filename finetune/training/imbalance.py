@@ -10,62 +10,43 @@ import torch
 from torch import Tensor, nn
 
 from finetune.config.compose import build
+from finetune.config.settings.checked import Target
+from finetune.config.settings.data_groups import DataSettings
+from finetune.config.settings.roots import PartsSettings
+from finetune.config.settings.training_groups import Augment, BalanceSettings
 from finetune.data.groups import training_balance
 from finetune.data.resampling import RESAMPLED, Balance
 from finetune.data.table import ImageTable, LabelTask
-from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, nearest
 from finetune.training.losses import CrossEntropy, check_image_weights, check_task, class_weights
 
-_Config = dict[str, Any]
-IMBALANCE = (
-    "none", "class_weights", "effective_number", "focal", "balanced_sampler", "logit_adjust", "oversample",
-    "undersample", "augment_minority",
-)  # fmt: skip
 # policies that can balance each class of each group
 GROUPED = ("class_weights", "balanced_sampler", *RESAMPLED)
-BETA, TAU = 0.999, 1.0
 # what draws of a rare class that are repeats get beside the run's own augmentation, as in augment=strong
 RAND_AUGMENT, ERASE = "rand-m7-mstd0.5-inc1", 0.25
 
 
-def check_policy(imbalance: str) -> None:
-    """Check that there is such a policy.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if imbalance not in IMBALANCE:
-        raise ConfigError(
-            f"imbalance={imbalance} is not one of {', '.join(IMBALANCE)}.{nearest(str(imbalance), IMBALANCE)}"
-        )
-
-
-def draws_of(config: _Config, table: ImageTable) -> Balance:
+def draws_of(data: DataSettings, table: ImageTable) -> Balance:
     """Return how training images are drawn."""
-    return Balance(config["data"]["imbalance"], balanced_columns(config, table))
+    return Balance(data.imbalance, balanced_columns(data, table))
 
 
-def build_loss(config: _Config, table: ImageTable) -> nn.Module:
+def build_loss(target: Target, data: DataSettings, balance: BalanceSettings, table: ImageTable) -> nn.Module:
     """Return the loss, with weights or offsets of classes where the imbalance policy asks for them.
 
     Raises:
-        ConfigError: The policy is not known, or not one of this loss and task.
+        ConfigError: The policy is not one of this loss and task.
     """
-    imbalance = config["data"]["imbalance"]
-    check_policy(imbalance)
-    settings = config.get("balance") or {}  # a resumed run may be older than the settings
-    options: _Config = {}
+    imbalance, options = data.imbalance, dict[str, Any]()
     targets = torch.from_numpy(table.targets()[table.rows("train")])
-    if imbalance == "class_weights" and not balanced_columns(config, table):  # else images have weights
+    if imbalance == "class_weights" and not balanced_columns(data, table):  # else images have weights
         options["class_weights"] = class_weights(targets, table.task, table.num_classes)
     if imbalance == "effective_number":
-        beta = settings.get("beta", BETA)
-        options["class_weights"] = effective_weights(targets, table.task, table.num_classes, beta)
-    loss: nn.Module = build(config["loss"], **options)
+        options["class_weights"] = effective_weights(targets, table.task, table.num_classes, balance.beta)
+    loss: nn.Module = build(target, **options)
     check_task(loss, table.task)
     if imbalance == "logit_adjust":
-        adjust(loss, log_priors(targets, table), settings.get("tau", TAU))
+        adjust(loss, log_priors(targets, table), balance.tau)
     return loss
 
 
@@ -135,18 +116,18 @@ def adjust(loss: nn.Module, priors: Tensor, tau: float) -> None:
     loss.offsets = tau * priors
 
 
-def build_image_weights(config: _Config, loss: nn.Module, table: ImageTable) -> Tensor | None:
+def build_image_weights(settings: PartsSettings, loss: nn.Module, table: ImageTable) -> Tensor | None:
     """Return what each row of the table (N,) counts in the training loss; None where all count the same.
 
     Raises:
         ConfigError: The loss takes no such weights, or images are mixed with each other.
     """
-    columns = balanced_columns(config, table)
-    if not columns or config["data"]["imbalance"] != "class_weights":
+    columns = balanced_columns(settings.data, table)
+    if not columns or settings.data.imbalance != "class_weights":
         return None
     check_image_weights(loss)
-    augment, mixed = config["augment"], config.get("noise", "none") == "mixup"
-    if mixed or (augment["enabled"] and (augment["mixup"] > 0 or augment["cutmix"] > 0)):
+    augment = settings.augment
+    if settings.noise == "mixup" or (augment.enabled and (augment.mixup > 0 or augment.cutmix > 0)):
         raise ConfigError(
             "data.balance_groups with data.imbalance=class_weights weighs single images, and mixup and cutmix mix "
             "them. Use data.imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0 and no noise=mixup."
@@ -156,13 +137,13 @@ def build_image_weights(config: _Config, loss: nn.Module, table: ImageTable) -> 
     return weights
 
 
-def balanced_columns(config: _Config, table: ImageTable) -> tuple[str, ...]:
+def balanced_columns(data: DataSettings, table: ImageTable) -> tuple[str, ...]:
     """Return the group columns of which each class of each group is to count the same; none for classes alone.
 
     Raises:
         ConfigError: The table has no such column, or nothing says how to balance.
     """
-    columns = tuple(config["data"].get("balance_groups") or ())  # a resumed run may be older than the setting
+    columns = data.balance_groups
     for column in columns:
         if column not in table.groups:
             known = f"There are: {', '.join(table.groups)}." if table.groups else "There are none."
@@ -170,7 +151,7 @@ def balanced_columns(config: _Config, table: ImageTable) -> tuple[str, ...]:
                 f"data.balance_groups names '{column}', which is no group column. {known} Name it in "
                 f"data.group_columns=[{column}] with data=csv.{nearest(column, table.groups)}"
             )
-    imbalance = config["data"]["imbalance"]
+    imbalance = data.imbalance
     if columns and imbalance == "none":
         raise ConfigError(
             "data.balance_groups says what is balanced, not how. Set data.imbalance=balanced_sampler, or "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from finetune.data.transforms import Augment
+from finetune.config.settings.training_groups import Augment
 from finetune.errors import ConfigError
 
 MixedBatch = dict[str, Tensor]

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune.config.settings.run_groups import OodSettings
 from finetune.data.datamodule import ImageData
 from finetune.data.table import LabelTask
 from finetune.models.network import Network
 from finetune.runtime.device import DevicePass
 from finetune.training.fit import Recipe, predict_split
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, fit_detector
-from finetune.uncertainty.ood.settings import OodSettings
 
 TRAIN = "train"
 FeaturesAndTargets = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]

@@ -16,10 +16,10 @@ from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_i
 from torch import nn
 from torch.optim import Optimizer
 
+from finetune.config.settings.phases import Phase
 from finetune.errors import ConfigError, nearest
 from finetune.models.layers import Layer, layers, plain_name
 from finetune.models.network import Network
-from finetune.training.phases import Phase
 
 Group = dict[str, Any]
 

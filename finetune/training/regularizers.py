@@ -104,11 +104,6 @@ def divisor(group: Mapping[str, Any], state: Mapping[str, Any]) -> Tensor | floa
     return found
 
 
-def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
-    """Return the penalties that a configuration asks for; a resumed run may be older than the settings."""
-    return Regularizer(**(config.get("regularize") or {}))
-
-
 @torch.no_grad()
 def zeros(head: nn.Module) -> float:
     """Return the share of a head's weights, biases left out, that are exactly zero."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from finetune.config.settings.roots import PretrainRootSettings, TrainSettings
 from finetune.errors import ConfigError
 from finetune.runs.run import PRUNED, Run
 from finetune.runs.wandb import Tracker
@@ -50,16 +51,16 @@ def is_first_rank() -> bool:
     return int(rank_zero_only.rank) == 0  # type: ignore[attr-defined]
 
 
-def _begin(run: Run, config: dict[str, Any], *, resume: bool) -> None:
+def _begin(run: Run, document: Mapping[str, Any], *, resume: bool) -> None:
     """Write the folder of a new run, or mark an interrupted one as running again."""
     if resume:
         run.continue_with(sys.argv)
     else:
-        Run.create(run.path, config=config, command=sys.argv, seed=config["seed"])
+        Run.create(run.path, config=dict(document), command=sys.argv, seed=document["seed"])
 
 
 @contextmanager
-def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Tracker | None]:
+def recorded(run: Run, settings: TrainSettings | PretrainRootSettings, *, resume: bool) -> Iterator[Tracker | None]:
     """Record how the run ends, in its folder and in the tracker: finished, failed, interrupted or pruned.
 
     A SIGTERM ends the run like an interruption with exit code 143, so that the logs are complete; a pruned trial of a
@@ -70,14 +71,14 @@ def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Trac
         raise SystemExit(128 + signum)
 
     if is_first_rank():
-        _begin(run, config, resume=resume)
+        _begin(run, settings.document, resume=resume)
     started = time.monotonic()
     previous = signal.signal(signal.SIGTERM, terminate)
     tracker = None
     status, code = "failed", 1
     try:
         if is_first_rank():
-            tracker = build_tracker(run, config)
+            tracker = build_tracker(run, settings)
         yield tracker
         status, code = "finished", 0
     except Pruned as end:
@@ -92,14 +93,13 @@ def recorded(run: Run, config: dict[str, Any], *, resume: bool) -> Iterator[Trac
             if tracker is not None:
                 tracker.finish(code)
             if status == "interrupted":
-                again = resume_command(run, config)
+                again = resume_command(run, settings.verb)
                 print(f"finetune: Interrupted.{f' Continue with: {again}' if again else ''}", file=sys.stderr)
         signal.signal(signal.SIGTERM, previous)
 
 
-def resume_command(run: Run, config: Mapping[str, Any]) -> str:
+def resume_command(run: Run, verb: str) -> str:
     """Return the command that continues a run; empty where its verb takes so little time that none does."""
-    verb = config.get("verb", TRAIN)
     if verb not in _RESUMABLE:
         return ""
     return f"finetune {'' if verb == TRAIN else f'{verb} '}resume={shlex.quote(str(run.path))}"
@@ -111,10 +111,9 @@ def check_verb(run: Run, verb: str) -> None:
     Raises:
         ConfigError: It is not.
     """
-    config = run.config
-    own = config.get("verb", TRAIN)
+    own = str(run.config.get("verb", TRAIN))
     if own != verb:
-        hint = resume_command(run, config)
+        hint = resume_command(run, own)
         raise ConfigError(f"{run.path} was begun by finetune {own}. {f'Type: {hint}' if hint else 'Begin it anew.'}")
 
 

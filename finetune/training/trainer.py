@@ -4,7 +4,6 @@ It decides how devices, precision and limits become a trainer, and what this mac
 fit's.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +13,14 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import FSDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from finetune.config.settings.training_groups import TrainerSettings
 from finetune.errors import ConfigError
 from finetune.runtime.device import DevicePass, accelerator_device, pass_of
 
 
-@dataclass(frozen=True)
-class TrainerSettings:
-    """How the machine is used.
-
-    Attributes:
-        accelerator: cpu, gpu, or auto for the best there is.
-        devices: A number of devices, or auto for all.
-        strategy: How several devices work together: auto, ddp or fsdp.
-        num_nodes: Number of machines.
-        precision: 32-true, bf16-mixed or 16-mixed.
-        gradient_clip: Largest norm of the gradient; None for no clipping.
-        accumulate: Batches per optimizer step.
-        compile: Whether the network is compiled.
-        channels_last: Whether images and weights are laid out with channels last.
-        deterministic: Whether only deterministic operations are allowed.
-        log_every: Optimizer steps between two rows of the training loss.
-        limit_batches: Most batches of an epoch, for trying things; None for all.
-    """
-
-    accelerator: str = "auto"
-    devices: Any = "auto"
-    strategy: str = "auto"
-    num_nodes: int = 1
-    precision: str = "32-true"
-    gradient_clip: float | None = 1.0
-    accumulate: int = 1
-    compile: bool = False
-    channels_last: bool = True
-    deterministic: bool = False
-    log_every: int = 10
-    limit_batches: int | None = None
-
-    @property
-    def fuses(self) -> bool:
-        """Whether torch's fused optimizers are known to step as the others do: not on scaled or sharded gradients."""
-        return not self.precision.startswith("16") and self.strategy != "fsdp"
-
-    @property
-    def tries_kernels(self) -> bool:
-        """Whether cuDNN may try several kernels for each shape of images, and go on with the fastest."""
-        return accelerator_device(self.accelerator).type == "cuda" and not self.deterministic
+def tries_kernels(settings: TrainerSettings) -> bool:
+    """Return whether cuDNN may try several kernels for each shape of images, and go on with the fastest."""
+    return accelerator_device(settings.accelerator).type == "cuda" and not settings.deterministic
 
 
 def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) -> pl.Trainer:
@@ -67,9 +29,6 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
     Raises:
         ConfigError: The machine cannot do what the settings ask for.
     """
-    clip = settings.gradient_clip
-    if clip is not None and clip < 0:
-        raise ConfigError(f"trainer.gradient_clip={clip} is not a norm. Use a number above 0, or null for none.")
     try:
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
@@ -78,7 +37,7 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]
             deterministic=settings.deterministic,
-            benchmark=settings.tries_kernels,
+            benchmark=tries_kernels(settings),
             limit_train_batches=settings.limit_batches,
             limit_val_batches=settings.limit_batches,
             default_root_dir=folder,

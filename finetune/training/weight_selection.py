@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finetune.config.settings.phases import Strategy
 from finetune.data.datamodule import ImageData
 from finetune.errors import ConfigError
 from finetune.models.network import Network
@@ -19,7 +20,6 @@ from finetune.runtime.device import DevicePass
 from finetune.training.callbacks.checkpoints import network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import monitored
 from finetune.training.fit import Recipe, predict_split
-from finetune.training.phases import Strategy
 
 _State = dict[str, Tensor]
 PROBE, TUNED, BETWEEN = "probe", "fine-tuned", "interpolation"

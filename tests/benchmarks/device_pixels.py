@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from configured import settings_for
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageBatch, ImageData
 from finetune.data.image_stores import verify
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
-from finetune.data.transforms import Augment, InputSpec
+from finetune.data.transforms import InputSpec
 from finetune.runtime.device import cores
 from finetune.training.throughput.throughput import in_turn, median_ratio
 
@@ -70,7 +72,7 @@ def measure(
 ) -> dict[str, float]:
     """Return the rates of both ways, their ratio, and how far apart their images are."""
     spec = InputSpec(3, size, size, MEAN, STD, "bicubic", 0.875, exact=False)
-    build = partial(ImageData, table, spec, Augment(), batch_size=batch, workers=workers)
+    build = partial(ImageData, table, spec, settings_for(Augment), batch_size=batch, workers=workers)
     usual, made = (build(device_pixels=on).loader("train", augmented=True) for on in (False, True))
     mean, most = differences(usual, made, device)
     ways = {

@@ -28,6 +28,7 @@ from pieces import write_table
 from scipy.stats import t
 
 from finetune.config.compose import register
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.folds import make_folds, pool_of
 from finetune.data.table import ImageTable
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan, read_plan
@@ -91,9 +92,9 @@ def of_networks(words: list[str]) -> tuple[Network, list[float]]:
 
 
 @torch.no_grad()
-def answers(network: Network, table: ImageTable, config: dict[str, Any]) -> list[float]:
+def answers(network: Network, table: ImageTable, settings: TrainSettings) -> list[float]:
     """Return the test accuracy of each member, and of all together; each image passes through the backbone once."""
-    images, rows = load_images(config, table, network, open_cache(config["cache"])), table.rows("test")
+    images, rows = load_images(settings, table, network, open_cache(settings.cache)), table.rows("test")
     found = Predictor(network, DevicePass(torch.device("cpu"))).split(images, "test", sample=rows)
     head, targets = network.head[0], torch.from_numpy(found.targets)
     assert isinstance(head, JoinedHead) and found.features is not None

@@ -21,7 +21,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -32,7 +31,9 @@ from scipy.stats import t
 from sklearn.metrics import f1_score, recall_score
 
 from finetune.audit.drop_label_errors import leave_out_suspects
-from finetune.config.compose import conf_dir, register, to_dict
+from finetune.config.compose import conf_dir, register
+from finetune.config.resolve import resolve
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.table import ImageTable, objects
 from finetune.runs.run import Run
 from finetune.runtime.log_filters import quieten
@@ -41,8 +42,6 @@ from finetune.training.callbacks.checkpoints import Checkpoints, network_state, 
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import ResumePoint, fit, predict_split
 from finetune.training.imbalance import IMBALANCE
-from finetune.training.phases import build_strategy
-from finetune.training.policies import resolve_words
 from finetune.training.trainer import start_pass
 
 SETTINGS = (
@@ -64,15 +63,15 @@ def turn(table: ImageTable, share: float, seed: int) -> ImageTable:
 def measure(overrides: Sequence[str], turned: float, work: Path) -> dict[str, float]:
     """Train as configured, and return macro F1, the mean recall of classes and the worst class's on test."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config: dict[str, Any] = resolve_words(to_dict(compose("train", list(overrides))), overrides)
-    pl.seed_everything(config["seed"], verbose=False)
-    cache, strategy = open_cache(config["cache"]), build_strategy(config["strategy"])
-    table = turn(load_table(config["data"]), turned, config["seed"])
-    network, run = load_network(config, strategy, table), Run(work)
-    table = leave_out_suspects(run, config, table, network, cache)
-    recipe = build_recipe(config, table, cache)
+        settings = resolve(compose("train", list(overrides)), TrainSettings, overrides)
+    pl.seed_everything(settings.seed, verbose=False)
+    cache, strategy = open_cache(settings.cache), settings.strategy
+    table = turn(load_table(settings.data), turned, settings.seed)
+    network, run = load_network(settings, table), Run(work)
+    table = leave_out_suspects(run, settings, table, network, cache)
+    recipe = build_recipe(settings, table, cache)
     recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
-    images, checkpoints = load_images(config, table, network, cache), Checkpoints(run, config["monitor"], "max")
+    images, checkpoints = load_images(settings, table, network, cache), Checkpoints(run, settings.monitor, "max")
     metrics = MetricsCallback(table.task, table.num_classes, None, 1000)
     fit(network, strategy, images, recipe, place=ResumePoint(), metrics=metrics, checkpoints=checkpoints,
         callbacks=list, loggers=[])  # fmt: skip

@@ -16,24 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from configured import settings_for
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 from torch.utils.data import DataLoader
 
+from finetune.config.settings.phases import Phase
+from finetune.config.settings.training_groups import Augment, OptimizerSettings, Schedule, TrainerSettings
 from finetune.data.datamodule import ImageData
 from finetune.data.sampling import EvalBatches
 from finetune.data.sources import digits
-from finetune.data.transforms import Augment
 from finetune.models.network import build_network
 from finetune.runtime.allocator import keep_freed_memory
 from finetune.runtime.log_filters import quieten
 from finetune.training.callbacks.progress import PhaseProgressBar
-from finetune.training.fit import OptimizerSettings, Recipe
+from finetune.training.fit import Recipe
 from finetune.training.losses import CrossEntropy
-from finetune.training.phases import Phase
-from finetune.training.schedules import Schedule
 from finetune.training.throughput.throughput import Subject, in_turn, median_ratio
-from finetune.training.trainer import TrainerSettings
 
 
 class Repeated(DataLoader[Any]):
@@ -60,8 +59,13 @@ def build_subject(options: argparse.Namespace, folder: Path) -> Subject:
     frame = table.frame.assign(split=np.where(np.arange(len(table)) < 1500, "train", "val"))
     table = replace(table, frame=frame)
     network = build_network(options.model, num_classes=10, weights="none", image_size=options.size)
-    images = ImageData(table, network.spec, Augment(), batch_size=options.batch)
-    recipe = Recipe(CrossEntropy(0.1), OptimizerSettings(), Schedule("cosine", 0.1, 0.0), TrainerSettings(devices=1))
+    images = ImageData(table, network.spec, settings_for(Augment), batch_size=options.batch)
+    recipe = Recipe(
+        CrossEntropy(0.1),
+        settings_for(OptimizerSettings),
+        settings_for(Schedule, "cosine", 0.1, 0.0),
+        settings_for(TrainerSettings, devices=1),
+    )
     phase = Phase("full", "all", batchnorm="train")
     return Subject(network, phase, images, recipe, batches=options.batches, folder=folder)
 

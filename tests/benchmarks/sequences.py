@@ -11,7 +11,6 @@ stays at one half.
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -21,13 +20,14 @@ from PIL import Image
 from scipy.stats import t
 from sklearn.datasets import load_digits
 
-from finetune.config.compose import conf_dir, register, to_dict
+from finetune.config.compose import conf_dir, register
+from finetune.config.resolve import resolve
+from finetune.config.settings.roots import TrainSettings
 from finetune.features.feature_datamodule import FeatureData
 from finetune.features.sequence_features import feature_source
 from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table
 from finetune.training.head_trainer import HeadTrainer
-from finetune.training.phases import build_strategy
 
 HEADS = ("gru", "lstm", "tcn", "attention", "mean_pool")
 PAIRS = {"train": 200, "val": 50, "test": 75}
@@ -60,29 +60,29 @@ class Clips:
         """Pass each frame through the default network once."""
         register()
         self.root = folder
-        config = self.config(HEADS[0], 0)
-        self.table = load_table(config["data"])
-        self.network = load_network(config, build_strategy(config["strategy"]), self.table)
-        recipe = build_recipe(config, self.table)
-        images = load_images(config, self.table, self.network)
+        settings = self.settings(HEADS[0], 0)
+        self.table = load_table(settings.data)
+        self.network = load_network(settings, self.table)
+        recipe = build_recipe(settings, self.table)
+        images = load_images(settings, self.table, self.network)
         source = feature_source(self.network, images, recipe.features, DevicePass(torch.device("cpu")))
         self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=0, settings=recipe.features)
         self.data.found = {split: source.features(self.table.rows(split)) for split in PAIRS}
 
-    def config(self, head: str, seed: int) -> dict[str, Any]:
+    def settings(self, head: str, seed: int) -> TrainSettings:
         """Return the configuration of a run."""
         words = ["data=sequences", f"data.root={self.root}", "data.image_size=64", f"head={head}", f"seed={seed}"]
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return to_dict(compose("train", [*words, "strategy=frozen", "cache.enabled=false"]))
+            return resolve(compose("train", [*words, "strategy=frozen", "cache.enabled=false"]), TrainSettings)
 
     def accuracy(self, head: str, seed: int) -> float:
         """Train a head as a run does, and return its test accuracy."""
-        config = self.config(head, seed)
+        settings = self.settings(head, seed)
         pl.seed_everything(seed, verbose=False)
-        network = load_network(config, build_strategy(config["strategy"]), self.table)
-        recipe = build_recipe(config, self.table)
-        self.data.images = load_images(config, self.table, network)
-        HeadTrainer(network, self.data).fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
+        network = load_network(settings, self.table)
+        recipe = build_recipe(settings, self.table)
+        self.data.images = load_images(settings, self.table, network)
+        HeadTrainer(network, self.data).fit(settings.strategy, recipe, mode=settings.mode)
         rows = self.table.rows("test")
         with torch.no_grad():
             said = network.head.eval()(self.data.found["test"].take(rows)).argmax(1).numpy()

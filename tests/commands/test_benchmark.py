@@ -9,16 +9,16 @@ from typing import Any
 import command
 import pytest
 import torch
+from configured import settings_for
 from tiny import strategy_config, tiny_images, tiny_table
 
+from finetune.config.settings.phases import build_strategy
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.models.network import build_network
-from finetune.training.fit import OptimizerSettings, Recipe
+from finetune.training.fit import Recipe
 from finetune.training.losses import CrossEntropy
-from finetune.training.phases import build_strategy
-from finetune.training.schedules import Schedule
 from finetune.training.throughput.advice import Report, advice
 from finetune.training.throughput.throughput import Subject, in_turn, median_ratio
-from finetune.training.trainer import TrainerSettings
 
 REPORT = Report(
     phase="full", trains=True, device="cuda", precision="bf16-mixed", batch_size=32, workers=8, pipeline=900.0,
@@ -93,7 +93,12 @@ def test_measurements_take_turns() -> None:
 def test_what_a_batch_keeps_grows_with_it(tmp_path: Path) -> None:
     table = tiny_table(train=24, val=8, test=8)
     network = build_network("test_resnet", num_classes=10, weights="none", image_size=64)
-    recipe = Recipe(CrossEntropy(), OptimizerSettings(), Schedule("constant", 0.0, 1.0), TrainerSettings("cpu", 1))
+    recipe = Recipe(
+        CrossEntropy(),
+        settings_for(OptimizerSettings),
+        settings_for(Schedule, "constant", 0.0, 1.0),
+        settings_for(TrainerSettings, "cpu", 1),
+    )
     phase = build_strategy(strategy_config("full")).phases[0]
     subject = Subject(network, phase, tiny_images(table, network), recipe, batches=1, folder=tmp_path)
     batch = next(subject.endless())

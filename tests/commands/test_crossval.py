@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from command import finetune
+from configured import settings_for
 from crossed import SMALL
 
-from finetune.data.folds import FoldSettings
+from finetune.config.settings.data_groups import FoldSettings
 from finetune.ensembles.crossval.fold_jobs import override_of
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import load_bundle
@@ -180,6 +181,6 @@ def test_a_recipe_chooses_once_for_all_folds(photos: Path, tmp_path: Path) -> No
 
 
 def test_a_fold_is_an_override_of_an_ordinary_run() -> None:
-    assert override_of(FoldSettings("repeated", 4, 2, 7), 5) == (
+    assert override_of(settings_for(FoldSettings, "repeated", 4, 2, 7), 5) == (
         "data.splits.fold={kind:repeated,folds:4,repeats:2,seed:7,index:5}"
     )

@@ -1,21 +1,22 @@
 """An ensemble is a run like any other: stored as one file, scored as its members were, and held against the best."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import finetune
+from configured import settings_for
 from crossed import SMALL
 
+from finetune.config.settings.review_roots import EnsembleRootSettings
 from finetune.ensembles.combine.members import check_candidates, find_members
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import load_bundle
 from finetune.models.ensemble_network import members_of
 from finetune.runs.run import Run
-
-OPTIONS = {"sweep": None, "cv": None, "snapshots": False}
 
 
 @pytest.fixture(scope="module")
@@ -118,18 +119,19 @@ def test_stacking_and_votes_work_from_the_command_line(home: Path) -> None:
 
 
 def test_what_does_not_belong_together_is_refused(home: Path) -> None:
-    config = {"runs": ["probe", "other"], "folder": str(home / "runs"), "ensemble": OPTIONS, "top": 5}
-    check_candidates(find_members(config))  # another validation split is no leak, since the test split is given
+    settings = settings_for(EnsembleRootSettings, runs=["probe", "other"], folder=str(home / "runs"))
+    options = settings.ensemble
+    check_candidates(find_members(settings))  # another validation split is no leak, since the test split is given
     with pytest.raises(ConfigError, match="two models or more"):
-        check_candidates(find_members(config | {"runs": ["probe"]}))
+        check_candidates(find_members(replace(settings, runs=("probe",))))
     with pytest.raises(ConfigError, match="named twice"):
-        check_candidates(find_members(config | {"runs": ["probe", "probe"]}))
+        check_candidates(find_members(replace(settings, runs=("probe", "probe"))))
     with pytest.raises(ConfigError, match="one of them"):
-        find_members(config | {"ensemble": OPTIONS | {"cv": "last"}})
+        find_members(replace(settings, ensemble=replace(options, cv="last")))
     with pytest.raises(ConfigError, match="Name what is joined"):
-        find_members(config | {"runs": None})
+        find_members(replace(settings, runs=None))
     with pytest.raises(ConfigError, match="kept no snapshots"):
-        find_members(config | {"ensemble": OPTIONS | {"snapshots": True}})
+        find_members(replace(settings, ensemble=replace(options, snapshots=True)))
     found = finetune("ensemble", "runs=[probe,other]", "method=wise_ft", folder=home)
     assert found.returncode == 2 and "same validation images" in found.stderr
     found = finetune("ensemble", "runs=[probe,tuned]", "method=stackng", folder=home)
@@ -137,9 +139,7 @@ def test_what_does_not_belong_together_is_refused(home: Path) -> None:
 
 
 def test_a_run_that_has_learnt_from_anothers_test_images_is_refused(home: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    candidates = find_members({"runs": ["probe", "tuned"], "folder": str(home / "runs"), "ensemble": OPTIONS, "top": 5})
+    candidates = find_members(settings_for(EnsembleRootSettings, runs=["probe", "tuned"], folder=str(home / "runs")))
     from finetune.evaluation.images import run_table
 
     table = run_table(candidates[1].run)

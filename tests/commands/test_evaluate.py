@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from configured import command_config, settings_for
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
 from finetune.commands.evaluate import evaluate
 from finetune.commands.predict import predict
 from finetune.config.compose import conf_dir, register
-from finetune.config.schema_review import EvaluateConfig, PredictConfig
+from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageData
 from finetune.data.image_stores import FileStore, verify
 from finetune.data.sources import csv, folder
 from finetune.data.splits import make_splits
-from finetune.data.transforms import Augment, InputSpec, eval_transform
+from finetune.data.transforms import InputSpec, eval_transform
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.bootstrap import metrics_document
 from finetune.evaluation.metrics import score
@@ -55,7 +55,7 @@ def make_run(path, table, source, *, seed=0):
     """A run folder as training leaves it, made of real parts."""
     data = {"source": source, "unreadable": "error", "eval_batch_size": 4, "workers": 0}
     data |= {key: source[key] for key in ("root", "path") if key in source}
-    config = {"seed": 3, "data": data, "trainer": {"precision": "32-true"}, "augment": asdict(Augment())}
+    config = {"seed": 3, "data": data, "trainer": {"precision": "32-true"}, "augment": asdict(settings_for(Augment))}
     run = Run.create(path, config=config, command=["finetune"], seed=3)
     table = make_splits(verify(table, "error"), val=0.2, test=0.34, seed=0, group=None)
     table.save(run.table_file)
@@ -107,12 +107,12 @@ def multilabel_run(tmp_path):
 
 def evaluate_config(stored, **changes):
     base = {"run": str(stored.path), "runs": str(stored.path.parent.parent), "bootstrap": 20, "workers": 0}
-    return OmegaConf.merge(OmegaConf.structured(EvaluateConfig), {**base, **changes})
+    return command_config("evaluate", **{**base, **changes})
 
 
 def predict_config(stored, source, **changes):
     base = {"run": str(stored.path), "input": str(source), "batch_size": 4, "workers": 0}
-    return OmegaConf.merge(OmegaConf.structured(PredictConfig), {**base, **changes})
+    return command_config("predict", **{**base, **changes})
 
 
 def evaluation_of(run):
@@ -457,7 +457,7 @@ def test_predict_reads_files_as_evaluate_does(tmp_path, exact):
     table = verify(folder(str(root)), "error")
     table = replace(table, frame=table.frame.assign(split="test"))
     spec = replace(tiny_spec(), exact=exact)
-    (batch,) = ImageData(table, spec, Augment(), eval_batch_size=len(table)).test_dataloader()
+    (batch,) = ImageData(table, spec, settings_for(Augment), eval_batch_size=len(table)).test_dataloader()
     files = ImageFiles(table.frame["path"].tolist(), spec)
     assert torch.equal(batch["image"], torch.cat([files[row][1] for row in range(len(files))]))
 
@@ -475,7 +475,7 @@ def test_views_are_those_of_the_image_and_their_probabilities_are_averaged(run, 
     assert one["probability"][0] == pytest.approx(all_.loc[str(tmp_path / "z.png"), "probability"], abs=1e-6)
 
     network = load_bundle(run.model_dir).network
-    _, seen, _ = ImageFiles([str(tmp_path / "z.png")], network.spec, Augment(), 3)[0]
+    _, seen, _ = ImageFiles([str(tmp_path / "z.png")], network.spec, settings_for(Augment), 3)[0]
     assert len({view.numpy().tobytes() for view in seen}) == 3
     with torch.no_grad():
         logits = network(seen).numpy()

@@ -9,10 +9,12 @@ import safetensors.torch
 import timm
 import torch
 from command import finetune
+from configured import settings_for
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from tiny import tiny_images, tiny_table
 
+from finetune.config.settings.training_groups import PretrainSettings, Schedule, TrainerSettings
 from finetune.data.sources import digits
 from finetune.data.sources.unlabelled import unlabelled
 from finetune.data.splits import make_splits
@@ -25,10 +27,9 @@ from finetune.training.optimizers import build_optimizer
 from finetune.training.pretraining.autoencoder import MaskedAutoencoder
 from finetune.training.pretraining.encoder import freeze_pooling, plain_vit
 from finetune.training.pretraining.mae_module import EpochEnd, Pretrainer, UnlabelledImages, mae_parameter_groups
-from finetune.training.pretraining.settings import PretrainSettings
 from finetune.training.run_lifecycle import check_verb
-from finetune.training.schedules import Schedule, build_scheduler
-from finetune.training.trainer import TrainerSettings, build_trainer
+from finetune.training.schedules import build_scheduler
+from finetune.training.trainer import build_trainer
 
 EPOCHS = 4
 VIT = ("model=timm", "model.name=test_vit", "data.image_size=32", "trainer=cpu", "logger=none")
@@ -53,13 +54,15 @@ def pretrained(run: Run, *, stop: int | None = None) -> MaskedAutoencoder:
     network = build_network("test_vit", num_classes=10, weights="none", image_size=32, drop_path_rate=0.1)
     encoder = plain_vit(network.backbone, "test_vit")
     freeze_pooling(encoder)
-    model = MaskedAutoencoder(encoder, 3, PretrainSettings(decoder_width=32, decoder_depth=1, mask_ratio=0.5))
+    model = MaskedAutoencoder(
+        encoder, 3, settings_for(PretrainSettings, decoder_width=32, decoder_depth=1, mask_ratio=0.5)
+    )
     module = Pretrainer(
         model,
         build_optimizer=lambda moving: build_optimizer(
             "adamw", mae_parameter_groups(model, lr=3e-3, weight_decay=0.05), {}
         ),
-        build_scheduler=partial(build_scheduler, schedule=Schedule("cosine", 0.1, 0.0)),
+        build_scheduler=partial(build_scheduler, schedule=settings_for(Schedule, "cosine", 0.1, 0.0)),
         seed=0,
     )
     history = RunHistory(run.history_file)
@@ -67,7 +70,7 @@ def pretrained(run: Run, *, stop: int | None = None) -> MaskedAutoencoder:
     if last is not None:
         history.truncate_after(torch.load(last, weights_only=True)["global_step"])
     trainer = build_trainer(
-        TrainerSettings(accelerator="cpu", devices=1), folder=run.path, logger=False, max_epochs=EPOCHS,
+        settings_for(TrainerSettings, accelerator="cpu", devices=1), folder=run.path, logger=False, max_epochs=EPOCHS,
         callbacks=[EpochEnd(run, history, EPOCHS), *([Stop(stop)] if stop is not None else [])],
         plugins=[CheckpointIO()], enable_progress_bar=False,
     )  # fmt: skip

@@ -3,7 +3,6 @@
 import csv
 import json
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import safetensors.torch
 import timm
 import torch
 from command import finetune
+from configured import settings_for
 from PIL import Image, ImageDraw
 
-from finetune.config.schema_search import RankConfig
+from finetune.config.settings.search_groups import RankSettings
 from finetune.errors import ConfigError
 from finetune.search.ranking.candidates import check_ranking_options
 
@@ -127,7 +127,7 @@ def test_budget_leaves_out_what_exceeds_it(tmp_path: Path, photos: Path) -> None
 )
 def test_settings_that_make_no_sense_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_ranking_options({**asdict(RankConfig()), **changes})
+        check_ranking_options(settings_for(RankSettings, **changes))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 

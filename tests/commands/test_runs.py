@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 from command import finetune
+from configured import command_config
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from finetune.cli import quoted_condition
 from finetune.commands.runs import runs
-from finetune.config.schema_review import RunsConfig
 from finetune.errors import ConfigError
 from finetune.runs.run import Run, write_json
 
@@ -53,8 +52,7 @@ def test_rows_are_filtered_sorted_and_written(root: Path) -> None:
 
 
 def listed(root: Path, **changes: object) -> None:
-    config = OmegaConf.structured(RunsConfig)
-    runs(OmegaConf.merge(config, {"runs": str(root / "runs"), **changes}))
+    runs(command_config("runs", **{"runs": str(root / "runs"), **changes}))
 
 
 @pytest.mark.parametrize(

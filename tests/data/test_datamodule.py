@@ -8,19 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from PIL import Image
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageBatch, ImageData, seeded
 from finetune.data.image_stores import ArrayStore, verify
 from finetune.data.resampling import Balance
 from finetune.data.sources import csv, folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable, frame_of
-from finetune.data.transforms import Augment, InputSpec, eval_transform
+from finetune.data.transforms import InputSpec, eval_transform
 from finetune.errors import ConfigError, DataError
 
 SPEC = InputSpec(3, 16, 16, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
-STRONG = Augment(color_jitter=0.4, rand_augment="rand-m7-mstd0.5-inc1", erase=0.5, horizontal_flip=0.5)
+STRONG = settings_for(Augment, color_jitter=0.4, rand_augment="rand-m7-mstd0.5-inc1", erase=0.5, horizontal_flip=0.5)
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def test_an_image_is_varied_alike_in_a_repeated_epoch_and_otherwise_in_the_next(
 
 
 def test_a_batch_holds_image_target_row_and_valid(table: ImageTable) -> None:
-    data = ImageData(table, SPEC, Augment(), eval_batch_size=5)
+    data = ImageData(table, SPEC, settings_for(Augment), eval_batch_size=5)
     rows = []
     for batch in data.test_dataloader():
         number = len(batch["row"])
@@ -83,14 +85,17 @@ def test_several_labels_are_floats(make_images: Callable[..., Path]) -> None:
         "path,a,b,split\n0.png,1,1,train\n1.png,0,0,train\n2.png,0,1,val\n3.png,1,0,test\n"
     )
     data = ImageData(
-        csv(str(root / "labels.csv"), label_columns=["a", "b"]), SPEC, Augment(enabled=False), batch_size=2
+        csv(str(root / "labels.csv"), label_columns=["a", "b"]),
+        SPEC,
+        settings_for(Augment, enabled=False),
+        batch_size=2,
     )
     (batch,) = data.train_dataloader()
     assert batch["target"].dtype == torch.float32
     assert sorted(batch["target"].tolist()) == [[0, 0], [1, 1]]
 
 
-@pytest.mark.parametrize("augment", [STRONG, Augment(enabled=False)])
+@pytest.mark.parametrize("augment", [STRONG, settings_for(Augment, enabled=False)])
 def test_reading_images_leaves_the_global_generators_alone(table: ImageTable, augment: Augment) -> None:
     data = ImageData(table, SPEC, augment, batch_size=4)
     with seeded(11):
@@ -124,7 +129,7 @@ def test_a_file_that_becomes_unreadable_stops_the_run_alike_with_any_number_of_w
     lost.write_bytes(lost.read_bytes()[:60])
     outcomes = []
     for workers in (0, 2):
-        data = ImageData(table, SPEC, Augment(), batch_size=4, eval_batch_size=4, workers=workers)
+        data = ImageData(table, SPEC, settings_for(Augment), batch_size=4, eval_batch_size=4, workers=workers)
         outcomes.append(read_until_error(data.train_dataloader() if split == "train" else data.test_dataloader()))
     assert outcomes[0] == outcomes[1]
     seen, message = outcomes[0]
@@ -139,9 +144,9 @@ def test_balanced_training_draws_each_class_equally_often() -> None:
     frame = frame_of({"id": ids, "path": ids, "label": labels, "split": splits})
     store = ArrayStore(np.zeros((len(ids), 8, 8), dtype=np.uint8))
     table = ImageTable(frame, ("common", "rare"), "multiclass", store)
-    batches = ImageData(table, SPEC, Augment(enabled=False), batch_size=16, balance=Balance("balanced_sampler")).loader(
-        "train", augmented=True
-    )
+    batches = ImageData(
+        table, SPEC, settings_for(Augment, enabled=False), batch_size=16, balance=Balance("balanced_sampler")
+    ).loader("train", augmented=True)
     drawn = []
     for epoch in range(30):
         batches.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
@@ -152,12 +157,12 @@ def test_balanced_training_draws_each_class_equally_often() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_images_have_the_channels_of_the_weights(channels: int, table: ImageTable) -> None:
     spec = replace(SPEC, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
-    batch = next(iter(ImageData(table, spec, Augment(color_jitter=0.2)).train_dataloader()))
+    batch = next(iter(ImageData(table, spec, settings_for(Augment, color_jitter=0.2)).train_dataloader()))
     assert batch["image"].shape[1] == channels
 
 
 def test_two_ranks_score_every_image_once(table: ImageTable) -> None:
-    data = ImageData(table, SPEC, Augment(), eval_batch_size=3)
+    data = ImageData(table, SPEC, settings_for(Augment), eval_batch_size=3)
     loaders = [data.loader("val", augmented=False, rank=rank, world_size=2) for rank in range(2)]
     assert len(loaders[0]) == len(loaders[1])
     rows = [row for loader in loaders for batch in loader for row in batch["row"][batch["valid"]].tolist()]
@@ -171,9 +176,9 @@ def test_sizes_that_make_no_sense_and_empty_splits_are_errors(table: ImageTable)
         ({"workers": -1}, "data.workers=-1 is too small. Use 0 or more"),
     ):
         with pytest.raises(ConfigError, match=message):
-            ImageData(table, SPEC, Augment(), **options)
+            ImageData(table, SPEC, settings_for(Augment), **options)
     with pytest.raises(DataError, match="no images in the split 'tset'"):
-        ImageData(table, SPEC, Augment()).loader("tset", augmented=False)
+        ImageData(table, SPEC, settings_for(Augment)).loader("tset", augmented=False)
 
 
 def test_a_batch_is_made_as_the_input_says(tmp_path: Path) -> None:
@@ -184,7 +189,7 @@ def test_a_batch_is_made_as_the_input_says(tmp_path: Path) -> None:
             Image.fromarray(pixels).resize((400, 300)).save(tmp_path / label / f"{number}.jpg")
     table = make_splits(verify(folder(str(tmp_path)), "error"), val=0.2, test=0.2, seed=0)
     exact, fast = (
-        next(iter(ImageData(table, replace(SPEC, exact=exact), Augment(), batch_size=6).train_dataloader()))
+        next(iter(ImageData(table, replace(SPEC, exact=exact), settings_for(Augment), batch_size=6).train_dataloader()))
         for exact in (True, False)
     )
     assert torch.equal(exact["row"], fast["row"])

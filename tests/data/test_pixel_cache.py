@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.cache.store import Cache
 from finetune.data.datamodule import ImageBatch, ImageData
 from finetune.data.decoding import DecodedImage, Region
@@ -20,11 +22,11 @@ from finetune.data.pixel_cache import PixelCache, StoredPicture
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
-from finetune.data.transforms import Augment, InputSpec
+from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError, DataError
 
 SPEC = InputSpec(3, 64, 48, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, exact=False)
-LIGHT = Augment(crop_scale=(0.35, 1.0))
+LIGHT = settings_for(Augment, crop_scale=(0.35, 1.0))
 Make = Callable[..., ImageData]
 
 
@@ -64,7 +66,7 @@ def assert_same(one: list[ImageBatch], other: list[ImageBatch]) -> None:
 @pytest.mark.parametrize("exact", [True, False])
 def test_evaluation_is_bitwise_the_same_from_the_cache(data: Make, exact: bool, channels: int) -> None:
     spec = replace(SPEC, exact=exact, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
-    still = Augment(enabled=False)
+    still = settings_for(Augment, enabled=False)
     for split in ("train", "val", "test"):
         expected = batches(data(cached=False, spec=spec, augment=still), split)
         assert_same(batches(data(spec=spec, augment=still), split), expected)

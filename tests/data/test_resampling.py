@@ -6,16 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_sample_weight
 from tiny import tiny_table
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageData
 from finetune.data.resampling import Balance, training_cells
 from finetune.data.sampling import Draw, Resampling, TrainBatches
 from finetune.data.table import ImageTable, objects
-from finetune.data.transforms import Augment, InputSpec
+from finetune.data.transforms import InputSpec
 from finetune.errors import DataError
 
 SPEC = InputSpec(3, 16, 16, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
@@ -114,7 +116,7 @@ def test_an_image_with_several_labels_counts_for_the_rarest() -> None:
 
 def test_repeats_alone_are_varied_otherwise() -> None:
     table, balance = unbalanced(), Balance("augment_minority")
-    light, strong = Augment(horizontal_flip=0.5), Augment(horizontal_flip=0.5, erase=1.0)
+    light, strong = settings_for(Augment, horizontal_flip=0.5), settings_for(Augment, horizontal_flip=0.5, erase=1.0)
     other = ImageData(table, SPEC, strong)
     rows = table.rows("train")
     batches = {

@@ -9,15 +9,17 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.decoding import DecodedImage, Region, UnreadableError
 from finetune.data.resizing import resize_bytes
-from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
+from finetune.data.transforms import InputSpec, Transform, eval_transform, train_transform
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPEC = InputSpec(3, 96, 96, MEAN, STD, "bicubic", 0.875, exact=False)
@@ -68,7 +70,7 @@ def assert_within(pair: tuple[Tensor, Tensor], tolerance: tuple[float, int]) -> 
 
 
 def train(spec: InputSpec) -> Transform:
-    return train_transform(spec, Augment(vertical_flip=0.5))
+    return train_transform(spec, settings_for(Augment, vertical_flip=0.5))
 
 
 FILES = {
@@ -175,12 +177,12 @@ def test_a_truncated_file_is_unreadable_at_any_scale() -> None:
 
 
 def test_colours_erasing_and_randaugment_follow_the_same_draws() -> None:
-    augment = Augment(color_jitter=0.3, erase=1.0)
+    augment = settings_for(Augment, color_jitter=0.3, erase=1.0)
     stream = io.BytesIO()
     photo((300, 200)).save(stream, "PNG")
     pair = both(lambda spec: train_transform(spec, augment), stream.getvalue(), SPEC)
     assert_within(pair, (0.3, 6))
-    strong = train_transform(SPEC, Augment(rand_augment="rand-m9-mstd0.5-inc1"))
+    strong = train_transform(SPEC, settings_for(Augment, rand_augment="rand-m9-mstd0.5-inc1"))
     assert np.isfinite(strong(photo((300, 200))).numpy()).all()
 
 

@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.image_stores import verify
 from finetune.data.sequences.batches import SequenceData, loaders_of
 from finetune.data.sequences.frame_store import SequenceStore, frame_table, sequence_limit, spread
 from finetune.data.sources import digits, folder, sequence_table, sequences
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
-from finetune.data.transforms import Augment, InputSpec
+from finetune.data.transforms import InputSpec
 from finetune.errors import ConfigError, DataError
 
 Make = Callable[..., Path]
@@ -152,7 +154,9 @@ def data(make_images: Make) -> SequenceData:
     names = [f"{label}/{clip}/{n}.png" for label in ("up", "down") for clip in range(3) for n in range(clip + 1)]
     table = sequences(str(make_images(names)), frames=4)
     table = make_splits(verify(table, "error"), val=0.34, test=0.34, seed=0)
-    found = SequenceData(table, SPEC, Augment(crop_scale=(0.3, 0.9), horizontal_flip=0.5), batch_size=2, seed=3)
+    found = SequenceData(
+        table, SPEC, settings_for(Augment, crop_scale=(0.3, 0.9), horizontal_flip=0.5), batch_size=2, seed=3
+    )
     assert loaders_of(table) is SequenceData
     return found
 
@@ -182,7 +186,9 @@ def test_all_frames_of_a_sequence_are_varied_in_the_same_way(make_images: Make) 
             (root / place / f"{number}.png").write_bytes((root / place / "0.png").read_bytes())
     table = sequences(str(root), frames=4)
     table = ImageTable(table.frame.assign(split="train"), table.labels, table.task, table.store)
-    data = SequenceData(table, SPEC, Augment(crop_scale=(0.1, 0.5), rand_augment="rand-m7-mstd0.5"), batch_size=2)
+    data = SequenceData(
+        table, SPEC, settings_for(Augment, crop_scale=(0.1, 0.5), rand_augment="rand-m7-mstd0.5"), batch_size=2
+    )
     (batch,) = data.loader("train", augmented=True)
     first, second = batch["image"].view(2, 4, *batch["image"].shape[1:])
     for images in (first, second):
@@ -193,6 +199,6 @@ def test_all_frames_of_a_sequence_are_varied_in_the_same_way(make_images: Make) 
 
 def test_what_is_for_single_images_is_refused(data: SequenceData, make_images: Make) -> None:
     with pytest.raises(ConfigError, match="data.device_pixels=true is for single images"):
-        SequenceData(data.table, SPEC, Augment(), device_pixels=True)
+        SequenceData(data.table, SPEC, settings_for(Augment), device_pixels=True)
     assert sequence_limit(digits()) is None
     assert sequence_limit(folder(str(make_images(["a/0.png", "b/0.png"], root="single")))) is None

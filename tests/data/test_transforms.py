@@ -5,11 +5,13 @@ import random
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.models import create_model
 
-from finetune.data.transforms import Augment, InputSpec, eval_transform, train_transform
+from finetune.config.settings.training_groups import Augment
+from finetune.data.transforms import InputSpec, eval_transform, train_transform
 from finetune.errors import ConfigError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (45, 70, 4), dtype=np.uint8)
@@ -49,10 +51,10 @@ def test_every_setting_reaches_timm(crop_mode: str, interpolation: str) -> None:
 
 
 AUGMENTS = {
-    "plain": Augment(),
-    "colour": Augment(color_jitter=0.4, vertical_flip=0.5),
-    "randaugment": Augment(rand_augment="rand-m9-mstd0.5-inc1"),
-    "erase": Augment(erase=1.0),
+    "plain": settings_for(Augment),
+    "colour": settings_for(Augment, color_jitter=0.4, vertical_flip=0.5),
+    "randaugment": settings_for(Augment, rand_augment="rand-m9-mstd0.5-inc1"),
+    "erase": settings_for(Augment, erase=1.0),
 }
 
 
@@ -74,12 +76,12 @@ def test_training_varies_images_of_any_channels(name: str, channels: int) -> Non
 
 
 def test_training_without_augmentation_is_evaluation() -> None:
-    transform = train_transform(spec_of(3), Augment(enabled=False))
+    transform = train_transform(spec_of(3), settings_for(Augment, enabled=False))
     assert torch.equal(transform(IMAGES[3]), eval_transform(spec_of(3))(IMAGES[3]))
 
 
 def test_randaugment_that_cannot_work_says_what_to_type() -> None:
     with pytest.raises(ConfigError, match="augment.rand_augment=rnd-m9 is not known to timm"):
-        train_transform(spec_of(3), Augment(rand_augment="rnd-m9"))
+        train_transform(spec_of(3), settings_for(Augment, rand_augment="rnd-m9"))
     with pytest.raises(ConfigError, match="not on 4 channels"):
-        train_transform(spec_of(4), Augment(rand_augment="rand-m9"))
+        train_transform(spec_of(4), settings_for(Augment, rand_augment="rand-m9"))

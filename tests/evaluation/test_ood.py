@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import finetune
-from omegaconf import OmegaConf
+from configured import command_config
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from finetune.commands.evaluate import evaluate
 from finetune.commands.predict import predict
-from finetune.config.schema_review import EvaluateConfig, PredictConfig
 from finetune.evaluation.ood import acceptance, compare_scores, histogram
 from finetune.evaluation.prediction_table import TableFormat
 from finetune.models.bundle import load_bundle
@@ -100,9 +99,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     common = {"run": str(run.path), "workers": 0}
     asked = {"bootstrap": 50, "ood_data": str(folder / "noise")}
     wanted = {"input": str(folder / "noise"), "unreadable": "skip", "components": 2, "output": f"{folder}/new.csv"}
-    for verb, schema, words in ((evaluate, EvaluateConfig, asked), (predict, PredictConfig, wanted)):
+    for verb, words in ((evaluate, asked), (predict, wanted)):
         with (folder / f"{verb.__name__}.txt").open("w") as file, redirect_stdout(file):
-            verb(OmegaConf.merge(OmegaConf.structured(schema), {**common, **words}))
+            verb(command_config(verb.__name__, **{**common, **words}))
     return folder
 
 

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from tiny import tiny_table
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.cache.store import Cache
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable, digest, objects
-from finetune.data.transforms import Augment
 from finetune.errors import ConfigError, RunError
 from finetune.features.extract import FeatureSettings, FeatureSource
 from finetune.models.adapters import add_lora
 from finetune.models.network import Network, build_network
 from finetune.runtime.device import DevicePass
 
-AUGMENT = Augment(crop_scale=(0.5, 1.0))
+AUGMENT = settings_for(Augment, crop_scale=(0.5, 1.0))
 CPU = DevicePass(torch.device("cpu"))
 
 

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from configured import settings_for
 from tiny import strategy_config, tiny_images, tiny_table
 
+from finetune.config.settings.phases import Phase, build_strategy
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.data.cache.store import Cache
 from finetune.errors import ConfigError
 from finetune.features.extract import FeatureSettings
@@ -18,12 +21,9 @@ from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, fit
+from finetune.training.fit import Recipe, ResumePoint, fit
 from finetune.training.freezing import apply_phase
 from finetune.training.losses import CrossEntropy
-from finetune.training.phases import Phase, build_strategy
-from finetune.training.schedules import Schedule
-from finetune.training.trainer import TrainerSettings
 
 SIZES = {"test_vit": 160, "test_vit3": 160}
 
@@ -141,9 +141,11 @@ def train(folder: Path, features: str, *, changed: str = "", epochs: int = 4) ->
     images.train_transform, images.augmented = images.eval_transform, False
     recipe = Recipe(
         CrossEntropy(),
-        OptimizerSettings("sgd", lr=1e-2, options={"momentum": 0.9}),  # AdamW would magnify rounding errors
-        Schedule("constant", 0.0, 1.0),
-        TrainerSettings("cpu", 1),
+        settings_for(
+            OptimizerSettings, "sgd", lr=1e-2, options={"momentum": 0.9}
+        ),  # AdamW would magnify rounding errors
+        settings_for(Schedule, "constant", 0.0, 1.0),
+        settings_for(TrainerSettings, "cpu", 1),
         features=FeatureSettings(cache=Cache(folder / "cache", 10**9)),
     )
     entry = {"name": "last", "train": "last", "fraction": 0.4, "epochs": epochs, "features": features}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from finetune.config.settings.phases import Phase
 from finetune.errors import ConfigError
 from finetune.features.frozen_prefix import find_cut
 from finetune.models.bundle import load_bundle, save_bundle
@@ -12,7 +13,6 @@ from finetune.models.layers import layers
 from finetune.models.network import Network, build_network
 from finetune.models.truncation import ends
 from finetune.training.freezing import apply_phase, trainable
-from finetune.training.phases import Phase
 
 # families of timm with different ways to be cut
 SIZES = {

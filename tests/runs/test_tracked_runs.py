@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from wandb_backend import Backend
 from wandb_log import read_logs
 
 from finetune.commands.train import recorded
-from finetune.config.compose import conf_dir, register, to_dict
+from finetune.config.compose import conf_dir, register
+from finetune.config.resolve import resolve
+from finetune.config.settings.roots import TrainSettings
 from finetune.errors import ConfigError, RunError
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
@@ -30,12 +33,11 @@ TINY = [
 pytestmark = pytest.mark.usefixtures("logged_out")
 
 
-def configured(path: Path, *overrides: str) -> tuple[Run, dict[str, Any]]:
-    """Return the address of a new run and its configuration, as the verb train makes them."""
+def configured(path: Path, *overrides: str) -> tuple[Run, TrainSettings]:
+    """Return the address of a new run and its settings, as the verb train makes them."""
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = to_dict(compose("train", [*TINY, *overrides]))
-    return Run(path), config
+        return Run(path), resolve(compose("train", [*TINY, *overrides]), TrainSettings)
 
 
 def finetune(*arguments: str) -> "subprocess.Popen[str]":
@@ -64,12 +66,12 @@ def without_empty(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_config_in_tracker_is_resolved(tmp_path: Path) -> None:
-    run, config = configured(tmp_path / "run", "data.horizontal_flip=0.25", "tags=[a,b]", "group=g")
-    with recorded(run, config, resume=False):
+    run, settings = configured(tmp_path / "run", "data.horizontal_flip=0.25", "tags=[a,b]", "group=g")
+    with recorded(run, settings, resume=False):
         pass
     (log,) = read_logs(run.path)
     assert log.config == json.loads(
-        json.dumps({**config, "run_folder": str(run.path), "versions": run.record["versions"]})
+        json.dumps({**settings.document, "run_folder": str(run.path), "versions": run.record["versions"]})
     )
     assert log.config["augment"]["horizontal_flip"] == 0.25  # ${data.horizontal_flip} in the files
     assert "${" not in json.dumps(log.config)
@@ -101,9 +103,9 @@ def fail(error: BaseException) -> None:
     ],
 )
 def test_crashed_run_is_not_shown_as_finished(tmp_path: Path, end: Any, status: str, code: int) -> None:
-    run, config = configured(tmp_path / "run")
+    run, settings = configured(tmp_path / "run")
     try:
-        with recorded(run, config, resume=False) as tracker:
+        with recorded(run, settings, resume=False) as tracker:
             assert tracker is not None
             tracker.logger.log_metrics({"val/accuracy": 0.5}, step=1)
             end()
@@ -117,36 +119,36 @@ def test_crashed_run_is_not_shown_as_finished(tmp_path: Path, end: Any, status: 
 
 
 def test_another_run_in_the_same_folder_is_refused_however_the_first_ended(tmp_path: Path) -> None:
-    run, config = configured(tmp_path / "run", "logger=none")
-    with pytest.raises(RuntimeError), recorded(run, config, resume=False):
+    run, settings = configured(tmp_path / "run", "logger=none")
+    with pytest.raises(RuntimeError), recorded(run, settings, resume=False):
         raise RuntimeError
-    with pytest.raises(RunError, match="already holds a run"), recorded(run, {**config, "seed": 1}, resume=False):
+    with pytest.raises(RunError, match="already holds a run"), recorded(run, replace(settings, seed=1), resume=False):
         pytest.fail("the old run was overwritten")
     assert (run.status, run.config["seed"]) == ("failed", 0)
-    with recorded(run, config, resume=True):
+    with recorded(run, settings, resume=True):
         assert run.status == "running"
     assert run.status == "finished"
 
 
 def test_the_handler_of_sigterm_is_given_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    run, config = configured(tmp_path / "run")
-    with recorded(run, config, resume=False):
+    run, settings = configured(tmp_path / "run")
+    with recorded(run, settings, resume=False):
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_failure_to_start_wandb_is_a_failed_run(tmp_path: Path) -> None:
-    run, config = configured(tmp_path / "run", "logger.wandb.mode=online")
-    with pytest.raises(ConfigError, match="no key"), recorded(run, config, resume=False):
+    run, settings = configured(tmp_path / "run", "logger.wandb.mode=online")
+    with pytest.raises(ConfigError, match="no key"), recorded(run, settings, resume=False):
         pytest.fail("the run went on without its tracker")
     assert run.status == "failed"
 
 
 def test_without_wandb_there_is_no_tracker(tmp_path: Path) -> None:
     for number, override in enumerate(("logger=none", "logger.wandb.mode=disabled")):
-        run, config = configured(tmp_path / str(number), override)
-        with recorded(run, config, resume=False) as tracker:
+        run, settings = configured(tmp_path / str(number), override)
+        with recorded(run, settings, resume=False) as tracker:
             assert tracker is None
         assert run.status == "finished"
 

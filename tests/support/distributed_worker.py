@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from configured import settings_for
 from pytorch_lightning.callbacks import Callback
 
+from finetune.config.settings.phases import build_strategy
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.data.cache.store import Cache
 from finetune.features.extract import FeatureSettings
 from finetune.models.heads.modules import HeadSpec
@@ -20,11 +23,9 @@ from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, build_classifier, fit, predict_split
+from finetune.training.fit import Recipe, ResumePoint, build_classifier, fit, predict_split
 from finetune.training.losses import CrossEntropy
-from finetune.training.phases import build_strategy
-from finetune.training.schedules import Schedule
-from finetune.training.trainer import TrainerSettings, start_pass
+from finetune.training.trainer import start_pass
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import strategy_config, tiny_images, tiny_table  # noqa: E402
@@ -60,11 +61,13 @@ def train_one(name: str, folder: Path) -> dict:
     strategy = build_strategy(strategy_config(name))
     network = tiny_network(table.num_classes, strategy)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    settings = TrainerSettings(accelerator="cpu", devices=world_size(), strategy="ddp" if world_size() > 1 else "auto")
+    settings = settings_for(
+        TrainerSettings, accelerator="cpu", devices=world_size(), strategy="ddp" if world_size() > 1 else "auto"
+    )
     recipe = Recipe(
         CrossEntropy(),
-        OptimizerSettings(lr=1e-2),
-        Schedule("cosine", 0.1, 0.0),
+        settings_for(OptimizerSettings, lr=1e-2),
+        settings_for(Schedule, "cosine", 0.1, 0.0),
         settings,
         features=FeatureSettings(views=2, cache=Cache(folder / "cache", 10**9)),
     )
@@ -98,8 +101,12 @@ def score(folder: Path) -> dict:
     table = tiny_table(train=40, val=13, test=21)
     strategy = build_strategy(strategy_config("full"))
     network = tiny_network(table.num_classes, strategy)
-    settings = TrainerSettings(accelerator="cpu", devices=world_size(), strategy="ddp" if world_size() > 1 else "auto")
-    recipe = Recipe(CrossEntropy(), OptimizerSettings(lr=0.0), Schedule("constant", 0.0, 1.0), settings)
+    settings = settings_for(
+        TrainerSettings, accelerator="cpu", devices=world_size(), strategy="ddp" if world_size() > 1 else "auto"
+    )
+    recipe = Recipe(
+        CrossEntropy(), settings_for(OptimizerSettings, lr=0.0), settings_for(Schedule, "constant", 0.0, 1.0), settings
+    )
     images = tiny_images(table, network)
     classifier = build_classifier(network, strategy.phases[-1], recipe, 0, ResumePoint())
     machine = start_pass(settings, join=True)

@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from configured import settings_for
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageData
 from finetune.data.sources import digits
 from finetune.data.table import ImageTable
-from finetune.data.transforms import Augment
 from finetune.models.network import Network
 
 PHASES: dict[str, list[dict[str, Any]]] = {
@@ -45,5 +46,5 @@ def tiny_table(*, train: int, val: int, test: int) -> ImageTable:
 
 def tiny_images(table: ImageTable, network: Network, *, batch_size: int = 8, workers: int = 0) -> ImageData:
     """Return batches with random crops, so that a repeated run must repeat its augmentation."""
-    augment = Augment(crop_scale=(0.5, 1.0), horizontal_flip=0.5, color_jitter=0.2)
+    augment = settings_for(Augment, crop_scale=(0.5, 1.0), horizontal_flip=0.5, color_jitter=0.2)
     return ImageData(table, network.spec, augment, batch_size=batch_size, workers=workers, seed=0)

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from configured import settings_for, train_settings
 from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from finetune.config.compose import conf_dir, register, to_dict
+from finetune.config.settings.roots import TrainSettings
+from finetune.config.settings.run_groups import GroupSettings
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
 from finetune.evaluation.fairness.group_metrics import groups_document
-from finetune.evaluation.fairness.partition import GroupSettings
 from finetune.evaluation.predictions import Predictions
 from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import FeatureData
@@ -30,7 +30,6 @@ from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import ResumePoint, fit, predict_split
 from finetune.training.head_trainer import HeadTrainer
 from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, check_image_weights
-from finetune.training.phases import build_strategy
 
 HEADS = {"trained": ("head=linear",), "solved": ("head=logistic", "head.l2=0.03")}
 BALANCED = "data.balance_groups=[background]"
@@ -61,28 +60,27 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config_of(photos: Path, *overrides: str) -> dict[str, Any]:
-    register()
+def config_of(photos: Path, *overrides: str) -> TrainSettings:
     usual = (
         "data=csv", f"data.path={photos}/bars.csv", "data.group_columns=[background]", "strategy=frozen", "model=timm",
         "model.name=test_resnet", "model.weights=none", "augment=none", "trainer=cpu", "strategy.epochs=40",
         "optimizer.lr=0.01", "logger=none", "head.standardize=true",
         f"cache.dir={photos}/cache", "data.image_size=32",
     )  # fmt: skip
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return to_dict(compose("train", [*usual, *overrides]))
+    return train_settings(given=(*usual, *overrides))
 
 
-def parts_of(config: dict[str, Any]) -> tuple[ImageTable, Any, Any]:
+def parts_of(settings: TrainSettings) -> tuple[ImageTable, Any, Any]:
     torch.manual_seed(0)
-    table, strategy = load_table(config["data"]), build_strategy(config["strategy"])
-    network, cache = load_network(config, strategy, table), open_cache(config["cache"])
-    return table, network, (strategy, build_recipe(config, table, cache), load_images(config, table, network, cache))
+    table, cache = load_table(settings.data), open_cache(settings.cache)
+    network = load_network(settings, table)
+    images = load_images(settings, table, network, cache)
+    return table, network, (settings.strategy, build_recipe(settings, table, cache), images)
 
 
-def train(folder: Path, config: dict[str, Any]) -> tuple[ImageTable, Network, Any]:
+def train(folder: Path, settings: TrainSettings) -> tuple[ImageTable, Network, Any]:
     """Train as configured, and return the table, the network with its best weights, and the other parts."""
-    table, network, (strategy, recipe, images) = parts_of(config)
+    table, network, (strategy, recipe, images) = parts_of(settings)
     run = Run(folder)
     run.path.mkdir(parents=True)
     checkpoints = Checkpoints(run, "val/accuracy", "max")
@@ -93,14 +91,14 @@ def train(folder: Path, config: dict[str, Any]) -> tuple[ImageTable, Network, An
     return table, network, (strategy, recipe, images)
 
 
-def worst_accuracy(folder: Path, config: dict[str, Any]) -> float:
+def worst_accuracy(folder: Path, settings: TrainSettings) -> float:
     """Train as configured, and return the accuracy of the worst class and background on test images."""
-    table, network, (strategy, recipe, images) = train(folder, config)
+    table, network, (strategy, recipe, images) = train(folder, settings)
     outputs = predict_split(network, images, "test", recipe, DevicePass(torch.device("cpu")), cached=True)
     found = Predictions.from_logits(table, outputs.rows, outputs.logits)
     found.groups["truth"] = found.label_names
-    settings = GroupSettings(("background",), 30, (("background", "truth"),))
-    cells = groups_document({"test": found}, settings, resamples=0)["test"]["background x truth"]
+    groups = settings_for(GroupSettings, ("background",), 30, (("background", "truth"),))
+    cells = groups_document({"test": found}, groups, resamples=0)["test"]["background x truth"]
     return float(cells["groups"][cells["weakest"]]["accuracy"]["value"])
 
 

@@ -7,21 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from configured import train_settings
 
-from finetune.config.compose import conf_dir, register, to_dict
+from finetune.config.compose import register
 from finetune.runs.run import Run
-from finetune.training.trainer import TrainerSettings, build_trainer
+from finetune.training.trainer import build_trainer
 
 register()
 
 
 def test_the_configuration_for_two_machines_makes_a_trainer_for_all_their_devices(tmp_path: Path) -> None:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        overrides = ["trainer=ddp", "trainer.num_nodes=2", "trainer.devices=4", "trainer.accelerator=cpu"]
-        config = to_dict(compose("train", overrides))["trainer"]
-    del config["threads"]
-    trainer = build_trainer(TrainerSettings(**config), folder=tmp_path)
+    overrides = ("trainer=ddp", "trainer.num_nodes=2", "trainer.devices=4", "trainer.accelerator=cpu")
+    trainer = build_trainer(train_settings(*overrides).trainer, folder=tmp_path)
     assert (trainer.num_nodes, trainer.num_devices, trainer.world_size) == (2, 4, 8)
 
 

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from configured import settings_for
 from tiny import strategy_config, tiny_images, tiny_table
 from torch import nn
 
+from finetune.config.settings.phases import Phase, build_strategy
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.errors import ConfigError
 from finetune.models.adapters import add_lora
 from finetune.models.layers import layers
@@ -16,12 +19,9 @@ from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, fit
+from finetune.training.fit import Recipe, ResumePoint, fit
 from finetune.training.freezing import apply_phase, trainable
 from finetune.training.losses import CrossEntropy
-from finetune.training.phases import Phase, build_strategy
-from finetune.training.schedules import Schedule
-from finetune.training.trainer import TrainerSettings
 
 
 def network_of(name: str = "test_efficientnet", **options: Any) -> Network:
@@ -35,7 +35,10 @@ def train(network: Network, *phases: Phase, folder: Any) -> None:
     pl.seed_everything(0, verbose=False)
     table = tiny_table(train=24, val=8, test=8)
     recipe = Recipe(
-        CrossEntropy(), OptimizerSettings(lr=1e-2), Schedule("constant", 0.0, 1.0), TrainerSettings("cpu", 1)
+        CrossEntropy(),
+        settings_for(OptimizerSettings, lr=1e-2),
+        settings_for(Schedule, "constant", 0.0, 1.0),
+        settings_for(TrainerSettings, "cpu", 1),
     )
     strategy = build_strategy({**strategy_config("full"), "phases": [vars(phase) for phase in phases]})
     fit(network, strategy, tiny_images(table, network), recipe, place=ResumePoint(),

@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from configured import settings_for
 from PIL import Image
 from tiny import tiny_table
 from torch.nn import functional
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.cache.shards import Entries, Shard
 from finetune.data.cache.store import Cache
 from finetune.data.sampling import Draw
-from finetune.data.transforms import Augment
 from finetune.errors import ConfigError
 from finetune.features.extract import VALUES, CachedFeatures, FeatureSource
 from finetune.features.feature_datamodule import FeatureData, FeatureRows
@@ -76,14 +77,14 @@ def test_the_adjusted_loss_adds_log_priors(smoothing: float) -> None:
 
 
 def test_repeats_get_more_than_the_runs_own_augmentation() -> None:
-    light = Augment(horizontal_flip=0.0, crop_scale=(0.8, 1.0))
+    light = settings_for(Augment, horizontal_flip=0.0, crop_scale=(0.8, 1.0))
     varied = stronger(light, channels=3, device_pixels=False)
     assert (varied.horizontal_flip, varied.crop_scale) == (0.0, (0.8, 1.0))
     assert varied.rand_augment is not None and varied.erase == 0.25
     assert stronger(light, channels=4, device_pixels=False).rand_augment is None
     assert stronger(light, channels=3, device_pixels=True).rand_augment is None
     with pytest.raises(ConfigError, match="augment=none augments nothing"):
-        stronger(Augment(enabled=False), channels=3, device_pixels=False)
+        stronger(settings_for(Augment, enabled=False), channels=3, device_pixels=False)
     with pytest.raises(ConfigError, match="all images have both"):
         stronger(varied, channels=3, device_pixels=False)
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from configured import settings_for
 from torch.nn import functional
 
-from finetune.data.transforms import Augment
+from finetune.config.settings.training_groups import Augment
 from finetune.errors import ConfigError
 from finetune.training.losses import CrossEntropy
 from finetune.training.mixing import FeatureMixing, MixedBatch, build_mixing
@@ -23,13 +24,15 @@ def make_batch(size: int = 6, task: str = "multiclass") -> MixedBatch:
 
 def mix(batch: MixedBatch, seed: int = 0, task: str = "multiclass", **alphas: float) -> MixedBatch:
     """Return the batch mixed under a seed."""
-    mixing = build_mixing(Augment(**alphas), num_classes=CLASSES, task=task)
+    mixing = build_mixing(settings_for(Augment, **alphas), num_classes=CLASSES, task=task)
     assert mixing is not None
     torch.manual_seed(seed)
     return mixing(batch)
 
 
-@pytest.mark.parametrize("augment", [Augment(), Augment(enabled=False, mixup=0.2, cutmix=1.0)])
+@pytest.mark.parametrize(
+    "augment", [settings_for(Augment), settings_for(Augment, enabled=False, mixup=0.2, cutmix=1.0)]
+)
 def test_nothing_is_mixed_unless_asked_for(augment: Augment) -> None:
     assert build_mixing(augment, num_classes=CLASSES, task="multiclass") is None
 
@@ -107,7 +110,7 @@ def test_mixed_targets_train() -> None:
 
 def test_negative_alpha_is_an_error() -> None:
     with pytest.raises(ConfigError, match="augment.cutmix=-1"):
-        build_mixing(Augment(cutmix=-1), num_classes=2, task="multiclass")
+        build_mixing(settings_for(Augment, cutmix=-1), num_classes=2, task="multiclass")
 
 
 @pytest.mark.parametrize("hard", [True, False])

@@ -5,18 +5,18 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from tiny import tiny_images, tiny_table
 
+from finetune.config.settings.run_groups import OodSettings
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.features.extract import FeatureSettings
 from finetune.models.network import build_network
 from finetune.runtime.device import DevicePass
-from finetune.training.fit import OptimizerSettings, Recipe, predict_split
+from finetune.training.fit import Recipe, predict_split
 from finetune.training.losses import CrossEntropy
 from finetune.training.ood import chosen_rows, features_and_targets, fit_ood
-from finetune.training.schedules import Schedule
-from finetune.training.trainer import TrainerSettings
 from finetune.uncertainty.ood.densities import NeighbourDensity
-from finetune.uncertainty.ood.settings import OodSettings
 
 CPU = DevicePass(torch.device("cpu"))
 
@@ -27,9 +27,9 @@ def test_the_density_holds_features_of_training_images_in_their_first_view(cache
     torch.manual_seed(0)
     table = tiny_table(train=12, val=9, test=4)
     network = build_network("test_efficientnet", num_classes=table.num_classes, weights="none", image_size=32).eval()
-    trainer = TrainerSettings(accelerator="cpu", devices=1, strategy="auto")
+    trainer = settings_for(TrainerSettings, accelerator="cpu", devices=1, strategy="auto")
     recipe = Recipe(
-        CrossEntropy(), OptimizerSettings(), Schedule("constant", 0.0, 1.0), trainer,
+        CrossEntropy(), settings_for(OptimizerSettings), settings_for(Schedule, "constant", 0.0, 1.0), trainer,
         features=FeatureSettings(test_views=2),
     )  # fmt: skip
     images = tiny_images(table, network)
@@ -37,7 +37,7 @@ def test_the_density_holds_features_of_training_images_in_their_first_view(cache
     held_out = outputs.of_sample
     assert held_out.features is not None and held_out.features.shape[0] == 5 and held_out.logits.shape[:2] == (2, 5)
     np.testing.assert_array_equal(held_out.logits, outputs.logits[:, ::2])
-    settings = OodSettings("knn", neighbours=1, images=limit)
+    settings = settings_for(OodSettings, "knn", neighbours=1, images=limit)
     look = partial(features_and_targets, network=network, images=images, recipe=recipe, machine=CPU, cached=cached)
     found = fit_ood(settings, table.task, table.rows("train"), held_out, look)
     assert found is not None and isinstance(found.density, NeighbourDensity)
@@ -52,4 +52,4 @@ def test_the_density_holds_features_of_training_images_in_their_first_view(cache
 
 
 def test_no_score_needs_no_pass() -> None:
-    assert fit_ood(OodSettings("none"), None, None, None, None) is None  # type: ignore[arg-type]
+    assert fit_ood(settings_for(OodSettings, "none"), None, None, None, None) is None  # type: ignore[arg-type]

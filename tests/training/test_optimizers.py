@@ -5,16 +5,18 @@ from functools import cache
 import pytest
 import timm
 import torch
+from configured import settings_for
 from pytorch_lightning.plugins.precision import MixedPrecision
 from timm.optim import list_optimizers, param_groups_layer_decay
 
+from finetune.config.settings.phases import Phase
+from finetune.config.settings.training_groups import Schedule
 from finetune.errors import ConfigError
 from finetune.models.heads.modules import HeadSpec
 from finetune.models.network import Network, build_network
 from finetune.training.freezing import apply_phase
 from finetune.training.optimizers import build_optimizer, check_groups, parameter_groups
-from finetune.training.phases import Phase
-from finetune.training.schedules import Schedule, build_scheduler
+from finetune.training.schedules import build_scheduler
 
 MODELS = ("test_resnet", "test_vit", "test_vit2", "test_efficientnet", "test_convnext", "mobilenetv3_small_050")
 ALL = Phase("all", "all", layer_decay=0.7)
@@ -95,7 +97,7 @@ def test_layer_decay_reaches_every_groups_rate() -> None:
     by_layer = dict(zip(names, before, strict=True))
     assert list(by_layer)[-1] == "head"
     assert list(by_layer.values()) == pytest.approx([0.1 * 0.7**depth for depth in reversed(range(len(by_layer)))])
-    scheduler = build_scheduler(optimizer, 10, Schedule("linear", warmup=0.0, final=0.0))
+    scheduler = build_scheduler(optimizer, 10, settings_for(Schedule, "linear", warmup=0.0, final=0.0))
     network(torch.zeros(1, 3, 160, 160)).sum().backward()
     optimizer.step()
     scheduler.step()

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from finetune.config.settings.phases import build_strategy
 from finetune.errors import ConfigError
-from finetune.training.phases import build_strategy
 
 PHASE = {"name": "one", "train": "all"}
 

@@ -1,24 +1,31 @@
 """Words become settings, are said, and contradictions are refused."""
 
 import logging
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
+from configured import train_settings
 from hydra import compose, initialize_config_dir
 
-from finetune.config.compose import conf_dir, register, resumed_config, to_dict
+from finetune.config.compose import conf_dir, register
+from finetune.config.policies import resolve_policies
+from finetune.config.resolve import resolve, resumed_settings
+from finetune.config.settings.data_groups import DataSettings, Imbalance
+from finetune.config.settings.root_table import ROOTS
+from finetune.config.settings.roots import TrainSettings
+from finetune.config.settings.training_groups import LabelNoise, RegularizeSettings
 from finetune.errors import ConfigError
 from finetune.models.heads.settings import SolverSettings
-from finetune.training.imbalance import IMBALANCE
-from finetune.training.policies import NOISE, check_words, resolve_words
+from finetune.training.policy_checks import check_solver_policies
 
 register()
 
 
 def resolved(*words: str, root: str = "train") -> dict[str, Any]:
-    """Return the configuration of a command line with its words resolved."""
+    """Return the configuration of a command line with its policies resolved."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return resolve_words(to_dict(compose(root, list(words))), words)
+        return dict(resolve(compose(root, list(words)), ROOTS[root], words, tell=True).document)
 
 
 @pytest.mark.parametrize("name", ["imbalance", "data.imbalance"])
@@ -32,9 +39,11 @@ def test_imbalance_has_two_names_and_one_value(name: str, word: str) -> None:
 @pytest.mark.parametrize("root", ["train", "benchmark"])
 def test_every_word_resolves_and_resolves_to_itself(root: str) -> None:
     base = resolved(root=root)
-    for change in [{"imbalance": word} for word in IMBALANCE] + [{"noise": word} for word in NOISE]:
-        config = resolve_words({**base, **change})
-        assert resolve_words(config) == config
+    for change in [{"imbalance": word} for word in get_args(Imbalance)] + [
+        {"noise": word} for word in get_args(LabelNoise)
+    ]:
+        config = resolve_policies({**base, **change})[0]
+        assert resolve_policies(config)[0] == config
 
 
 def test_words_change_what_they_say(caplog: pytest.LogCaptureFixture) -> None:
@@ -87,10 +96,10 @@ def test_contradictions_are_refused(words: list[str], message: str) -> None:
 
 
 def test_runs_older_than_the_words_go_on() -> None:
-    config = to_dict(resumed_config(resolved("data.imbalance=class_weights"), []))
+    config = resolved("data.imbalance=class_weights")
     for name in ("imbalance", "balance", "noise", "regularize"):
         config.pop(name)
-    assert resolve_words(config)["data"]["imbalance"] == "class_weights"
+    assert resumed_settings(config, TrainSettings, []).imbalance == "class_weights"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +113,11 @@ def test_runs_older_than_the_words_go_on() -> None:
     ],
 )
 def test_solvers_refuse_what_concerns_single_steps(solver: Any, change: dict[str, Any], instead: str) -> None:
-    config: dict[str, Any] = {"data": {"imbalance": "oversample"}}
-    check_words(SolverSettings(solver, 0.1), config)
+    base = train_settings("imbalance=oversample")
+    check_solver_policies(SolverSettings(solver, 0.1), base)
+    parts = {"data": DataSettings, "regularize": RegularizeSettings}
+    changes = {
+        name: replace(getattr(base, name), **value) if name in parts else value for name, value in change.items()
+    }
     with pytest.raises(ConfigError, match=f"head.solver={solver}.*Use {instead}"):
-        check_words(SolverSettings(solver, 0.1), {**config, **change})
+        check_solver_policies(SolverSettings(solver, 0.1), replace(base, **changes))

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from configured import settings_for
 from pytorch_lightning.callbacks import EarlyStopping
 from timm.layers import DropPath
 from tiny import strategy_config, tiny_images, tiny_table
 from torch import nn
 
+from finetune.config.settings.phases import Phase, build_strategy
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.models.heads.fit import Examples, solve_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.settings import SolverSettings
@@ -20,13 +23,10 @@ from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, fit
+from finetune.training.fit import Recipe, ResumePoint, fit
 from finetune.training.losses import CrossEntropy
 from finetune.training.optimizers import build_optimizer, decayed_parameters, parameter_groups
-from finetune.training.phases import Phase, build_strategy
 from finetune.training.regularizers import Regularizer, zeros
-from finetune.training.schedules import Schedule
-from finetune.training.trainer import TrainerSettings
 
 PHASE = Phase("all", "all")
 
@@ -135,9 +135,9 @@ def train(folder: Path, *callbacks: pl.Callback, epochs: int, **changes: Any) ->
     pl.seed_everything(0, verbose=False)
     table = tiny_table(train=40, val=20, test=4)
     network = build_network("test_resnet", num_classes=10, weights="none", image_size=32)
-    settings = TrainerSettings("cpu", 1, gradient_clip=changes.pop("gradient_clip", None))
-    recipe = Recipe(CrossEntropy(), OptimizerSettings("sgd", 1.0, 0.0), Schedule("constant", 0.0, 1.0), settings,
-                    monitor="val/loss")  # fmt: skip
+    settings = settings_for(TrainerSettings, "cpu", 1, gradient_clip=changes.pop("gradient_clip", None))
+    optimizer, schedule = settings_for(OptimizerSettings, "sgd", 1.0, 0.0), settings_for(Schedule, "constant", 0.0, 1.0)
+    recipe = Recipe(CrossEntropy(), optimizer, schedule, settings, monitor="val/loss")
     strategy = build_strategy(strategy_config("frozen"))
     strategy = replace(strategy, phases=(replace(strategy.phases[0], epochs=epochs),))
     run = Run(folder)
@@ -149,7 +149,7 @@ def train(folder: Path, *callbacks: pl.Callback, epochs: int, **changes: Any) ->
 
 
 def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
-    options = OptimizerSettings("sgd", 1.0, 0.0, {"momentum": 0.0, "nesterov": False})
+    options = settings_for(OptimizerSettings, "sgd", 1.0, 0.0, {"momentum": 0.0, "nesterov": False})
     torch.manual_seed(0)
     network, _ = train(tmp_path, epochs=1, gradient_clip=0.01, optimizer=options)
     pl.seed_everything(0, verbose=False)
@@ -159,7 +159,7 @@ def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
 
 
 def test_early_stopping_ends_a_phase_and_the_best_epoch_is_what_is_kept(tmp_path: Path) -> None:
-    worsening = OptimizerSettings("sgd", 30.0, 0.0)
+    worsening = settings_for(OptimizerSettings, "sgd", 30.0, 0.0)
     _, rows = train(tmp_path, EarlyStopping("val/loss", patience=2, mode="min"), epochs=30, optimizer=worsening)
     losses = [row["val/loss"] for row in rows]
     best = losses.index(min(losses))

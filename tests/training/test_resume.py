@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from configured import settings_for
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from tiny import PHASES, strategy_config, tiny_images, tiny_table
 
-from finetune.data.transforms import Augment
+from finetune.config.settings.phases import build_strategy
+from finetune.config.settings.training_groups import Augment, OptimizerSettings, Schedule, TrainerSettings
 from finetune.models.adapters import add_lora
 from finetune.models.heads.modules import HeadSpec
 from finetune.models.network import build_network
@@ -16,12 +18,9 @@ from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import OptimizerSettings, Recipe, find_resume_point, fit
+from finetune.training.fit import Recipe, find_resume_point, fit
 from finetune.training.losses import CrossEntropy
 from finetune.training.mixing import build_mixing
-from finetune.training.phases import build_strategy
-from finetune.training.schedules import Schedule
-from finetune.training.trainer import TrainerSettings
 
 # each place is a phase and an epoch of it; the kill comes in the middle of that epoch
 PLACES = [
@@ -69,10 +68,10 @@ def train(run: Run, name: str, *callbacks: Callback) -> dict[str, torch.Tensor]:
         )
     recipe = Recipe(
         CrossEntropy(),
-        OptimizerSettings(lr=1e-2),
-        Schedule("cosine", 0.1, 0.0),
-        TrainerSettings(accelerator="cpu", devices=1, log_every=1),
-        mixing=build_mixing(Augment(mixup=0.5), num_classes=table.num_classes, task="multiclass"),
+        settings_for(OptimizerSettings, lr=1e-2),
+        settings_for(Schedule, "cosine", 0.1, 0.0),
+        settings_for(TrainerSettings, accelerator="cpu", devices=1, log_every=1),
+        mixing=build_mixing(settings_for(Augment, mixup=0.5), num_classes=table.num_classes, task="multiclass"),
         head_batch_size=8,
     )
     checkpoints = Checkpoints(run, "val/accuracy", "max")

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from configured import settings_for
 from tiny import tiny_images, tiny_table
 
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.features.extract import FeatureSettings
 from finetune.models.network import build_network
 from finetune.runtime.device import DevicePass
-from finetune.training.fit import OptimizerSettings, Recipe, predict_split
+from finetune.training.fit import Recipe, predict_split
 from finetune.training.losses import CrossEntropy
-from finetune.training.schedules import Schedule
-from finetune.training.trainer import TrainerSettings
 
 CPU = DevicePass(torch.device("cpu"))
 
@@ -20,9 +20,9 @@ def test_features_of_a_sample_are_the_backbones(cached: bool) -> None:
     torch.manual_seed(0)
     table = tiny_table(train=8, val=13, test=4)
     network = build_network("test_efficientnet", num_classes=table.num_classes, weights="none", image_size=32).eval()
-    settings = TrainerSettings(accelerator="cpu", devices=1, strategy="auto")
+    settings = settings_for(TrainerSettings, accelerator="cpu", devices=1, strategy="auto")
     recipe = Recipe(
-        CrossEntropy(), OptimizerSettings(), Schedule("constant", 0.0, 1.0), settings,
+        CrossEntropy(), settings_for(OptimizerSettings), settings_for(Schedule, "constant", 0.0, 1.0), settings,
         features=FeatureSettings(test_views=2),
     )  # fmt: skip
     images = tiny_images(table, network)

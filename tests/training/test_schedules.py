@@ -5,12 +5,14 @@ import math
 
 import pytest
 import torch
+from configured import settings_for
 from hypothesis import given
 from hypothesis import strategies as st
 from timm.optim import Lookahead
 
+from finetune.config.settings.training_groups import Schedule
 from finetune.errors import ConfigError
-from finetune.training.schedules import Schedule, build_scheduler
+from finetune.training.schedules import build_scheduler, rate_factor
 
 KINDS = ("cosine", "linear", "constant")
 
@@ -34,34 +36,34 @@ def rates_of(schedule: Schedule, total_steps: int, lr: float = 1.0) -> list[floa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_warmup_is_linear_from_0_to_1(kind: str) -> None:
-    schedule = Schedule(kind, warmup=0.2, final=0.1)
-    assert [schedule.factor(progress) for progress in (0.0, 0.05, 0.1, 0.2)] == pytest.approx([0, 0.25, 0.5, 1])
+    schedule = settings_for(Schedule, kind, warmup=0.2, final=0.1)
+    assert [rate_factor(schedule, progress) for progress in (0.0, 0.05, 0.1, 0.2)] == pytest.approx([0, 0.25, 0.5, 1])
 
 
 def test_cosine_is_half_a_cosine_down_to_final() -> None:
-    schedule = Schedule("cosine", warmup=0.0, final=0.2)
+    schedule = settings_for(Schedule, "cosine", warmup=0.0, final=0.2)
     for progress in (0.0, 0.1, 0.5, 0.9, 1.0):
-        assert schedule.factor(progress) == pytest.approx(0.2 + 0.8 * math.cos(math.pi * progress / 2) ** 2)
+        assert rate_factor(schedule, progress) == pytest.approx(0.2 + 0.8 * math.cos(math.pi * progress / 2) ** 2)
 
 
 def test_cycles_repeat_the_whole_way() -> None:
-    once, thrice = Schedule("cosine", 0.2, 0.1), Schedule("cosine", 0.2, 0.1, cycles=3)
+    once, thrice = settings_for(Schedule, "cosine", 0.2, 0.1), settings_for(Schedule, "cosine", 0.2, 0.1, cycles=3)
     for cycle in range(3):
         for progress in (0.0, 0.1, 0.3, 0.9):
-            assert thrice.factor((cycle + progress) / 3) == pytest.approx(once.factor(progress))
-    assert thrice.factor(1.0) == pytest.approx(0.1)
+            assert rate_factor(thrice, (cycle + progress) / 3) == pytest.approx(rate_factor(once, progress))
+    assert rate_factor(thrice, 1.0) == pytest.approx(0.1)
     with pytest.raises(ConfigError, match="schedule.cycles=0"):
-        Schedule(cycles=0)
+        settings_for(Schedule, cycles=0)
 
 
 def test_linear_goes_straight_down_to_final() -> None:
-    schedule = Schedule("linear", warmup=0.5, final=0.2)
-    assert [schedule.factor(progress) for progress in (0.5, 0.75, 1.0)] == pytest.approx([1, 0.6, 0.2])
+    schedule = settings_for(Schedule, "linear", warmup=0.5, final=0.2)
+    assert [rate_factor(schedule, progress) for progress in (0.5, 0.75, 1.0)] == pytest.approx([1, 0.6, 0.2])
 
 
 def test_constant_stays_at_1_after_the_warmup() -> None:
-    schedule = Schedule("constant", warmup=0.25, final=0.0)
-    assert [schedule.factor(progress) for progress in (0.25, 0.5, 1.0)] == [1, 1, 1]
+    schedule = settings_for(Schedule, "constant", warmup=0.25, final=0.0)
+    assert [rate_factor(schedule, progress) for progress in (0.25, 0.5, 1.0)] == [1, 1, 1]
 
 
 @given(
@@ -73,27 +75,27 @@ def test_constant_stays_at_1_after_the_warmup() -> None:
 def test_factor_is_a_share_that_never_rises_after_the_warmup(
     kind: str, warmup: float, final: float, progress: float
 ) -> None:
-    schedule = Schedule(kind, warmup, final)
-    assert 0 <= schedule.factor(progress) <= 1
+    schedule = settings_for(Schedule, kind, warmup, final)
+    assert 0 <= rate_factor(schedule, progress) <= 1
     later = min(1.0, progress + 0.05)
     if progress >= warmup:
-        assert schedule.factor(later) <= schedule.factor(progress) + 1e-12
+        assert rate_factor(schedule, later) <= rate_factor(schedule, progress) + 1e-12
 
 
 def test_each_step_has_the_rate_of_its_middle() -> None:
-    schedule = Schedule("cosine", warmup=0.1, final=0.0)
-    expected = [0.5 * schedule.factor((step + 0.5) / 20) for step in range(20)]
+    schedule = settings_for(Schedule, "cosine", warmup=0.1, final=0.0)
+    expected = [0.5 * rate_factor(schedule, (step + 0.5) / 20) for step in range(20)]
     assert rates_of(schedule, 20, lr=0.5) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("total_steps", [1, 2, 7])
 def test_no_step_of_a_short_phase_is_wasted(total_steps: int) -> None:
-    assert min(rates_of(Schedule("cosine", warmup=0.1, final=0.0), total_steps)) > 0
+    assert min(rates_of(settings_for(Schedule, "cosine", warmup=0.1, final=0.0), total_steps)) > 0
 
 
 def test_steps_past_the_end_keep_the_final_rate() -> None:
     optimizer = make_optimizer(1.0)
-    scheduler = build_scheduler(optimizer, 2, Schedule("linear", warmup=0.0, final=0.25))
+    scheduler = build_scheduler(optimizer, 2, settings_for(Schedule, "linear", warmup=0.0, final=0.25))
     for _ in range(5):
         optimizer.step()
         scheduler.step()
@@ -102,7 +104,7 @@ def test_steps_past_the_end_keep_the_final_rate() -> None:
 
 def test_groups_keep_the_ratio_of_their_rates() -> None:
     optimizer = make_optimizer(1.0, 0.01)
-    scheduler = build_scheduler(optimizer, 10, Schedule())
+    scheduler = build_scheduler(optimizer, 10, settings_for(Schedule))
     for _ in range(6):
         optimizer.step()
         scheduler.step()
@@ -111,7 +113,7 @@ def test_groups_keep_the_ratio_of_their_rates() -> None:
 
 
 def test_state_loads_with_weights_only_and_goes_on_where_it_was() -> None:
-    schedule = Schedule("cosine", warmup=0.3, final=0.1)
+    schedule = settings_for(Schedule, "cosine", warmup=0.3, final=0.1)
     first, second = make_optimizer(1.0), make_optimizer(1.0)
     scheduler = build_scheduler(first, 10, schedule)
     for _ in range(4):
@@ -132,7 +134,7 @@ def test_state_loads_with_weights_only_and_goes_on_where_it_was() -> None:
 
 def test_lookahead_of_timm_can_be_scheduled() -> None:
     optimizer = Lookahead(make_optimizer(1.0))
-    scheduler = build_scheduler(optimizer, 4, Schedule("linear", warmup=0.0, final=0.0))
+    scheduler = build_scheduler(optimizer, 4, settings_for(Schedule, "linear", warmup=0.0, final=0.0))
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1 - 0.125)
     optimizer.step()
     scheduler.step()
@@ -141,10 +143,10 @@ def test_lookahead_of_timm_can_be_scheduled() -> None:
 
 def test_misspelt_kind_gets_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'cosine'"):
-        Schedule("cosin")
+        settings_for(Schedule, "cosin")
 
 
 @pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 1.5}, {"final": -1.0}])
 def test_shares_out_of_range_are_errors(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"schedule.{next(iter(options))}"):
-        Schedule(**options)
+        settings_for(Schedule, **options)

@@ -1,6 +1,7 @@
 """A run on sequences of frames is a run like any other: scored, stored, shipped and repeated by sequence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,17 @@ import pandas as pd
 import pytest
 import torch
 from command import finetune
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from configured import command_config, settings_for, train_settings
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from finetune.commands.evaluate import evaluate
 from finetune.commands.predict import predict
-from finetune.config.compose import conf_dir, register, to_dict
-from finetune.config.schema_review import EvaluateConfig, PredictConfig
+from finetune.config.settings.data_groups import FoldSettings
+from finetune.config.settings.phases import build_strategy
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.cache.store import Cache
-from finetune.data.folds import FoldSettings, make_folds
+from finetune.data.folds import make_folds
 from finetune.data.sources import digits, sequences
 from finetune.data.table import digest, read_saved
 from finetune.data.transforms import eval_transform
@@ -34,7 +35,6 @@ from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table
 from finetune.training.fit import ResumePoint, build_classifier
-from finetune.training.phases import build_strategy
 from finetune.training.sequence_checks import check_sequences
 
 SETTINGS = (
@@ -123,7 +123,7 @@ def test_the_shipped_model_says_of_frames_what_the_run_has_stored(place: Path) -
 def test_evaluate_scores_the_same_sequences_alike(place: Path) -> None:
     run = run_of(place)
     base = {"run": str(run.path), "bootstrap": 20, "workers": 0, "report": False}
-    evaluate(OmegaConf.merge(OmegaConf.structured(EvaluateConfig), base))  # type: ignore[arg-type]
+    evaluate(command_config("evaluate", **base))
     (folder,) = (run.path / "evaluations").iterdir()
     facts = json.loads((folder / "evaluation.json").read_text())
     found, before = Predictions.load(folder / "predictions" / "test.parquet"), stored(place)
@@ -135,7 +135,7 @@ def test_evaluate_scores_the_same_sequences_alike(place: Path) -> None:
 
 def predicted(place: Path, source: Path, output: Path, **changes: Any) -> pd.DataFrame:
     base = {"run": str(run_of(place).path), "input": str(source), "output": str(output), "workers": 0, "batch_size": 12}
-    predict(OmegaConf.merge(OmegaConf.structured(PredictConfig), {**base, **changes}))  # type: ignore[arg-type]
+    predict(command_config("predict", **{**base, **changes}))
     return pd.read_csv(output)
 
 
@@ -164,20 +164,17 @@ def test_predict_says_of_a_sequence_that_a_frame_cannot_be_read(place: Path, tmp
         predicted(place, tmp_path / "new", tmp_path / "x.csv", views=2)
 
 
-def config_of(place: Path, *overrides: str) -> dict[str, Any]:
-    register()
-    keep = (f"data.root={place / 'clips'}", "cache.enabled=false")
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return to_dict(compose("train", [*SETTINGS, *keep, *overrides]))
+def settings_of(place: Path, *overrides: str) -> TrainSettings:
+    return train_settings(given=(*SETTINGS, f"data.root={place / 'clips'}", "cache.enabled=false", *overrides))
 
 
 def test_images_of_frames_and_their_cached_features_give_the_same_answers(place: Path) -> None:
-    config = config_of(place, "strategy=full")
+    settings = settings_of(place, "strategy=full")
     torch.manual_seed(0)
-    table, strategy = load_table(config["data"]), build_strategy(config["strategy"])
-    network, recipe = load_network(config, strategy, table), build_recipe(config, table)
+    table, strategy = load_table(settings.data), settings.strategy
+    network, recipe = load_network(settings, table), build_recipe(settings, table)
     torch.nn.init.normal_(network.head[-1].weight)  # type: ignore[arg-type]
-    images = load_images(config, table, network)
+    images = load_images(settings, table, network)
     source = feature_source(network.eval(), images, recipe.features, DevicePass(torch.device("cpu")))
     assert isinstance(source, SequenceSource)
     features = source.features(table.rows("train"))
@@ -207,10 +204,10 @@ def test_the_reference_of_drift_is_the_mean_of_frames(place: Path) -> None:
 
 
 def test_folds_in_one_process_hold_sequences_out_and_say_of_them_what_their_network_says(place: Path) -> None:
-    config = config_of(place, "strategy.epochs=1", "calibration=none", "data.splits.test=0")
-    table = read_table(config)
-    heads = FoldHeadTrainer(config, table)
-    fold = make_folds(heads.pool, FoldSettings(folds=2))[1]
+    settings = settings_of(place, "strategy.epochs=1", "calibration=none", "data.splits.test=0")
+    table = read_table(settings)
+    heads = FoldHeadTrainer(settings, table)
+    fold = make_folds(heads.pool, settings_for(FoldSettings, folds=2))[1]
     found = heads.run(1, fold)
     held = heads.pool.frame["id"][fold.held].tolist()
     assert sorted(found.predictions.ids) == sorted(held)
@@ -246,4 +243,6 @@ def test_what_is_for_single_images_is_refused_before_training(
     with pytest.raises(ConfigError, match=said):
         check_sequences(changes, strategy, table)
     check_sequences(changes, strategy, digits())
-    check_sequences({}, build_strategy({"name": "mine", "phases": [FULL]}), table)
+    check_sequences(
+        replace(settings_for(TrainSettings), strategy=build_strategy({"name": "mine", "phases": [FULL]})), table
+    )

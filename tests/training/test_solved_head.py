@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from configured import settings_for
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from sklearn.linear_model import LogisticRegression
 from tiny import strategy_config, tiny_images, tiny_table
 
+from finetune.config.settings.phases import build_strategy
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.errors import ConfigError
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.heads.modules import HeadSpec, standardize_layer
@@ -20,12 +23,9 @@ from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, find_resume_point, fit, rehearse
+from finetune.training.fit import Recipe, ResumePoint, find_resume_point, fit, rehearse
 from finetune.training.losses import CrossEntropy
-from finetune.training.phases import build_strategy
-from finetune.training.schedules import Schedule
 from finetune.training.solved_head import HeadPlan
-from finetune.training.trainer import TrainerSettings
 
 SPEC = HeadSpec(standardize=True)
 L2 = SolverSettings("lbfgs", l2=0.01)
@@ -45,7 +45,11 @@ def train(
     network = network_of(plan.spec)
     images = tiny_images(table, network)
     recipe = Recipe(
-        CrossEntropy(), OptimizerSettings(lr=lr), Schedule("constant", 0.0, 1.0), TrainerSettings("cpu", 1), head=plan
+        CrossEntropy(),
+        settings_for(OptimizerSettings, lr=lr),
+        settings_for(Schedule, "constant", 0.0, 1.0),
+        settings_for(TrainerSettings, "cpu", 1),
+        head=plan,
     )
     run = Run(folder)
     run.path.mkdir(parents=True, exist_ok=True)
@@ -132,7 +136,11 @@ def test_what_is_shipped_is_a_plain_network_with_the_same_outputs(tmp_path: Path
 @pytest.mark.parametrize("plan", [HeadPlan(SPEC), HeadPlan(HeadSpec(), L2)])
 def test_a_head_that_needs_features_needs_a_phase_at_rest(tmp_path: Path, plan: HeadPlan) -> None:
     recipe = Recipe(
-        CrossEntropy(), OptimizerSettings(), Schedule("constant", 0.0, 1.0), TrainerSettings("cpu", 1), head=plan
+        CrossEntropy(),
+        settings_for(OptimizerSettings),
+        settings_for(Schedule, "constant", 0.0, 1.0),
+        settings_for(TrainerSettings, "cpu", 1),
+        head=plan,
     )
     with pytest.raises(ConfigError, match="needs a phase on cached features"):
         rehearse(network_of(plan.spec), build_strategy(strategy_config("full")), recipe, tmp_path)

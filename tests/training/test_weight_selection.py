@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from configured import settings_for
 from tiny import tiny_images, tiny_table
 
+from finetune.config.settings.phases import Phase, Strategy
+from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.data.datamodule import ImageData
 from finetune.errors import ConfigError
 from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import OptimizerSettings, Recipe, ResumePoint, fit
+from finetune.training.fit import Recipe, ResumePoint, fit
 from finetune.training.losses import CrossEntropy
-from finetune.training.phases import Phase, Strategy
-from finetune.training.schedules import Schedule
-from finetune.training.trainer import TrainerSettings
 from finetune.training.weight_selection import (
     SelectedWeights,
     WeightCandidate,
@@ -58,8 +58,8 @@ def trained(folder: Path, rate: float) -> Trained:
     network = build_network("test_efficientnet", num_classes=table.num_classes, weights="none", image_size=32)
     pretrained = {name: value.clone() for name, value in network.backbone.state_dict().items()}
     recipe = Recipe(
-        CrossEntropy(), OptimizerSettings(lr=rate), Schedule("constant"),
-        TrainerSettings(accelerator="cpu", devices=1), head_batch_size=16,
+        CrossEntropy(), settings_for(OptimizerSettings, lr=rate), settings_for(Schedule, "constant"),
+        settings_for(TrainerSettings, accelerator="cpu", devices=1), head_batch_size=16,
     )  # fmt: skip
     run, images = Run(folder), tiny_images(table, network, batch_size=16)
     metrics = MetricsCallback(table.task, table.num_classes, None, 1)

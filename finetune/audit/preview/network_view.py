@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.color_modes import MODES
 from finetune.data.datamodule import ImageBatch, ImageData, seeded
 from finetune.data.sampling import Draw
 from finetune.data.table import ImageTable
-from finetune.data.transforms import Augment, InputSpec
+from finetune.data.transforms import InputSpec
 from finetune.training.mixing import build_mixing
 
 Rows = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ steps themselves.
 import re
 from typing import NamedTuple
 
-from finetune.data.augmentation.settings import Augment
+from finetune.config.settings.training_groups import Augment
 
 ALWAYS, NEVER = 1.0, 0.0
 

@@ -20,11 +20,12 @@ from torchvision.transforms import (
     RandomVerticalFlip,
 )
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.augmentation.operations import QuarterTurn, Rotation
 from finetune.data.color_modes import MODES
 from finetune.data.decoding import DecodedImage, Region, Size
 from finetune.data.resizing import CHANNELS, SHARED, choose_region, own_bytes, resize
-from finetune.data.transforms import Augment, InputSpec, Transform
+from finetune.data.transforms import InputSpec, Transform
 from finetune.errors import ConfigError
 
 FRAMES = (CenterCrop, CenterCropOrPad, RandomCropOrPad)

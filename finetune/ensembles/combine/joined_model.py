@@ -1,13 +1,13 @@
 """From joined members to a model with predictions: calibrated, with a detector, and compared with its best member."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.table import ImageTable
 from finetune.ensembles.combine.member_inference import Runner
 from finetune.ensembles.combine.members import MemberCandidate
@@ -84,7 +84,7 @@ def against_best(
     judge: Judge,
     predictions: dict[str, Predictions],
     run: Run,
-    config: Mapping[str, Any],
+    own: TrainSettings,
 ) -> Comparison | None:
     """Return the ensemble beside its best member, chosen on validation; None where members have no stored answers."""
     able = [each for each in candidates if each.val is not None and each.test is not None]
@@ -94,4 +94,4 @@ def against_best(
     assert best.test is not None
     mine = ComparedRun(short_name(run.path), run.path, predictions["test"])
     theirs = ComparedRun(best.name, best.run.path, best.test)
-    return compare_runs([theirs, mine], "test", common=False, resamples=config["bootstrap"], seed=config["seed"])
+    return compare_runs([theirs, mine], "test", common=False, resamples=own.bootstrap, seed=own.seed)

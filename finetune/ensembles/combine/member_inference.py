@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from finetune.config.resolve import stored_settings
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.evaluation.images import Vocabulary, own_images
@@ -38,7 +39,7 @@ class Runner:
 
     def images(self, network: Network, split: str) -> ImageData:
         """Return the batches of the run's own images of a split as a network wants them."""
-        table = own_images(self.run, self.run.config["data"]["source"], split, self.vocabulary).table
+        table = own_images(self.run, stored_settings(self.run.config).data.source, split, self.vocabulary).table
         return self.settings.images(table, network)
 
     def outputs(self, network: Network, split: str) -> tuple[ImageTable, NetworkOutputs]:

@@ -4,11 +4,11 @@ It decides how they are found and that none has learnt from the images that the 
 joined is left to `rules` and `soup`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from finetune.config.settings.review_roots import EnsembleRootSettings
 from finetune.data.table import read_saved
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.compare.comparison import short_name
@@ -43,29 +43,27 @@ class MemberCandidate:
     fold: bool = False
 
 
-def find_members(config: Mapping[str, Any]) -> list[MemberCandidate]:
-    """Return the models that a configuration names.
+def find_members(settings: EnsembleRootSettings) -> list[MemberCandidate]:
+    """Return the models that settings name.
 
     Raises:
         ConfigError: Neither or several of runs, sweep and cv are named, or a run has no finished model.
     """
-    options, root = config["ensemble"], Path(config["folder"])
-    named = {"runs": config["runs"], "ensemble.sweep": options["sweep"], "ensemble.cv": options["cv"]}
+    options, root = settings.ensemble, Path(settings.folder)
+    named = {"runs": settings.runs, "ensemble.sweep": options.sweep, "ensemble.cv": options.cv}
     given = [name for name, value in named.items() if value is not None]
     if len(given) != 1:
         raise ConfigError(
             "Name what is joined: runs=[A,B,…], ensemble.sweep=FOLDER for the best trials of a sweep, or "
             f"ensemble.cv=FOLDER for the folds of a cross-validation{' – one of them' if given else ''}."
         )
-    if options["cv"] is not None:
-        return _folds_of(Run.find(str(options["cv"]), root))
-    if options["sweep"] is not None:
-        runs = [
-            Run.open(Path(folder)) for folder in best_folders(str(options["sweep"]), "ensemble.sweep", config["top"])
-        ]
+    if options.cv is not None:
+        return _folds_of(Run.find(str(options.cv), root))
+    if options.sweep is not None:
+        runs = [Run.open(Path(folder)) for folder in best_folders(str(options.sweep), "ensemble.sweep", settings.top)]
     else:
-        runs = [Run.find(str(name), root) for name in config["runs"]]
-    if options["snapshots"]:
+        runs = [Run.find(str(name), root) for name in settings.runs or ()]
+    if options.snapshots:
         return [found for run in runs for found in snapshots_of(run)]
     return [_member_candidate(run) for run in runs]
 

@@ -4,7 +4,7 @@ It decides which methods work on stored answers and which have to pass images; h
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from finetune.config.resolve import stored_settings
+from finetune.config.settings.review_roots import EnsembleRootSettings
 from finetune.ensembles.combine.member_inference import Runner, has_norms
 from finetune.ensembles.combine.members import MemberCandidate, aligned
 from finetune.ensembles.combine.soup import WeightAverage, between, check_alike, equal_buffers, greedy, uniform
@@ -86,7 +88,12 @@ def check_combination_method(method: str) -> str:
 
 
 def combine_members(
-    method: str, candidates: Sequence[MemberCandidate], judge: Judge, runner: Runner, config: Mapping[str, Any]
+    method: str,
+    candidates: Sequence[MemberCandidate],
+    judge: Judge,
+    runner: Runner,
+    settings: EnsembleRootSettings,
+    seed: int,
 ) -> Joined:
     """Return the ensemble of a method.
 
@@ -95,18 +102,19 @@ def combine_members(
         candidates: The models.
         judge: Says how good predictions of validation are.
         runner: Passes the first run's images through networks.
-        config: The verb's settings.
+        settings: Of the command.
+        seed: Of folds.
 
     Raises:
         ConfigError: The method does not suit the models.
         DataError: It learns from validation images, and there are none that no model has learnt from.
     """
     if method in _WEIGHTS:
-        return of_weights(method, candidates, judge, runner, config["ensemble"]["alpha"])
-    return of_answers(method, candidates, judge, config)
+        return of_weights(method, candidates, judge, runner, settings.ensemble.alpha)
+    return of_answers(method, candidates, judge, settings.ensemble.rounds, seed)
 
 
-def of_answers(method: str, candidates: Sequence[MemberCandidate], judge: Judge, config: Mapping[str, Any]) -> Joined:
+def of_answers(method: str, candidates: Sequence[MemberCandidate], judge: Judge, rounds: int, seed: int) -> Joined:
     """Return an ensemble that joins what its members say."""
     val = aligned(candidates, "val")
     if method in LEARNING and val is None:
@@ -117,7 +125,7 @@ def of_answers(method: str, candidates: Sequence[MemberCandidate], judge: Judge,
     weights = np.full(len(candidates), 1 / len(candidates))
     if method == "greedy":
         assert val is not None
-        weights = greedy_weights(val, judge, config["ensemble"]["rounds"])
+        weights = greedy_weights(val, judge, rounds)
     kept = [number for number, weight in enumerate(weights.tolist()) if weight > 0]
     rule = ANSWERS[method]
     task = candidates[0].bundle.task
@@ -127,7 +135,7 @@ def of_answers(method: str, candidates: Sequence[MemberCandidate], judge: Judge,
     assert isinstance(head, JoinedHead)
     if method == "stacking":
         assert val is not None and head.mixer is not None
-        weight, bias = stacking_layer(val, config["seed"])
+        weight, bias = stacking_layer(val, seed)
         head.mixer.load_state_dict({"weight": weight, "bias": bias})
     stored = {}
     if same_inputs(candidates):
@@ -155,7 +163,7 @@ def same_inputs(candidates: Sequence[MemberCandidate]) -> bool:
     """
     specs = [each.bundle.network.spec for each in candidates]
     seen = {(spec.height, spec.width, spec.interpolation, spec.crop_pct, spec.crop_mode, spec.exact) for spec in specs}
-    views = {int(each.run.config.get("features", {}).get("test_views", 1)) for each in candidates}
+    views = {stored_settings(each.run.config).features.test_views for each in candidates}
     if len(seen) > 1:
         log.info("The members want images of different sizes or crops; in the ensemble all see those of the first.")
     return len(seen) == 1 and views == {1}

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from finetune.data.folds import FoldSettings, pool_of
+from finetune.config.settings.data_groups import FoldSettings
+from finetune.config.settings.roots import TrainSettings
+from finetune.data.folds import pool_of
 from finetune.data.table import ImageTable, objects
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan
 from finetune.ensembles.crossval.in_process import FoldResult
@@ -24,7 +26,6 @@ from finetune.training.build import load_images, open_cache
 from finetune.uncertainty.ood.detector import FeaturesAndLogits
 from finetune.uncertainty.scaling import Fitted, Scaling
 
-_Config = dict[str, Any]
 UNTOUCHED = Fitted(Scaling(), "none", float("nan"), float("nan"), "Each member is calibrated by itself.")
 
 
@@ -34,14 +35,14 @@ def aggregate_folds(plan: CrossvalPlan, table: ImageTable, results: Sequence[Fol
     These are called val, and test are those that the ensemble makes of the test split; where there is no test split,
     those of held-out images are called test.
     """
-    config, predictions = plan.config, [result.predictions for result in results]
+    settings, predictions = plan.config, [result.predictions for result in results]
     unseen = out_of_fold(predictions, pool_of(table).frame["id"].tolist())
     weights = fold_weights(predictions, plan.weights)
     network = join([result.member for result in results], "mean", table.task, weights)
-    detector, seen = fit_fold_ood(network, table, config)
+    detector, seen = fit_fold_ood(network, table, settings)
     splits = {"test": unseen}
     if len(table.rows("test")):
-        tested, seen["test"] = _predict(network, table, "test", config)
+        tested, seen["test"] = _predict(network, table, "test", settings)
         splits = {"val": unseen, "test": tested}
     calibration = described(UNTOUCHED, splits, splits) if "val" in splits else {}
     facts = {"cv": {**_folds_of(results, plan.settings, splits), "weights": weights.tolist()}}
@@ -63,11 +64,13 @@ def _folds_of(
     return found
 
 
-def _predict(network: Network, table: ImageTable, split: str, config: _Config) -> tuple[Predictions, FeaturesAndLogits]:
-    """Return what a network says of a split, in as many views as the configuration asks for, and its features."""
-    images = load_images(config, table, network, open_cache(config["cache"]))
-    machine = DevicePass(accelerator_device(config["trainer"]["accelerator"]), config["trainer"]["precision"])
-    views = config["features"]["test_views"]
+def _predict(
+    network: Network, table: ImageTable, split: str, settings: TrainSettings
+) -> tuple[Predictions, FeaturesAndLogits]:
+    """Return what a network says of a split, in as many views as the settings ask for, and its features."""
+    images = load_images(settings, table, network, open_cache(settings.cache))
+    machine = DevicePass(accelerator_device(settings.trainer.accelerator), settings.trainer.precision)
+    views = settings.features.test_views
     found = Predictor(network, machine).split(images, split, views, sample=table.rows(split))
     network.cpu()
     return Predictions.from_logits(table, found.rows, found.logits), found.of_sample

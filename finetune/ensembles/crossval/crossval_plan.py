@@ -3,15 +3,16 @@
 It decides which key goes to which argument and where the folds run; running them is left to `here` and `jobs`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
-from finetune.config.compose import check_read, to_dict
-from finetune.data.folds import FoldSettings, fold_settings
+from finetune.config.resolve import resolve
+from finetune.config.settings.data_groups import FoldSettings
+from finetune.config.settings.roots import CrossvalRootSettings, TrainSettings
+from finetune.config.settings.search_groups import PoolSettings
 from finetune.ensembles.crossval.member_weights import check_weights
 from finetune.errors import ConfigError, nearest
 from finetune.search.command_line import Request, read_request
@@ -19,15 +20,11 @@ from finetune.search.head_only.eligibility import of_base, of_search, of_space
 from finetune.search.spaces.sample_configs import TrialConfigs
 from finetune.search.sweep_plan import IN_PROCESS, make_sweep_plan
 from finetune.search.sweep_plan import SweepPlan as SearchPlan
-from finetune.training.phases import build_strategy
-from finetune.training.policies import resolve_words
 
 OWN = ("cv", "sweep", "space", "pool", "resume", "hydra")
 # may be typed when a cross-validation goes on
 CHANGEABLE = ("resume", "pool", "runs")
 VERB = "crossval"
-
-_Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,8 @@ class CrossvalPlan:
 
     Attributes:
         request: The command line.
-        config: Its whole resolved configuration, which is that of its run.
-        base: The configuration that all folds share.
+        config: Its own settings, which are those of its run.
+        base: The settings of a run that all folds share.
         folder: Of its run.
         settings: How images are dealt out.
         weights: How much each fold's model counts in their ensemble: skill or equal.
@@ -48,15 +45,15 @@ class CrossvalPlan:
     """
 
     request: Request
-    config: _Config
-    base: _Config
+    config: CrossvalRootSettings
+    base: TrainSettings
     folder: Path
     settings: FoldSettings
     weights: str
     inner: int
     search: SearchPlan | None
     here: bool
-    pool: Mapping[str, Any]
+    pool: PoolSettings
 
 
 def read_plan(arguments: Sequence[str]) -> CrossvalPlan:
@@ -76,23 +73,22 @@ def make_crossval_plan(request: Request) -> CrossvalPlan:
     cfg = request.compose(VERB, [*request.own, *request.fixed], hydra=True)
     folder = Path(str(cfg.hydra.run.dir))
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    check_read(task)
-    config = resolve_words(to_dict(task), request.fixed)
-    options = dict(config["cv"])
-    inner, here = options.pop("inner"), str(options.pop("in_process")).lower()
-    weights = check_weights(options.pop("weights"))
-    settings = fold_settings(options)
-    searched = bool(request.swept or config["space"]["params"])
+    config = resolve(task, CrossvalRootSettings, request.fixed, tell=True)
+    cv = config.cv
+    weights = check_weights(cv.weights)
+    settings = FoldSettings(cv.kind, cv.folds, cv.repeats, cv.seed)
+    searched = bool(request.swept or config.space.params)
     search = make_sweep_plan(request, VERB) if searched else None
-    base = resolve_words(request.trial(search.space.fixed if search is not None else ()), request.fixed)
+    base = request.trial(search.space.fixed if search is not None else ())
     if search is not None:
-        check_search(search, settings, inner)
+        check_search(search, settings)
     return CrossvalPlan(
-        request, config, base, folder, settings, weights, inner, search, runs_here(base, here, search), config["pool"]
+        request, config, base, folder, settings, weights, cv.inner, search,
+        runs_here(base, cv.in_process.lower(), search), config.pool,
     )  # fmt: skip
 
 
-def runs_here(base: _Config, wanted: str, search: SearchPlan | None) -> bool:
+def runs_here(base: TrainSettings, wanted: str, search: SearchPlan | None) -> bool:
     """Return whether the folds run in this process: heads, on features that stand still.
 
     Raises:
@@ -102,8 +98,7 @@ def runs_here(base: _Config, wanted: str, search: SearchPlan | None) -> bool:
         raise ConfigError(f"cv.in_process={wanted} is not one of {', '.join(IN_PROCESS)}.{nearest(wanted, IN_PROCESS)}")
     if wanted == "false" and search is None:
         return False
-    strategy = build_strategy(base["strategy"])
-    found = list(of_base(base))
+    strategy, found = base.strategy, list(of_base(base))
     if not all(phase.backbone_frozen for phase in strategy.phases) or strategy.adapter is not None:
         found.insert(0, f"strategy={strategy.name} moves more than the head")
     if found and search is not None:
@@ -116,7 +111,7 @@ def runs_here(base: _Config, wanted: str, search: SearchPlan | None) -> bool:
     return not found
 
 
-def check_search(search: SearchPlan, settings: FoldSettings, inner: int) -> None:
+def check_search(search: SearchPlan, settings: FoldSettings) -> None:
     """Check that what varies can be searched within folds.
 
     Raises:
@@ -129,5 +124,3 @@ def check_search(search: SearchPlan, settings: FoldSettings, inner: int) -> None
         found.append("there is more than one objective, and a fold needs one best")
     if found:
         raise ConfigError(f"Settings cannot be searched within each fold: {'; '.join(found)}.")
-    if inner < 2:
-        raise ConfigError(f"cv.inner={inner} must be 2 or more: one part is held out, the others are fitted.")

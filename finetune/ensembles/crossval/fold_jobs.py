@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from finetune.data.folds import FoldSettings
+from finetune.config.settings.data_groups import FoldSettings
 from finetune.data.table import read_saved
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan
 from finetune.ensembles.crossval.in_process import FoldResult
@@ -64,7 +64,7 @@ class FoldJobs:
         log = self.log(number)
         log.parent.mkdir(parents=True, exist_ok=True)
         command = (*PROGRAM, *self.plan.request.flags, *self.arguments(number))
-        return Job(str(number), command, log, {}, self.plan.pool.get("time_limit"))
+        return Job(str(number), command, log, {}, self.plan.pool.time_limit)
 
     def arguments(self, number: int) -> list[str]:
         """Return a fold's overrides; a run that was interrupted goes on, any other is set aside and begun anew."""
@@ -106,8 +106,8 @@ def run_fold_jobs(plan: CrossvalPlan, run: Run, number: int, stop: Stop) -> list
         SystemExit: They were interrupted.
     """
     jobs = FoldJobs(plan, run, number)
-    monitor, mode = plan.base["monitor"], plan.base["mode"]
-    epochs = total_epochs(plan.base)
+    monitor, mode = plan.base.monitor, plan.base.mode
+    epochs = total_epochs(plan.base.strategy, plan.base.head)
     with (
         closing(build_pool(plan.pool, run.path)) as pool,
         LiveTable("fold", monitor, mode, total=len(jobs.left), slots=pool.size) as board,
@@ -144,5 +144,5 @@ def check_failed(jobs: FoldJobs, number: int) -> None:
     log = jobs.log(int(key))
     raise RunError(
         f"{len(jobs.failed)} of {number} folds failed (first: fold {key}, {outcome.reason}: {last_words(log)}). Its "
-        f"output is in {log}. The others are kept: {resume_command(jobs.run, jobs.plan.config)}"
+        f"output is in {log}. The others are kept: {resume_command(jobs.run, jobs.plan.config.verb)}"
     )

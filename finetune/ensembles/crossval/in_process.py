@@ -6,7 +6,6 @@ It decides how a fold is trained so that its run by itself would give the same; 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from finetune.config.compose import build
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.datamodule import view_keys
 from finetune.data.folds import Fold, pool_of, with_fold, without_fold
 from finetune.data.image_stores import verify
@@ -28,11 +28,8 @@ from finetune.models.network import Network, new_head
 from finetune.training.build import build_recipe, known_files, load_images, load_network, open_cache
 from finetune.training.fit import Recipe
 from finetune.training.head_trainer import HeadTrainer
-from finetune.training.phases import Strategy, build_strategy
 from finetune.training.trainer import start_pass
 from finetune.uncertainty.scaling import Scaling, check_calibration_method, fit_scaling
-
-FoldConfig = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,27 +51,26 @@ class FoldResult:
     settings: tuple[str, ...] = ()
 
 
-def read_table(config: FoldConfig) -> ImageTable:
+def read_table(settings: TrainSettings) -> ImageTable:
     """Return the images of a cross-validation, split as a run would split them."""
-    cache = open_cache(config["cache"])
-    table: ImageTable = build(config["data"]["source"])
-    splits = {name: value for name, value in config["data"]["splits"].items() if name != "fold"}
-    return without_fold(verify(table, config["data"]["unreadable"], known_files(cache)), **splits)
+    cache = open_cache(settings.cache)
+    table: ImageTable = build(settings.data.source)
+    return without_fold(verify(table, settings.data.unreadable, known_files(cache)), settings.data.splits)
 
 
 class FoldHeadTrainer:
     """The images, the backbone and the features that all folds share."""
 
-    def __init__(self, config: FoldConfig, table: ImageTable) -> None:
+    def __init__(self, settings: TrainSettings, table: ImageTable) -> None:
         """Compute the features of all images that folds are made of; those in the cache are not computed again."""
-        pl.seed_everything(config["seed"], verbose=False)
-        self.config = config
-        self.cache = open_cache(config["cache"])
+        pl.seed_everything(settings.seed, verbose=False)
+        self.settings = settings
+        self.cache = open_cache(settings.cache)
         self.pool = pool_of(table)
-        self.splits = config["data"]["splits"]
-        self.network: Network = load_network(config, Strategy("head", ()), self.pool)
-        recipe = build_recipe(config, self.pool, self.cache)
-        images = load_images(config, self.pool, self.network, self.cache)
+        self.splits = settings.data.splits
+        self.network: Network = load_network(settings, self.pool)
+        recipe = build_recipe(settings, self.pool, self.cache)
+        images = load_images(settings, self.pool, self.network, self.cache)
         source = feature_source(self.network, images, recipe.features, start_pass(recipe.trainer))
         rows = np.arange(len(self.pool))
         self.features = source.features(rows, max(recipe.features.views, recipe.features.test_views))
@@ -85,34 +81,34 @@ class FoldHeadTrainer:
 
     def table_of(self, fold: Fold) -> ImageTable:
         """Return the images of a fold, as a run by itself would have them."""
-        return with_fold(self.pool, fold, val=self.splits["val"], seed=self.splits["seed"], group=self.splits["group"])
+        return with_fold(self.pool, fold, val=self.splits.val, seed=self.splits.seed, group=self.splits.group)
 
-    def run(self, number: int, fold: Fold, config: FoldConfig | None = None) -> FoldResult:
+    def run(self, number: int, fold: Fold, settings: TrainSettings | None = None) -> FoldResult:
         """Train a fold's head and let it predict the images that it has not seen."""
-        config = config or self.config
+        settings = settings or self.settings
         table = self.table_of(fold)
-        network, recipe = self.fit(config, table)
-        member, predictions = self.predict(network, table, recipe, config)
+        network, recipe = self.fit(settings, table)
+        member, predictions = self.predict(network, table, recipe, settings)
         return FoldResult(number, member, predictions, int((fold.counts > 0).sum()))
 
-    def fit(self, config: FoldConfig, table: ImageTable) -> tuple[Network, Recipe]:
+    def fit(self, settings: TrainSettings, table: ImageTable) -> tuple[Network, Recipe]:
         """Return a network whose head was trained on a table's train split, with its epoch chosen on val."""
-        pl.seed_everything(config["seed"], verbose=False)
-        recipe = build_recipe(config, table, self.cache)
-        images = load_images(config, table, self.network, self.cache)
+        pl.seed_everything(settings.seed, verbose=False)
+        recipe = build_recipe(settings, table, self.cache)
+        images = load_images(settings, table, self.network, self.cache)
         data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
         data.found = {
             "train": self.of(table, "train", recipe.features.views),
             "val": self.of(table, "val", recipe.features.test_views),
         }
-        spec = head_settings(config["head"], seed=config["seed"])[0]
+        spec = head_settings(settings.head, seed=settings.seed)[0]
         fresh = self.network
         network = Network(
             fresh.backbone, new_head(spec, fresh.num_features, fresh.num_classes), name=fresh.name, spec=fresh.spec,
             num_features=fresh.num_features, num_classes=fresh.num_classes,
             options=fresh.options | {"head": vars(spec)}, frames=fresh.frames,
         )  # fmt: skip
-        HeadTrainer(network, data).fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
+        HeadTrainer(network, data).fit(settings.strategy, recipe, mode=settings.mode)
         return network.eval(), recipe
 
     def of(self, table: ImageTable, split: str, views: int) -> CachedFeatures:
@@ -132,16 +128,16 @@ class FoldHeadTrainer:
         return np.asarray(torch.stack(parts).numpy(), np.float32)
 
     def predict(
-        self, network: Network, table: ImageTable, recipe: Recipe, config: FoldConfig
+        self, network: Network, table: ImageTable, recipe: Recipe, settings: TrainSettings
     ) -> tuple[Member, Predictions]:
         """Return a fold's network as a member, calibrated on its val split, and its predictions of held-out images."""
         views, multilabel = recipe.features.test_views, table.task == "multilabel"
         targets, rows = table.targets(), table.rows("val")
-        method = check_calibration_method(config["calibration"])
+        method = check_calibration_method(settings.calibration)
         scaling = Scaling()
         if method != "none":
             val = self.logits(network, table, "val", views)
-            scaling = fit_scaling(val, targets[rows], method, multilabel=multilabel, seed=config["seed"]).scaling
+            scaling = fit_scaling(val, targets[rows], method, multilabel=multilabel, seed=settings.seed).scaling
         held = scaling.apply(self.logits(network, table, "test", views), multilabel=multilabel)
         return Member(network, scaling), Predictions.from_logits(table, table.rows("test"), held)
 

@@ -7,12 +7,13 @@ It decides how a trial is scored within a fold; the search itself is `finetune.s
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import optuna
 
-from finetune.data.folds import Fold, FoldSettings, make_folds, pool_of
+from finetune.config.settings.data_groups import FoldSettings
+from finetune.config.settings.roots import TrainSettings
+from finetune.data.folds import Fold, make_folds, pool_of
 from finetune.data.table import ImageTable, objects
 from finetune.ensembles.crossval.in_process import FoldHeadTrainer, FoldResult
 from finetune.errors import FinetuneError, RunError
@@ -21,12 +22,9 @@ from finetune.evaluation.predictions import Predictions
 from finetune.search.spaces.sample_configs import TrialConfigs
 from finetune.search.study.study import Result, Search, create_study
 from finetune.search.sweep_plan import SweepPlan
-from finetune.training.policies import resolve_words
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-_Config = dict[str, Any]
 
 
 class InnerSearch:
@@ -45,8 +43,8 @@ class InnerSearch:
         self.plan = plan
         self.metric = plan.settings.objectives[0].name.removeprefix("val/")
         pool = pool_of(table)
-        group = heads.splits["group"]
-        folds = make_folds(pool, FoldSettings("stratified", inner, 1, heads.splits["seed"]), group)
+        group = heads.splits.group
+        folds = make_folds(pool, FoldSettings("stratified", inner, 1, heads.splits.seed), group)
         self.tables = [with_val(pool, fold) for fold in folds]
 
     def run(self, number: int) -> tuple[str, ...]:
@@ -67,8 +65,7 @@ class InnerSearch:
         cause = ""
         while (asked := search.ask()) is not None:
             try:
-                config = resolve_words(configs.plain(asked.values), self.plan.fixed)
-                result = Result("complete", (self.value(config),))
+                result = Result("complete", (self.value(configs.settings(asked.values)),))
             except FinetuneError as error:
                 cause = str(error)
                 result = Result("failed", cause=cause)
@@ -82,13 +79,13 @@ class InnerSearch:
                  settings.objectives[0].name, best.values[0], len(self.tables), len(search.trials()))  # fmt: skip
         return found
 
-    def value(self, config: _Config) -> float:
+    def value(self, settings: TrainSettings) -> float:
         """Return the mean of the metric over the inner folds."""
-        return float(np.mean([self.score_of(config, table) for table in self.tables]))
+        return float(np.mean([self.score_of(settings, table) for table in self.tables]))
 
-    def score_of(self, config: _Config, table: ImageTable) -> float:
+    def score_of(self, settings: TrainSettings, table: ImageTable) -> float:
         """Return the metric of a configuration on the images that an inner fold holds out."""
-        network, recipe = self.heads.fit(config, table)
+        network, recipe = self.heads.fit(settings, table)
         logits = self.heads.logits(network, table, "val", recipe.features.test_views)
         return score(Predictions.from_logits(table, table.rows("val"), logits))[self.metric]
 
@@ -103,5 +100,5 @@ def run_nested(heads: FoldHeadTrainer, folds: list[Fold], plan: SweepPlan, inner
     """Yield each fold as it is done: searched, then trained with the best settings."""
     for number, fold in enumerate(folds):
         settings = InnerSearch(heads, plan, heads.table_of(fold), inner).run(number)
-        config = resolve_words(plan.request.trial([*plan.space.fixed, *settings]), plan.fixed)
+        config = plan.request.trial([*plan.space.fixed, *settings])
         yield replace(heads.run(number, fold, config), settings=settings)

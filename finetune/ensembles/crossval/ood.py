@@ -9,8 +9,8 @@ import logging
 import numpy as np
 import torch
 
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.table import ImageTable
-from finetune.ensembles.crossval.in_process import FoldConfig
 from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import EVAL_BATCH
 from finetune.models.ensemble_network import JoinedBackbone
@@ -20,25 +20,16 @@ from finetune.training.ood import chosen_rows
 from finetune.training.solved_head import view_of
 from finetune.training.trainer import start_pass
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, fit_detector
-from finetune.uncertainty.ood.settings import OodSettings, check_ood_settings
+from finetune.uncertainty.ood.settings import check_ood_settings
 
 log = logging.getLogger(__name__)
 LEFT_OUT = "ood=%s is left out: it would need the features of single images by one backbone that stood still."
 HELD_OUT = 0.2  # share of the images that set the threshold, which need not be unknown to the heads
 
 
-def read_settings(config: FoldConfig, table: ImageTable) -> OodSettings:
-    """Return the settings, checked.
-
-    Raises:
-        ConfigError: They make no sense, or not for such labels.
-    """
-    return check_ood_settings(OodSettings(**config["ood"]), table.task)
-
-
 @torch.no_grad()
 def fit_fold_ood(
-    network: Network, table: ImageTable, config: FoldConfig
+    network: Network, table: ImageTable, run: TrainSettings
 ) -> tuple[Detector | None, dict[str, FeaturesAndLogits]]:
     """Return what tells images unlike those of training, and the images that set its threshold, as val.
 
@@ -46,7 +37,7 @@ def fit_fold_ood(
     threshold: to a backbone that stood still all of them are equally new. Without such a backbone, or with a kind that
     needs logits, which no image is new to, there is none.
     """
-    settings = read_settings(config, table)
+    settings = check_ood_settings(run.ood, table.task)
     if settings.kind == "none":
         return None, {}
     if isinstance(network.backbone, JoinedBackbone) or network.frames is not None or not settings.fits_features:
@@ -55,8 +46,8 @@ def fit_fold_ood(
     pool = np.sort(np.concatenate([table.rows("train"), table.rows("val")]))
     rows = chosen_rows(pool, settings.images)
     held = np.sort(np.random.default_rng(0).permutation(rows)[: max(1, round(HELD_OUT * len(rows)))])
-    cache = open_cache(config["cache"])
-    recipe, images = build_recipe(config, table, cache), load_images(config, table, network, cache)
+    cache = open_cache(run.cache)
+    recipe, images = build_recipe(run, table, cache), load_images(run, table, network, cache)
     source = FeatureSource(network, images, recipe.features, start_pass(recipe.trainer))
     features, targets = view_of(source.features(rows, 1), 0).float(), table.targets()[rows]
     network.cpu()

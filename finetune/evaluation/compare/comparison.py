@@ -16,7 +16,7 @@ from finetune.errors import ConfigError, DataError
 from finetune.evaluation.bootstrap import draw_weights
 from finetune.evaluation.compare.paired import Changes, Difference, align, compare_pair
 from finetune.evaluation.compare.significance import McNemar, detectable, mcnemar
-from finetune.evaluation.fairness.partition import GroupSettings, partitions
+from finetune.evaluation.fairness.partition import EVERY_GROUP, partitions
 from finetune.evaluation.metrics import WHOLE
 from finetune.evaluation.multiple_testing import holm
 from finetune.evaluation.predictions import Predictions
@@ -224,7 +224,7 @@ def by_group(
             group: (len(rows), mean_difference(right[0][rows], right[1][rows], resamples, seed))
             for group, rows in partition.groups.items()
         }
-        for partition in partitions(first, GroupSettings())
+        for partition in partitions(first, EVERY_GROUP)
     }
 
 

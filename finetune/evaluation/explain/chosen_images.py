@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.config.resolve import stored_settings
 from finetune.data.image_stores import FileStore
 from finetune.data.table import ImageStore
 from finetune.errors import ConfigError, nearest
@@ -47,7 +48,7 @@ def own_by_ids(run: Run, ids: Sequence[str], split: str, bundle: Bundle) -> list
     Raises:
         ConfigError: There is no such image.
     """
-    source = run.config["data"]["source"]
+    source = stored_settings(run.config).data.source
     table = own_images(run, source, split, Vocabulary(bundle.labels, bundle.task)).table
     places = dict(zip(table.frame["id"].tolist(), table.frame["path"].tolist(), strict=True))
     unknown = [name for name in ids if name not in places]

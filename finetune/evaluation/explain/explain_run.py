@@ -3,14 +3,13 @@
 It decides which images are read and for which class each is explained; how is left to `maps`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from finetune.config.settings.run_groups import ExplainSettings
 from finetune.data.table import ImageStore
 from finetune.data.transforms import eval_transform
 from finetune.evaluation.explain.attribution_store import save_maps
@@ -21,7 +20,7 @@ from finetune.models.network import Network
 
 
 def explain_run(
-    folder: Path, network: Network, store: ImageStore, predictions: Predictions, config: Mapping[str, Any]
+    folder: Path, network: Network, store: ImageStore, predictions: Predictions, settings: ExplainSettings, seed: int
 ) -> int:
     """Keep maps of the best, worst and some random images, as many as a run asks for, and return how many.
 
@@ -32,16 +31,16 @@ def explain_run(
         network: Whose predictions they are.
         store: Reads the images.
         predictions: Of the split that the page is about.
-        config: Of the run: its seed, and `attribute`, which a run that is older than maps has not.
+        settings: How many images of each kind, and by which method.
+        seed: Draws the random ones.
 
     Raises:
         ConfigError: The method is not one for this network.
     """
-    settings = config.get("explain") or {"images": 0}
-    if not settings["images"] or network.frames is not None:
+    if not settings.images or network.frames is not None:
         return 0
-    chosen = resolve_method(network, settings["method"])
-    rows = explained(choose_examples(predictions, settings["images"], config["seed"]))
+    chosen = resolve_method(network, settings.method)
+    rows = explained(choose_examples(predictions, settings.images, seed))
     if not len(rows):
         return 0
     device = next(network.parameters()).device
@@ -59,18 +58,16 @@ def explained_class(predictions: Predictions, rows: npt.NDArray[np.int64]) -> np
     return np.asarray(predictions.probabilities[rows].argmax(axis=1), np.int64)
 
 
-def check_explained(network: Network, settings: Mapping[str, Any] | None) -> None:
+def check_explained(network: Network, settings: ExplainSettings) -> None:
     """Refuse, before hours of training, what could not be explained after them.
 
     Args:
         network: What is to be explained.
-        settings: How many images of each kind, and by which method; None in runs that are older than maps.
+        settings: How many images of each kind, and by which method.
 
     Raises:
         ConfigError: The method is not known, or not one for this network.
     """
-    if settings is None:
-        return
-    check_attribution_method(settings["method"])
-    if settings["images"] and settings["method"] != "auto":
-        resolve_method(network, settings["method"])
+    check_attribution_method(settings.method)
+    if settings.images and settings.method != "auto":
+        resolve_method(network, settings.method)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from finetune.config.settings.run_groups import GroupSettings
 from finetune.evaluation.bootstrap import bootstrap
 from finetune.evaluation.fairness.gaps import Gap, Measured, find_gap
-from finetune.evaluation.fairness.partition import GroupSettings, Partition, partitions
+from finetune.evaluation.fairness.partition import Partition, partitions
 from finetune.evaluation.fairness.permutation_test import chance_of_spread, rightness
 from finetune.evaluation.fairness.rates import class_gaps
 from finetune.evaluation.metrics import score

@@ -3,30 +3,19 @@
 It decides which columns count and what each group is called; how well the groups are served is left to `document`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from finetune.config.settings.run_groups import GroupSettings
 from finetune.data.groups import JOINED, group_names, joined_names
 from finetune.errors import ConfigError, nearest
 from finetune.evaluation.predictions import Predictions
 
-
-@dataclass(frozen=True)
-class GroupSettings:
-    """Which groups are looked at.
-
-    Attributes:
-        columns: Of the table; None for all group columns.
-        min_images: A rate of fewer images is not judged.
-        intersections: Pairs of columns that are crossed.
-    """
-
-    columns: tuple[str, ...] | None = None
-    min_images: int = 30
-    intersections: tuple[tuple[str, str], ...] = ()
+# where nobody has said which groups are looked at
+EVERY_GROUP = GroupSettings(columns=None, min_images=30, intersections=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,31 +31,23 @@ class Partition:
     groups: dict[str, np.ndarray]
 
 
-def group_settings(config: Mapping[str, Any] | None, known: Sequence[str]) -> GroupSettings:
-    """Return the settings of the keys `groups` of a configuration, checked against the group columns that there are.
-
-    Args:
-        config: Its keys; None in the configuration of a run that is older than they are.
-        known: The group columns.
+def check_group_columns(settings: GroupSettings, known: Sequence[str]) -> GroupSettings:
+    """Return which groups are looked at, checked against the group columns that there are.
 
     Raises:
         ConfigError: A column is not among them, or an intersection is not of two columns.
     """
-    if config is None:
-        return GroupSettings()
-    for column in config["columns"] or ():
+    for column in settings.columns or ():
         _check_column(column, known, "groups.columns")
-    for pair in config["intersections"]:
+    for pair in settings.intersections:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or pair[0] == pair[1]:
             raise ConfigError(
-                f"groups.intersections={config['intersections']} must be pairs of columns: "
+                f"groups.intersections={list(settings.intersections)} must be pairs of columns: "
                 "groups.intersections=[[site,sex]]."
             )
         for column in pair:
             _check_column(column, known, "groups.intersections")
-    columns = None if config["columns"] is None else tuple(config["columns"])
-    pairs = tuple((str(first), str(second)) for first, second in config["intersections"])
-    return GroupSettings(columns, config["min_images"], pairs)
+    return settings
 
 
 def _check_column(column: Any, known: Sequence[str], setting: str) -> None:

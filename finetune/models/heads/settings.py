@@ -1,13 +1,14 @@
-"""From the plain keys of the group head to typed settings: what the head is, and what finds its weights.
+"""From the settings of the group head to parts: what the head is, and what finds its weights.
 
 It decides which keys go together and refuses those that do not; solving is left to `finetune.models.heads.fit`.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from finetune.config.settings.training_groups import HeadSettings
 from finetune.data.table import LabelTask
 from finetune.errors import ConfigError, nearest
 from finetune.models.heads.modules import HeadSpec, check_spec
@@ -36,32 +37,27 @@ class SolverSettings:
     seed: int = 0
 
 
-def head_settings(head: Mapping[str, Any], *, seed: int) -> tuple[HeadSpec, SolverSettings | None]:
+def head_settings(head: HeadSettings, *, seed: int) -> tuple[HeadSpec, SolverSettings | None]:
     """Return what the head is and how it is solved; None where the run's optimizer trains it.
 
     Args:
-        head: The keys of the group head.
+        head: The settings of the group head.
         seed: Of the run.
 
     Raises:
-        ConfigError: A key has no meaning, or does not go with another.
+        ConfigError: A setting does not go with another.
     """
-    # a resumed run may be older than some keys
-    later = ("layers", "bidirectional", "kernel", "rounds", "tree_depth")
-    more = {key: head[key] for key in later if key in head}
-    spec = HeadSpec(head["kind"], head["hidden"], head["dropout"], head["standardize"], **more)
+    spec = HeadSpec(**{entry.name: getattr(head, entry.name) for entry in fields(HeadSpec)})
     check_spec(spec)
-    strengths = {name: check_strength(name, head[name]) for name in ("l2", "l1")}
-    solver = choose_solver(head["solver"], strengths)
+    strengths = {name: check_strength(name, getattr(head, name)) for name in ("l2", "l1")}
+    solver = choose_solver(head.solver, strengths)
     if solver == "optimizer":
         if spec.kind == "boosted":
             raise ConfigError("head.kind=boosted has no slopes for an optimizer. Type head=boosting alone.")
         return spec, None
     check_kind(spec, solver)
-    if head["folds"] < 2:
-        raise ConfigError(f"head.folds={head['folds']} must be 2 or more: one part is held out, the others are fitted.")
     l2, l1 = (None if strengths[name] == "cv" else strengths[name] or 0.0 for name in ("l2", "l1"))
-    return spec, SolverSettings(solver, l2, l1, head["folds"], seed)  # type: ignore[arg-type]
+    return spec, SolverSettings(solver, l2, l1, head.folds, seed)  # type: ignore[arg-type]
 
 
 def check_strength(name: str, value: Any) -> Any:
@@ -81,7 +77,7 @@ def check_strength(name: str, value: Any) -> Any:
     return float(value)
 
 
-def choose_solver(solver: str | None, strengths: Mapping[str, Any]) -> str:
+def choose_solver(solver: str | None, strengths: Mapping[str, float | str | None]) -> str:
     """Return the solver that is named or, where none is, the one that the strengths ask for.
 
     Raises:

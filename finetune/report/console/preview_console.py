@@ -2,8 +2,8 @@
 
 from rich.table import Table
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.augmentation.description import describe
-from finetune.data.transforms import Augment
 
 
 def changes_table(augment: Augment, crop_mode: str) -> Table | str:

@@ -6,10 +6,11 @@ It decides words and layout; the images are those of `shown`.
 from collections.abc import Iterator, Sequence
 
 from finetune.audit.preview.network_view import MixedImage, NetworkView
+from finetune.config.settings.training_groups import Augment
 from finetune.data.augmentation.description import Change, describe
 from finetune.data.table import ImageTable
 from finetune.data.thumbnails import encoded
-from finetune.data.transforms import Augment, InputSpec
+from finetune.data.transforms import InputSpec
 from finetune.report.html.blocks import Block, Code, Column, Gallery, ImageBlock, Section, Table, Text
 
 _SIDE = 200

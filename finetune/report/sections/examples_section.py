@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.config.compose import build
+from finetune.config.resolve import stored_settings
 from finetune.data.image_stores import FileStore
 from finetune.data.table import ImageStore
 from finetune.data.thumbnails import encoded
@@ -62,7 +63,7 @@ def find_store(material: RunData, predictions: Predictions) -> ImageStore | None
     if not paths or paths[0].is_absolute():
         return FileStore()
     try:
-        store: ImageStore = build(material.config["data"]["source"]).store
+        store: ImageStore = build(stored_settings(material.config).data.source).store
     except Exception:  # noqa: BLE001 - a source is anybody's code, and may need what is not here, such as a network
         return None
     return store

@@ -6,7 +6,7 @@ It decides what is told first and how gaps are put into words; scores, gaps and 
 from typing import Any
 
 from finetune.evaluation.fairness.group_metrics import ENDS, FAIRNESS, JUDGED_BY, groups_document
-from finetune.evaluation.fairness.partition import GroupSettings
+from finetune.evaluation.fairness.partition import EVERY_GROUP
 from finetune.evaluation.fairness.permutation_test import rightness
 from finetune.report.figures.groups_figure import group_figure
 from finetune.report.figures.intervals_figure import IntervalPoint
@@ -34,7 +34,7 @@ def fairness_section(material: RunData) -> Section | None:
     split, predictions = told
     columns = material.document.get("groups", {}).get(split)
     if columns is None:  # a run that is older than this section
-        columns = groups_document({split: predictions}, GroupSettings(), resamples=200)[split]
+        columns = groups_document({split: predictions}, EVERY_GROUP, resamples=200)[split]
     if not columns:
         return None
     whole = float(rightness(predictions).mean())

@@ -5,10 +5,12 @@ makes of an image is `finetune.data`'s.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 
+from finetune.config.settings.phases import Strategy
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.cache.store import Cache
 from finetune.data.table import ImageTable
 from finetune.features.extract import FeatureSettings, FeatureSource
@@ -18,12 +20,10 @@ from finetune.models.heads.penalty_cv import PenaltyScore
 from finetune.models.heads.settings import SolverSettings
 from finetune.search.autoconfig.dataset_facts import DatasetFacts
 from finetune.search.autoconfig.rules import RecipeChoice
-from finetune.training.build import build_trainer_settings, load_network, load_plain_images
-from finetune.training.phases import Strategy
+from finetune.training.build import load_network, load_plain_images, prepare_machine
 from finetune.training.solved_head import HeadPlan, examples_of
 from finetune.training.trainer import start_pass
 
-_Config = dict[str, Any]
 KEY = "data.crop_mode"
 OWN, WHOLE = "center", "squash"
 _FOLDS = 5
@@ -33,15 +33,15 @@ MOST_IMAGES = {True: 10_000, False: 100_000}
 _HEAD = HeadSpec(standardize=True)
 
 
-def is_open(facts: DatasetFacts, config: _Config, free: Callable[[str], bool]) -> bool:
+def is_open(facts: DatasetFacts, settings: TrainSettings, free: Callable[[str], bool]) -> bool:
     """Return whether there is something to choose, and images enough to choose by."""
     few = facts.per_class < _FEW or facts.train > MOST_IMAGES[facts.on_cpu]
     typed = not all(map(free, (KEY, "model.crop_mode", "model.crop_pct")))
-    return not (few or typed or facts.task != "multiclass" or config["model"]["weights"] == "none")
+    return not (few or typed or facts.task != "multiclass" or settings.model.weights == "none")
 
 
 def choose_crop(
-    config: _Config, table: ImageTable, cache: Cache | None, recompose: Callable[[Sequence[str]], _Config]
+    table: ImageTable, cache: Cache | None, recompose: Callable[[Sequence[str]], TrainSettings]
 ) -> list[RecipeChoice]:
     """Return whole images where they are more likely to be told apart, by more than a standard error; else nothing.
 
@@ -56,14 +56,14 @@ def choose_crop(
     return [RecipeChoice(KEY, WHOLE, f"whole images are told apart better: {losses}")]
 
 
-def probe(config: _Config, table: ImageTable, cache: Cache | None) -> PenaltyScore:
+def probe(settings: TrainSettings, table: ImageTable, cache: Cache | None) -> PenaltyScore:
     """Return how well a linear probe does on held-out training images, with the strength that suits them best."""
-    network = load_network(config, Strategy("probe", ()), table)
-    images = load_plain_images(config, table, network, cache)
-    machine = start_pass(build_trainer_settings(config["trainer"]))
+    network = load_network(replace(settings, strategy=Strategy("probe", ())), table)
+    images = load_plain_images(settings, settings.trainer, table, network, cache)
+    machine = start_pass(prepare_machine(settings.trainer))
     features = FeatureSource(network, images, FeatureSettings(cache=cache), machine).features(table.rows("train"))
-    plan = HeadPlan(_HEAD, group=config["data"]["splits"]["group"])
+    plan = HeadPlan(_HEAD, group=settings.data.splits.group)
     examples = examples_of(features, images, torch.nn.CrossEntropyLoss(), plan)
     head = build_head(_HEAD, network.num_features, network.num_classes)
-    settings = SolverSettings("lbfgs", l2=None, folds=_FOLDS, seed=config["seed"])
-    return min(solve_head(head, _HEAD, examples, settings).curve, key=lambda point: point.nll)
+    solver = SolverSettings("lbfgs", l2=None, folds=_FOLDS, seed=settings.seed)
+    return min(solve_head(head, _HEAD, examples, solver).curve, key=lambda point: point.nll)

@@ -8,14 +8,15 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from finetune.config.settings.phases import Phase
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.cache.store import Cache
 from finetune.data.sequences.frame_store import sequence_limit
 from finetune.data.table import ImageTable
-from finetune.errors import ConfigError, nearest
+from finetune.errors import ConfigError
 from finetune.runs.run import Run
 from finetune.runtime.device import accelerator_device
 from finetune.search.autoconfig.budget import (
@@ -35,15 +36,12 @@ from finetune.search.autoconfig.crop_mode import choose_crop, is_open
 from finetune.search.autoconfig.dataset_facts import DatasetFacts, gather_facts
 from finetune.search.autoconfig.rules import RecipeChoice, apply_rules
 from finetune.training.build import build_recipe, load_images, load_network
-from finetune.training.phases import Phase, build_strategy
 from finetune.training.throughput.throughput import Subject
 
 log = logging.getLogger(__name__)
 
-ComposedConfig = dict[str, Any]
 # the whole configuration as if some overrides had been typed as well
-Recompose = Callable[[Sequence[str]], ComposedConfig]
-RECIPES = ("none", "auto")
+Recompose = Callable[[Sequence[str]], TrainSettings]
 # groups whose options are recipes themselves
 _WHOLE = ("experiment", "debug")
 # batches after the first one by which a pace is measured
@@ -77,50 +75,48 @@ class Typed:
 
 
 def resolve_recipe(
-    config: ComposedConfig, typed: Typed, table: ImageTable, cache: Cache | None, recompose: Recompose
-) -> tuple[ComposedConfig, list[RecipeChoice]]:
+    settings: TrainSettings, typed: Typed, table: ImageTable, cache: Cache | None, recompose: Recompose
+) -> tuple[TrainSettings, list[RecipeChoice]]:
     """Return the configuration with what the recipe chooses, and the choices.
 
     Args:
-        config: The configuration as it was typed.
+        settings: The configuration as it was typed.
         typed: What of it was.
         table: The images, all of them in a split.
         cache: Where features are kept.
         recompose: Returns the configuration with more overrides.
 
     Raises:
-        ConfigError: There is no such recipe, a time has nothing to be fitted to, or the images are sequences of frames.
+        ConfigError: A time has nothing to be fitted to, or the images are sequences of frames.
     """
-    if not is_asked(config):
-        return config, []
-    budget, choices = config["recipe"]["budget"], by_rules(config, typed, table)
-    crop = is_open(_facts_of(config, table), config, typed.free)
+    if not is_asked(settings):
+        return settings, []
+    budget, choices = settings.recipe.budget, by_rules(settings, typed, table)
+    crop = is_open(_facts_of(settings, table), settings, typed.free)
     if budget is not None:
-        check_budget(config, typed)
+        check_budget(settings, typed)
         chosen = recompose(overrides_of(choices))
         choices = _fitted(chosen, choices, typed, table, cache, recompose, seconds_of(budget), crop=crop)
     elif crop:
-        choices += _crop_of(config, table, cache, recompose)
+        choices += _crop_of(settings, table, cache, recompose)
     if not choices:
         log.info("recipe: nothing is chosen, since %s was typed.", typed.whole or "all of it")
     return recompose(overrides_of(choices)), choices
 
 
-def is_asked(config: ComposedConfig) -> bool:
+def is_asked(settings: TrainSettings) -> bool:
     """Return whether a recipe is to choose anything.
 
     Raises:
-        ConfigError: There is no such recipe, or a time has nothing to be fitted to.
+        ConfigError: A time has nothing to be fitted to.
     """
-    name, budget = config["recipe"]["name"], config["recipe"]["budget"]
-    if name not in RECIPES:
-        raise ConfigError(f"recipe.name={name} is not one of {', '.join(RECIPES)}.{nearest(str(name), RECIPES)}")
+    name, budget = settings.recipe.name, settings.recipe.budget
     if name == "none" and budget is not None:
         raise ConfigError(f"recipe.budget={budget} needs a recipe that keeps to it. Type recipe=auto as well.")
     return bool(name != "none")
 
 
-def by_rules(config: ComposedConfig, typed: Typed, table: ImageTable) -> list[RecipeChoice]:
+def by_rules(settings: TrainSettings, typed: Typed, table: ImageTable) -> list[RecipeChoice]:
     """Return what is chosen without a clock and without a look at an image.
 
     Raises:
@@ -128,16 +124,16 @@ def by_rules(config: ComposedConfig, typed: Typed, table: ImageTable) -> list[Re
     """
     if sequence_limit(table) is not None:
         raise ConfigError("recipe=auto knows single images, and these are sequences. Leave it out.")
-    strategy, augmented = config["strategy"]["name"], config["augment"]["enabled"]
-    return apply_rules(_facts_of(config, table), typed.free, strategy=strategy, augmented=augmented)
+    strategy, augmented = settings.strategy.name, settings.augment.enabled
+    return apply_rules(_facts_of(settings, table), typed.free, strategy=strategy, augmented=augmented)
 
 
 def _crop_of(
-    config: ComposedConfig, table: ImageTable, cache: Cache | None, recompose: Recompose
+    settings: TrainSettings, table: ImageTable, cache: Cache | None, recompose: Recompose
 ) -> list[RecipeChoice]:
     """Return the choice of a crop, by a probe that changes nothing of what the run draws."""
     with isolate_rng():
-        return choose_crop(config, table, cache, recompose)
+        return choose_crop(table, cache, recompose)
 
 
 def overrides_of(choices: Sequence[RecipeChoice]) -> list[str]:
@@ -145,15 +141,15 @@ def overrides_of(choices: Sequence[RecipeChoice]) -> list[str]:
     return [choice.override for choice in choices]
 
 
-def _facts_of(config: ComposedConfig, table: ImageTable) -> DatasetFacts:
+def _facts_of(settings: TrainSettings, table: ImageTable) -> DatasetFacts:
     """Return what is known of the images and of the machine."""
-    trainer = config["trainer"]
-    devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1
-    batch = config["data"]["batch_size"] * max(1, devices) * trainer["num_nodes"] * trainer["accumulate"]
-    return gather_facts(table, on_cpu=accelerator_device(trainer["accelerator"]).type != "cuda", batch_size=batch)
+    trainer = settings.trainer
+    devices = trainer.devices if isinstance(trainer.devices, int) else 1
+    batch = settings.data.batch_size * max(1, devices) * trainer.num_nodes * trainer.accumulate
+    return gather_facts(table, on_cpu=accelerator_device(trainer.accelerator).type != "cuda", batch_size=batch)
 
 
-def check_budget(config: ComposedConfig, typed: Typed) -> None:
+def check_budget(settings: TrainSettings, typed: Typed) -> None:
     """Check that there is something that a time can be fitted to, and a device whose pace is that of the run.
 
     Raises:
@@ -161,39 +157,39 @@ def check_budget(config: ComposedConfig, typed: Typed) -> None:
     """
     if typed.whole is not None:
         raise ConfigError(f"recipe.budget cannot be kept to, since {typed.whole} says all. Leave one of them out.")
-    if "epochs" not in config["strategy"]:
+    if settings.strategy.epochs is None:
         raise ConfigError(
-            f"strategy={config['strategy']['name']} has no strategy.epochs that could be fitted to recipe.budget. Name "
+            f"strategy={settings.strategy.name} has no strategy.epochs that could be fitted to recipe.budget. Name "
             "the epochs of its phases so, or leave recipe.budget out."
         )
-    trainer = config["trainer"]
-    if trainer["devices"] not in (1, "1") or trainer["num_nodes"] != 1:
+    trainer = settings.trainer
+    if trainer.devices not in (1, "1") or trainer.num_nodes != 1:
         raise ConfigError(
-            f"recipe.budget is fitted to one device, and trainer.devices={trainer['devices']} "
-            f"trainer.num_nodes={trainer['num_nodes']} asks for others. Set strategy.epochs instead."
+            f"recipe.budget is fitted to one device, and trainer.devices={trainer.devices} "
+            f"trainer.num_nodes={trainer.num_nodes} asks for others. Set strategy.epochs instead."
         )
 
 
 def _fitted(
-    config: ComposedConfig, choices: list[RecipeChoice], typed: Typed, table: ImageTable, cache: Cache | None,
+    settings: TrainSettings, choices: list[RecipeChoice], typed: Typed, table: ImageTable, cache: Cache | None,
     recompose: Recompose, seconds: float, *, crop: bool,
 ) -> list[RecipeChoice]:  # fmt: skip
     """Return the choices, changed so that they fit into a time: views give way first, then epochs, then fine-tuning.
 
     Where the crop is open, it is chosen first if a pass over the training images costs little of the time.
     """
-    facts = _facts_of(config, table)
-    longer = recompose([*overrides_of(choices), f"strategy.epochs={epochs_of(config) + 1}"])
-    pace = measure_pace(config, longer, table, facts, cache)
+    facts = _facts_of(settings, table)
+    longer = recompose([*overrides_of(choices), f"strategy.epochs={epochs_of(settings) + 1}"])
+    pace = measure_pace(settings, longer, table, facts, cache)
     if crop and facts.train / pace.forward <= CROP_SHARE * seconds:
         seconds -= facts.train / pace.forward
-        choices = [*choices, *_crop_of(config, table, cache, recompose)]
+        choices = [*choices, *_crop_of(settings, table, cache, recompose)]
     found = {choice.key: choice for choice in choices}
-    asked = config["features"]["views"]
+    asked = settings.features.views
     views = fit_views(facts, pace, PROBE_SHARE * seconds, asked) if "features.views" in found else asked
-    candidates, test_views = len(config["interpolate"]) + 2, config["features"]["test_views"]
+    candidates, test_views = len(settings.interpolate) + 2, settings.features.test_views
     needed = pass_seconds(facts, pace, views) + scoring_seconds(facts, pace, candidates, test_views) + pace.fixed
-    epochs = epochs_that_fit(pace, PLANNED * seconds - needed, epochs_of(config))
+    epochs = epochs_that_fit(pace, PLANNED * seconds - needed, epochs_of(settings))
     if pace.epochs and typed.free("strategy") and epochs < LEAST_EPOCHS:
         found.pop("strategy.epochs", None)
         reason = f"fewer than {LEAST_EPOCHS} epochs of fine-tuning, {pace.epochs:.3g} s each, fit into {seconds:g} s"
@@ -214,28 +210,28 @@ def _fitted(
     return list(found.values())
 
 
-def epochs_of(config: ComposedConfig) -> int:
+def epochs_of(settings: TrainSettings) -> int:
     """Return the epochs of a strategy that a time is fitted to."""
-    return int(config["strategy"]["epochs"])
+    return int(settings.strategy.epochs or 0)
 
 
 def measure_pace(
-    config: ComposedConfig, longer: ComposedConfig, table: ImageTable, facts: DatasetFacts, cache: Cache | None
+    settings: TrainSettings, longer: TrainSettings, table: ImageTable, facts: DatasetFacts, cache: Cache | None
 ) -> Pace:
     """Return what this machine does of a configuration per second.
 
     Args:
-        config: The configuration.
+        settings: The configuration.
         longer: The same with one more of strategy.epochs, which tells the phases that depend on it.
         table: The images.
         facts: What is known of them.
         cache: Where features are kept.
     """
     with tempfile.TemporaryDirectory() as folder, isolate_rng():  # the run draws what it would draw without a time
-        strategy, more = (build_strategy(each["strategy"]) for each in (config, longer))
-        network = load_network(config, strategy, table)
-        recipe = build_recipe(config, table, cache)
-        images = load_images(config, table, network, cache)
+        strategy, more = settings.strategy, longer.strategy
+        network = load_network(settings, table)
+        recipe = build_recipe(settings, table, cache)
+        images = load_images(settings, table, network, cache)
 
         def pace_of(phase: Phase) -> float:
             return images_per_second(Subject(network, phase, images, recipe, batches=BATCHES, folder=Path(folder)))
@@ -247,7 +243,7 @@ def measure_pace(
                 continue
             seconds = facts.train / pace_of(phase) + facts.val / forward
             each += (after.epochs - phase.epochs) * seconds
-            fixed += (phase.epochs - (after.epochs - phase.epochs) * epochs_of(config)) * seconds
+            fixed += (phase.epochs - (after.epochs - phase.epochs) * epochs_of(settings)) * seconds
     return Pace(forward, each, fixed)
 
 

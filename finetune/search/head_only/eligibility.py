@@ -3,13 +3,12 @@
 It decides that from configurations, and imports nothing heavy; running them is left to `head_trials`.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from finetune.config.settings.roots import TrainSettings
 from finetune.search.spaces.sample_configs import TrialConfigs
 from finetune.search.spaces.space_checks import covering
 from finetune.search.sweep_plan import SweepPlan
-from finetune.training.phases import build_strategy
 
 # what a head is made with; of strategy, what leaves its phases at rest
 GROUPS = ("head", "optimizer", "loss", "schedule", "strategy")
@@ -17,7 +16,7 @@ GROUPS = ("head", "optimizer", "loss", "schedule", "strategy")
 
 def obstacles(plan: SweepPlan, configs: TrialConfigs) -> list[str]:
     """Return why the trials cannot run in one process; nothing where they can."""
-    base = configs.plain({})
+    base = configs.settings({})
     return list(dict.fromkeys([*of_space(plan, configs), *of_search(plan), *of_base(base)]))
 
 
@@ -26,12 +25,12 @@ def of_space(plan: SweepPlan, configs: TrialConfigs) -> Iterator[str]:
     for dimension in plan.space.dimensions:
         group = dimension.key.split(".")[0]
         if dimension.key == "seed":
-            if configs.plain({})["model"]["weights"] == "none":
+            if configs.settings({}).model.weights == "none":
                 yield "seed varies the backbone's weights, which are random"
         elif group not in GROUPS or dimension.key == "strategy":
             yield f"{dimension.key} varies, and a head's features depend on it"
     for values in covering(plan.space, lambda key: key in GROUPS):
-        strategy = build_strategy(configs.plain(values)["strategy"])
+        strategy = configs.settings(values).strategy
         if not all(phase.backbone_frozen for phase in strategy.phases) or strategy.adapter is not None:
             yield f"strategy={strategy.name} moves more than the head"
 
@@ -45,19 +44,19 @@ def of_search(plan: SweepPlan) -> Iterator[str]:
         yield "a budget is kept by runs"
 
 
-def of_base(base: Mapping[str, Any]) -> Iterator[str]:
+def of_base(base: TrainSettings) -> Iterator[str]:
     """Yield what a run does that a bare loop over features does not."""
-    trainer = base["trainer"]
-    for name, entry in (base["callbacks"] or {}).items():
+    for name, entry in base.callbacks.items():
         if entry:
             yield f"callbacks.{name} is set"
     usual = {"devices": 1, "num_nodes": 1, "accumulate": 1, "limit_batches": None, "precision": "32-true"}
     for name, value in usual.items():
-        if trainer[name] not in (value, str(value)):
-            yield f"trainer.{name}={trainer[name]}"
-    if "augment_minority" in (base["imbalance"], base["data"]["imbalance"]):
+        found = getattr(base.trainer, name)
+        if found not in (value, str(value)):
+            yield f"trainer.{name}={found}"
+    if base.imbalance == "augment_minority":
         yield "imbalance=augment_minority"
-    if base["noise"] == "drop_suspects":
+    if base.noise == "drop_suspects":
         yield "noise=drop_suspects"
-    if base["features"]["dtype"] != "float32":
-        yield f"features.dtype={base['features']['dtype']}"
+    if base.features.dtype != "float32":
+        yield f"features.dtype={base.features.dtype}"

@@ -5,12 +5,12 @@ It decides which sweeps can be run so, and how such a trial is scored; the fitti
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.errors import FinetuneError
@@ -22,30 +22,28 @@ from finetune.models.heads.settings import head_settings
 from finetune.models.network import Network, new_head
 from finetune.runtime.log_filters import quieten
 from finetune.search.multirun.scheduler import Stop
+from finetune.search.spaces.space import SettingValue
 from finetune.search.study.loop import Policy
 from finetune.search.study.samplers import SearchObjective
 from finetune.search.study.study import Result, Search, TrialSpec
 from finetune.training.build import build_recipe, known_files, load_images, load_network, load_table, open_cache
 from finetune.training.head_trainer import HeadTrainer
-from finetune.training.phases import Strategy, build_strategy
 from finetune.training.trainer import start_pass
-
-_Config = dict[str, Any]
 
 
 class HeadTrials:
     """The images, the network and the features that all trials share."""
 
-    def __init__(self, config: _Config, objectives: Sequence[SearchObjective]) -> None:
+    def __init__(self, settings: TrainSettings, objectives: Sequence[SearchObjective]) -> None:
         """Load them, as a run of the configuration would; features that are in the cache are not computed again."""
         quieten()
-        pl.seed_everything(config["seed"], verbose=False)
+        pl.seed_everything(settings.seed, verbose=False)
         self.objectives = objectives
-        self.cache = open_cache(config["cache"])
-        self.table: ImageTable = load_table(config["data"], known=known_files(self.cache))
-        network: Network = load_network(config, Strategy("head", ()), self.table)
-        recipe = build_recipe(config, self.table, self.cache)
-        images: ImageData = load_images(config, self.table, network, self.cache)
+        self.cache = open_cache(settings.cache)
+        self.table: ImageTable = load_table(settings.data, known=known_files(self.cache))
+        network: Network = load_network(settings, self.table)
+        recipe = build_recipe(settings, self.table, self.cache)
+        images: ImageData = load_images(settings, self.table, network, self.cache)
         source = feature_source(network, images, recipe.features, start_pass(recipe.trainer))
         self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
         val = self.table.rows("val")
@@ -58,14 +56,14 @@ class HeadTrials:
             self.data.found["val"].take(val, np.full(len(val), view)) for view in range(recipe.features.test_views)
         ]
 
-    def run(self, config: _Config) -> Result:
+    def run(self, settings: TrainSettings) -> Result:
         """Fit a head and return its scores on the val split."""
-        pl.seed_everything(config["seed"], verbose=False)
-        recipe = build_recipe(config, self.table, self.cache)
-        spec = head_settings(config["head"], seed=config["seed"])[0]
+        pl.seed_everything(settings.seed, verbose=False)
+        recipe = build_recipe(settings, self.table, self.cache)
+        spec = head_settings(settings.head, seed=settings.seed)[0]
         network = self.fitter.network
         network.head = new_head(spec, network.num_features, network.num_classes)
-        self.fitter.fit(build_strategy(config["strategy"]), recipe, mode=config["mode"])
+        self.fitter.fit(settings.strategy, recipe, mode=settings.mode)
         return self.result()
 
     @torch.no_grad()
@@ -84,7 +82,7 @@ class HeadTrials:
 def run_head_trials(
     search: Search,
     trials: HeadTrials,
-    configured: Callable[[Mapping[str, Any]], _Config],
+    configured: Callable[[Mapping[str, SettingValue]], TrainSettings],
     policy: Policy,
     stop: Stop,
     left: Sequence[TrialSpec],
@@ -96,7 +94,7 @@ def run_head_trials(
     Args:
         search: Says what to try.
         trials: Runs it.
-        configured: Makes a trial's configuration of its values.
+        configured: Makes a trial's settings of its values.
         policy: When to end; what fails here would fail again, and is not retried.
         stop: Says when the user or the system wants it to end.
         left: Trials that an earlier process began.

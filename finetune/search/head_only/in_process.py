@@ -4,9 +4,8 @@ It decides between one process and many, once, and says why; whether it can be o
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from finetune.errors import ConfigError
 from finetune.runs.run import FINISHED
@@ -39,7 +38,6 @@ def in_process(plan: SweepPlan) -> bool:
 def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[TrialSpec], stop: Stop, on_end: OnEnd) -> bool:
     """Run the trials in this process, then the best as an ordinary run; return whether a failure has ended them."""
     from finetune.search.head_only.head_trials import HeadTrials, run_head_trials
-    from finetune.training.policies import resolve_words
 
     plan, search = sweep.plan, sweep.search
     log.info(
@@ -48,11 +46,8 @@ def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[TrialSpec], stop
     )
     configs = TrialConfigs(plan.request, plan.space)
 
-    def configured(values: Mapping[str, Any]) -> dict[str, Any]:
-        return resolve_words(configs.plain(values), plan.fixed)
-
-    trials = HeadTrials(configured({}), plan.settings.objectives)
-    stopped = run_head_trials(search, trials, configured, plan.policy, stop, left, on_end=on_end)
+    trials = HeadTrials(configs.settings({}), plan.settings.objectives)
+    stopped = run_head_trials(search, trials, configs.settings, plan.policy, stop, left, on_end=on_end)
     if not stop.asked and not stopped:
         run_best(sweep, jobs, stop)
     return stopped

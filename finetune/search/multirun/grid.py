@@ -17,8 +17,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config.compose import check_missing, check_read, conf_dir
+from finetune.config.compose import conf_dir
 from finetune.config.error_messages import error_message
+from finetune.config.resolve import resolve
+from finetune.config.settings.root_table import ROOTS
+from finetune.config.settings.roots import PartsSettings
 from finetune.errors import ConfigError
 from finetune.runs.run import Run
 from finetune.search.multirun.job_progress import total_epochs
@@ -140,9 +143,9 @@ def plan_job(config_name: str, search: Sequence[str], overrides: Sequence[str]) 
     config = composed(config_name, search, overrides)
     hydra = config.hydra
     task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    if "action" not in task:  # what only shows something leaves values missing
-        check_missing(task)
-    check_read(task)
+    settings = None
+    if "action" not in task and task.get("verb") in ROOTS:  # what only shows something leaves values missing
+        settings = resolve(task, ROOTS[task.verb], overrides)
     try:
         content: Any = OmegaConf.to_container(task, resolve=True)
         folder, home = Path(hydra.run.dir), Path(hydra.sweep.dir)
@@ -155,7 +158,7 @@ def plan_job(config_name: str, search: Sequence[str], overrides: Sequence[str]) 
         what="",
         overrides=tuple(overrides),
         folder=folder if folder != Path() or resumed is not None else None,
-        epochs=total_epochs(content),
+        epochs=total_epochs(settings.strategy, settings.head) if isinstance(settings, PartsSettings) else None,
         monitor=content.get("monitor", ""),
         mode=content.get("mode", "max"),
         home=home,

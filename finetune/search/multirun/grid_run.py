@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.compose import to_dict
 from finetune.config.error_messages import error_message
+from finetune.config.settings.search_groups import PoolSettings
 from finetune.errors import ConfigError, FinetuneError
 from finetune.runs.run import write_json
 from finetune.search.multirun.grid import JobPlan, configurations
@@ -80,7 +81,7 @@ class Multirun:
         return [outcome for outcome in self.outcomes.values() if outcome.reason != DONE]
 
 
-def pool_settings(config_dir: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+def pool_settings(config_dir: str | None, overrides: Sequence[str]) -> PoolSettings:
     """Return the settings of the pool that were typed beside those of the jobs.
 
     Raises:
@@ -88,7 +89,7 @@ def pool_settings(config_dir: str | None, overrides: Sequence[str]) -> dict[str,
     """
     try:
         with configurations(MULTIRUN_SCHEMA, config_dir) as search:
-            return dict(to_dict(compose(MULTIRUN_SCHEMA, [*search, *overrides]))["pool"])
+            return PoolSettings.read(to_dict(compose(MULTIRUN_SCHEMA, [*search, *overrides]))["pool"])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(error_message(error, [f"--config-name={MULTIRUN_SCHEMA}", *overrides])) from error
 
@@ -114,7 +115,7 @@ def new_multirun_folder(wanted: Path) -> Path:
     return folder
 
 
-def open_pool(settings: Mapping[str, Any], folder: Path) -> Pool:
+def open_pool(settings: PoolSettings, folder: Path) -> Pool:
     """Return the pool; where there can be none, the folder made for the multirun goes again."""
     try:
         return build_pool(settings, folder)

@@ -4,11 +4,13 @@ It decides what is read and how often the file is opened; which values are there
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.config.settings.phases import Strategy
+from finetune.config.settings.training_groups import HeadSettings
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 
@@ -70,17 +72,8 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def total_epochs(config: Mapping[str, Any]) -> int | None:
-    """Return how many epochs a run takes at most, None for what is no training.
-
-    Args:
-        config: The run's resolved configuration.
-    """
-    phases = (config.get("strategy") or {}).get("phases")
-    if not isinstance(phases, list):
-        return None
-    head = config.get("head") or {}
-    typed = any(head.get(strength) is not None for strength in ("l1", "l2"))
-    solved = head.get("solver") != "optimizer" and (head.get("solver") is not None or typed)
-    once = [solved and phase["train"] == "head" and phase.get("features") == "cached" for phase in phases]
-    return sum(1 if alone else int(phase.get("epochs", 1)) for alone, phase in zip(once, phases, strict=True))
+def total_epochs(strategy: Strategy, head: HeadSettings) -> int:
+    """Return how many epochs a run takes at most; a head that is solved takes one."""
+    given = head.l1 is not None or head.l2 is not None
+    solved = head.solver != "optimizer" and (head.solver is not None or given)
+    return sum(1 if solved and phase.backbone_frozen else phase.epochs for phase in strategy.phases)

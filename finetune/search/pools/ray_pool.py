@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from finetune.config.settings.search_groups import RaySettings
 from finetune.errors import ConfigError, MissingExtraError
 from finetune.search.pools.jobs import CANCELLED, Job, Outcome
 from finetune.search.pools.supervised_process import RemoteJob, Signal, unstarted
@@ -21,27 +22,6 @@ _ASK = 1.0  # seconds between two questions to the cluster
 _ANSWER = 10.0  # seconds that the cluster may take to answer at all
 UNHEARD = 5.0  # seconds after which Ray kills a task that has not done what is wanted of it
 _WAITING = "ray:waiting"
-
-
-@dataclass(frozen=True)
-class RaySettings:
-    """What is asked of Ray.
-
-    Attributes:
-        address: Of the cluster, such as auto or 10.0.0.1:6379.
-        jobs: How many wait or run at a time.
-        devices_per_job: GPUs of each.
-        cpus: Cores of each.
-        resources: Further resources of each, as the cluster names them.
-        grace: Seconds between asking a job to end and killing it.
-    """
-
-    address: str
-    jobs: int
-    devices_per_job: int
-    cpus: int
-    resources: Mapping[str, float]
-    grace: float
 
 
 class Wishes:

@@ -9,10 +9,11 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.config.settings.search_groups import SlurmSettings
 from finetune.errors import ConfigError, MissingExtraError
 from finetune.search.pools.heartbeat import Owner
 from finetune.search.pools.jobs import Job, Outcome
@@ -28,56 +29,30 @@ _ASK = 3.0  # seconds between two questions to Slurm, which answers for all user
 _MARGIN = 30.0  # seconds before Slurm's own limit at which a job is asked to end, besides the grace
 
 
-@dataclass(frozen=True)
-class SlurmSettings:
-    """What is asked of Slurm.
+def submitit_options(settings: SlurmSettings) -> dict[str, Any]:
+    """Return settings as submitit takes them."""
+    wanted = {
+        "slurm_partition": settings.partition,
+        "gpus_per_node": settings.devices_per_job or None,
+        "mem_gb": settings.memory_gb,
+        "slurm_setup": list(settings.setup) or None,
+    }
+    return {
+        "name": "finetune",
+        "timeout_min": settings.minutes,
+        "cpus_per_task": settings.cpus,
+        "tasks_per_node": 1,
+        "slurm_use_srun": False,
+        # a job that Slurm started once more would find the folder of its run taken
+        "slurm_additional_parameters": {"no_requeue": True, **settings.parameters},
+        **{name: value for name, value in wanted.items() if value is not None},
+    }
 
-    Attributes:
-        jobs: How many of ours wait or run at a time.
-        partition: Where they run; None for the cluster's default.
-        devices_per_job: GPUs of each.
-        cpus: Cores of each.
-        minutes: How long Slurm lets each run.
-        memory_gb: Memory of each; None for the cluster's default.
-        setup: Shell lines that run first, such as module load.
-        parameters: Further options of sbatch, such as account.
-        grace: Seconds between asking a job to end and killing it.
-    """
 
-    jobs: int
-    partition: str | None
-    devices_per_job: int
-    cpus: int
-    minutes: int
-    memory_gb: float | None
-    setup: tuple[str, ...]
-    parameters: Mapping[str, Any]
-    grace: float
-
-    def options(self) -> dict[str, Any]:
-        """Return them as submitit takes them."""
-        wanted = {
-            "slurm_partition": self.partition,
-            "gpus_per_node": self.devices_per_job or None,
-            "mem_gb": self.memory_gb,
-            "slurm_setup": list(self.setup) or None,
-        }
-        return {
-            "name": "finetune",
-            "timeout_min": self.minutes,
-            "cpus_per_task": self.cpus,
-            "tasks_per_node": 1,
-            "slurm_use_srun": False,
-            # a job that Slurm started once more would find the folder of its run taken
-            "slurm_additional_parameters": {"no_requeue": True, **self.parameters},
-            **{name: value for name, value in wanted.items() if value is not None},
-        }
-
-    @property
-    def time_limit(self) -> float:
-        """Seconds after which a job has to be asked to end, so that it has ended before Slurm kills it."""
-        seconds = 60.0 * self.minutes
-        return max(seconds / 2, seconds - self.grace - _MARGIN)
+def seconds_granted(settings: SlurmSettings) -> float:
+    """Return after how long a job has to be asked to end, so that it has ended before Slurm kills it."""
+    seconds = 60.0 * settings.minutes
+    return max(seconds / 2, seconds - settings.grace - _MARGIN)
 
 
 class SlurmPool:
@@ -120,7 +95,7 @@ class SlurmPool:
 
         if not self.free() or job.key in self.running():
             raise RuntimeError(f"Job {job.key} was submitted twice, or while {self.size} wait or run.")
-        limit = min(self.settings.time_limit, float("inf") if job.time_limit is None else job.time_limit)
+        limit = min(seconds_granted(self.settings), float("inf") if job.time_limit is None else job.time_limit)
         limited = replace(job, time_limit=limit, log=job.log.absolute())
         wishes = self.folder / f"wish_{job.key}"
         wishes.unlink(missing_ok=True)
@@ -201,7 +176,7 @@ def make_executor(settings: SlurmSettings, folder: Path) -> "submitit.AutoExecut
     logging.getLogger("submitit").setLevel(logging.ERROR)
     executor = submitit.AutoExecutor(folder=folder / "%j", cluster="slurm")
     try:
-        executor.update_parameters(**settings.options())
+        executor.update_parameters(**submitit_options(settings))
     except (NameError, ValueError, TypeError) as error:
         raise ConfigError(f"pool.* cannot be told to Slurm: {last_line(error)}") from error
     return executor

@@ -15,6 +15,7 @@ import huggingface_hub
 import timm
 import torch
 
+from finetune.config.settings.search_groups import RankSettings
 from finetune.errors import ConfigError, nearest
 from finetune.models.network import check_name
 from finetune.models.weights import BUNDLED
@@ -167,23 +168,18 @@ def hub_is_reachable() -> bool:
     return True
 
 
-_Config = dict[str, Any]
-
-
-def check_ranking_options(options: _Config) -> None:
+def check_ranking_options(options: RankSettings) -> None:
     """Check the words and limits of the comparison.
 
     Raises:
         ConfigError: One makes no sense.
     """
-    policy = options["weights"]
-    if policy not in POLICIES:
-        raise ConfigError(f"rank.weights={policy} is not one of {', '.join(POLICIES)}.{nearest(policy, POLICIES)}")
     for name in ("max_params", "max_latency"):
-        if options[name] is not None and not (math.isfinite(options[name]) and options[name] > 0):
+        limit = getattr(options, name)
+        if limit is not None and not (math.isfinite(limit) and limit > 0):
             unit = "parameters, such as 10e6" if name == "max_params" else "milliseconds"
-            raise ConfigError(f"rank.{name}={options[name]} is not a limit. Give a number of {unit}, or null for none.")
-    models = options["models"]
+            raise ConfigError(f"rank.{name}={limit} is not a limit. Give a number of {unit}, or null for none.")
+    models = options.models
     words = [models] if isinstance(models, str) else models
     if words is not None and not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
         raise ConfigError(

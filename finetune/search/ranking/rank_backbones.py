@@ -6,11 +6,14 @@ is said by `probe` and `measure`.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from finetune.config.settings.checked import Target
+from finetune.config.settings.roots import RankRootSettings
+from finetune.config.settings.search_groups import RankSettings
+from finetune.config.settings.training_groups import BalanceSettings, ModelSettings
 from finetune.data.cache.store import Cache
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, DataError, FinetuneError
@@ -22,25 +25,24 @@ from finetune.search.ranking.candidates import BackboneCandidate
 from finetune.search.ranking.latency import Footprint, footprints
 from finetune.search.ranking.probe import PROBE, score_features
 from finetune.search.ranking.ranking_results import RankedBackbone, Skipped
-from finetune.training.build import load_images, load_network
+from finetune.training.build import load_backbone, load_plain_images
 from finetune.training.imbalance import build_loss
-from finetune.training.phases import Strategy
 from finetune.training.solved_head import HeadPlan, examples_of
 
 log = logging.getLogger(__name__)
 
-_Config = dict[str, Any]
 # bytes of the weights of backbones that are in memory, and so measured in turn, at a time
 _TOGETHER = 2 * 10**9
 PLAIN_LOSS = {
-    "multiclass": {"_target_": "finetune.training.losses.CrossEntropy"},
-    "multilabel": {"_target_": "finetune.training.losses.BinaryCrossEntropy"},
+    "multiclass": Target("finetune.training.losses.CrossEntropy", {}),
+    "multilabel": Target("finetune.training.losses.BinaryCrossEntropy", {}),
 }
+USUAL = BalanceSettings(beta=0.999, tau=1.0, views=4)  # a ranking has no settings for policies of a training
 
 
 def rank_backbones(
     candidates: Sequence[BackboneCandidate],
-    config: _Config,
+    settings: RankRootSettings,
     table: ImageTable,
     machine: DevicePass,
     cache: Cache | None,
@@ -50,7 +52,7 @@ def rank_backbones(
 
     Args:
         candidates: Whose weights are to be had.
-        config: Its groups rank, data and trainer.
+        settings: Its groups rank, data and trainer.
         table: The images; only those of the training split are looked at.
         machine: Where.
         cache: Keeps features; None for none.
@@ -62,11 +64,11 @@ def rank_backbones(
     entries: list[RankedBackbone] = []
     skipped: list[Skipped] = []
     count = len(table.rows("train"))
-    for networks in together(candidates, config, table, skipped):
+    for networks in together(candidates, settings, table, skipped):
         tell(f"latency of {', '.join(candidate.name for candidate in networks)}")
-        for candidate, footprint in affordable(networks, config["rank"], machine, skipped).items():
+        for candidate, footprint in affordable(networks, settings.rank, machine, skipped).items():
             tell(f"{candidate.name}: features of {count:,} images")
-            found = _attempt(candidate, networks[candidate], footprint, config, table, machine, cache)
+            found = _attempt(candidate, networks[candidate], footprint, settings, table, machine, cache)
             if isinstance(found, RankedBackbone):
                 entries.append(found)
             else:
@@ -75,14 +77,14 @@ def rank_backbones(
 
 
 def together(
-    candidates: Sequence[BackboneCandidate], config: _Config, table: ImageTable, skipped: list[Skipped]
+    candidates: Sequence[BackboneCandidate], settings: RankRootSettings, table: ImageTable, skipped: list[Skipped]
 ) -> Iterator[dict[BackboneCandidate, Network]]:
     """Yield networks, as many at a time as memory is meant to hold; what cannot be built is added to the skipped."""
     networks: dict[BackboneCandidate, Network] = {}
     size = 0
     for candidate in candidates:
         try:
-            networks[candidate] = _build(candidate, config, table)
+            networks[candidate] = _build(candidate, settings, table)
         except Exception as error:  # noqa: BLE001 - one backbone's failure is its own
             skipped.append(failure(candidate, error))
             continue
@@ -94,39 +96,42 @@ def together(
         yield networks
 
 
-def _build(candidate: BackboneCandidate, config: _Config, table: ImageTable) -> Network:
+def _build(candidate: BackboneCandidate, settings: RankRootSettings, table: ImageTable) -> Network:
     """Return a backbone with its weights.
 
     Raises:
         ConfigError: It cannot be built so, or has too many parameters.
     """
-    limit = config["rank"]["max_params"]
+    limit = settings.rank.max_params
     if limit is not None:  # before anything is downloaded
-        count = count_parameters(build_with(candidate, "none", config, table).backbone)
+        count = count_parameters(build_with(candidate, "none", settings, table).backbone)
         if count > limit:
             raise ConfigError(f"it has {count:,} parameters, more than rank.max_params={limit:,.0f}")
-    return build_with(candidate, candidate.weights, config, table)
+    return build_with(candidate, candidate.weights, settings, table)
 
 
-def build_with(candidate: BackboneCandidate, weights: str, config: _Config, table: ImageTable) -> Network:
+def build_with(candidate: BackboneCandidate, weights: str, settings: RankRootSettings, table: ImageTable) -> Network:
     """Return a backbone with these weights; random ones are the same in every call, as those of a run are."""
-    pl.seed_everything(config["seed"], verbose=False)
-    model = {"name": candidate.name, "weights": weights, "image_size": config["data"]["image_size"]}
-    model["crop_mode"] = config["data"]["crop_mode"]
-    return load_network({**config, "model": model}, Strategy("rank", ()), table)
+    pl.seed_everything(settings.seed, verbose=False)
+    model = ModelSettings(
+        candidate.name, weights, drop_rate=0.0, drop_path_rate=0.0, in_chans=3, image_size=settings.data.image_size,
+        mean=None, std=None, interpolation=None, crop_pct=None, crop_mode=settings.data.crop_mode,
+        grad_checkpointing=False, depth=None,
+    )  # fmt: skip
+    return load_backbone(model, settings.data, table)
 
 
 def affordable(
-    networks: Mapping[BackboneCandidate, Network], options: _Config, machine: DevicePass, skipped: list[Skipped]
+    networks: Mapping[BackboneCandidate, Network], options: RankSettings, machine: DevicePass, skipped: list[Skipped]
 ) -> dict[BackboneCandidate, Footprint]:
     """Return what the networks within the budget cost; the others are added to the skipped."""
     measured = footprints(
         {candidate.name: network for candidate, network in networks.items()},
-        batch=options["batch_size"], repeats=options["repeats"], device=machine.device, precision=machine.precision,
+        batch=options.batch_size, repeats=options.repeats, device=machine.device, precision=machine.precision,
     )  # fmt: skip
     kept: dict[BackboneCandidate, Footprint] = {}
     for candidate in networks:
-        found, limit = measured[candidate.name], options["max_latency"]
+        found, limit = measured[candidate.name], options.max_latency
         if isinstance(found, Exception):
             skipped.append(failure(candidate, found))
         elif limit is not None and found.latency_ms > limit:
@@ -141,7 +146,7 @@ def _attempt(
     candidate: BackboneCandidate,
     network: Network,
     footprint: Footprint,
-    config: _Config,
+    settings: RankRootSettings,
     table: ImageTable,
     machine: DevicePass,
     cache: Cache | None,
@@ -152,12 +157,12 @@ def _attempt(
         DataError: An image cannot be read.
     """
     try:
-        images = load_images({**config, "augment": {"enabled": False}}, table, network, cache)
+        images = load_plain_images(settings, settings.trainer, table, network, cache)
         source = FeatureSource(network, images, FeatureSettings(cache=cache), machine)
         features = source.features(table.rows("train"))
-        loss = build_loss({**config, "loss": PLAIN_LOSS[table.task]}, table)
-        examples = examples_of(features, images, loss, HeadPlan(PROBE, group=config["data"]["splits"]["group"]))
-        score = score_features(examples, folds=config["rank"]["folds"], seed=config["seed"])
+        loss = build_loss(PLAIN_LOSS[table.task], settings.data, USUAL, table)
+        examples = examples_of(features, images, loss, HeadPlan(PROBE, group=settings.data.splits.group))
+        score = score_features(examples, folds=settings.rank.folds, seed=settings.seed)
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - one backbone's failure, such as too little memory, is its own

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.config.settings.search_groups import RankSettings
 from finetune.errors import ConfigError, FinetuneError, RunError
 from finetune.models.weights import BUNDLED
 from finetune.runs.run import write_atomic, write_json
@@ -160,16 +161,13 @@ def nothing_scored(skipped: Sequence[Skipped]) -> FinetuneError:
     )
 
 
-_Config = dict[str, Any]
-
-
-def find_backbones(options: _Config) -> tuple[list[BackboneCandidate], list[Skipped]]:
+def find_backbones(options: RankSettings) -> tuple[list[BackboneCandidate], list[Skipped]]:
     """Return the backbones whose weights are to be had, and the others with the reasons."""
-    folder = Path(options["weights_dir"]).expanduser() if options["weights_dir"] is not None else None
+    folder = Path(options.weights_dir).expanduser() if options.weights_dir is not None else None
     candidates, skipped = [], []
-    for name in choose_names(options["models"], folder, pretrained=options["weights"] != "none"):
+    for name in choose_names(options.models, folder, pretrained=options.weights != "none"):
         try:
-            candidates.append(locate(name, options["weights"], folder, hub_is_reachable))
+            candidates.append(locate(name, options.weights, folder, hub_is_reachable))
         except UnavailableError as error:
             skipped.append(Skipped(name, str(error)))
     return candidates, skipped

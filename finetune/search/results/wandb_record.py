@@ -4,9 +4,10 @@ It decides what is told of a sweep as a whole; the runs of the trials tell of th
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from finetune.config.settings.run_groups import WandbSettings
 from finetune.errors import FinetuneError
 from finetune.runs.run import Run
 from finetune.runs.sweep_folder import SweepFolder
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def record_sweep(
     folder: SweepFolder,
-    logger: Mapping[str, Any] | None,
+    logger: WandbSettings | None,
     table: Sequence[TrialRow],
     best: Sequence[BestTrial],
     *,
@@ -27,7 +28,7 @@ def record_sweep(
 
     Args:
         folder: The sweep's; its record is the run's configuration.
-        logger: The keys of logger.wandb; None where trials are not tracked.
+        logger: The settings of logger.wandb; None where trials are not tracked.
         table: The trials.
         best: The best of them.
         code: The exit code.
@@ -41,12 +42,12 @@ def record_sweep(
     record = folder.record
     try:
         with own_environment(Run(folder.path)):
-            mode = resolve_mode(logger["mode"])
+            mode = resolve_mode(logger.mode)
             if mode == "disabled":
                 return
             known = record.get("wandb", {}).get("id")
             tracked = open_wandb_run(
-                project=logger["project"], entity=logger["entity"], id=known, name=folder.name[:128],
+                project=logger.project, entity=logger.entity, id=known, name=folder.name[:128],
                 group=folder.name, job_type="sweep", config={key: record[key] for key in ("request", "space")},
                 dir=str(folder.path), mode=mode, resume="allow" if known and mode == "online" else None,
                 reinit="create_new",

@@ -5,12 +5,13 @@ It decides which parts of a composition can be used again; what the values mean 
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.compose import conf_dir
+from finetune.config.resolve import resolve
+from finetune.config.settings.roots import TrainSettings
 from finetune.errors import ConfigError
 from finetune.search.command_line import Request
 from finetune.search.spaces.grammar import parse_all
@@ -26,8 +27,8 @@ class TrialConfigs:
         self.space = space
         self.known: dict[tuple[str, ...], DictConfig] = {}
 
-    def plain(self, values: Mapping[str, SettingValue]) -> dict[str, Any]:
-        """Return a trial's configuration as a plain dictionary.
+    def settings(self, values: Mapping[str, SettingValue]) -> TrainSettings:
+        """Return a trial's settings.
 
         Raises:
             ConfigError: A value does not fit its setting.
@@ -39,11 +40,9 @@ class TrialConfigs:
             for each in overrides:
                 if each.input_line not in options:
                     OmegaConf.update(config, each.key_or_group, each.value(), force_add=each.is_add())
-            found = OmegaConf.to_container(config, resolve=True)
+            return resolve(config, TrainSettings, (*self.request.fixed, *self.space.fixed))
         except OmegaConfBaseException as error:
             raise ConfigError(str(error).splitlines()[0]) from error
-        assert isinstance(found, dict)
-        return {str(key): value for key, value in found.items()}
 
     def composed(self, options: Sequence[str]) -> DictConfig:
         """Return the configuration of some options, with the settings that do not vary."""

@@ -9,9 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from finetune.errors import ConfigError, nearest
 from finetune.search.multirun.scheduler import Stop, drive
 from finetune.search.pools.jobs import CANCELLED, Job, Outcome, Pool
 from finetune.search.study.study import Result, Search, TrialSpec
@@ -36,23 +35,6 @@ class Policy:
     on_failure: OnFailure = "continue"
     retries: int = 1
     timeout: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: One makes no sense.
-        """
-        choices = get_args(OnFailure)
-        if self.on_failure not in choices:
-            raise ConfigError(
-                f"sweep.on_failure={self.on_failure} is not one of {', '.join(choices)}."
-                f"{nearest(self.on_failure, choices)}"
-            )
-        if self.retries < 0:
-            raise ConfigError(f"sweep.retries={self.retries} must be a whole number of 0 or more.")
-        if self.timeout is not None and self.timeout <= 0:
-            raise ConfigError(f"sweep.timeout={self.timeout} must be a number of seconds above 0.")
 
 
 class Loop:

@@ -12,8 +12,8 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from finetune.config.settings.training_groups import HEAD_WIDTH, PretrainSettings
 from finetune.training.pretraining.encoder import encode_visible
-from finetune.training.pretraining.settings import HEAD_WIDTH, PretrainSettings
 
 _EPSILON = 1e-6
 

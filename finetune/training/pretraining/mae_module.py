@@ -21,14 +21,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
+from finetune.config.settings.roots import PretrainRootSettings
+from finetune.config.settings.training_groups import TrainerSettings
 from finetune.data.datamodule import ImageData
 from finetune.errors import RunError
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 from finetune.training.optimizers import build_optimizer
 from finetune.training.pretraining.autoencoder import MaskedAutoencoder, draw_noise
-from finetune.training.schedules import Schedule, build_scheduler
-from finetune.training.trainer import TrainerSettings
+from finetune.training.schedules import build_scheduler
 
 log = logging.getLogger(__name__)
 
@@ -167,24 +168,21 @@ def mae_parameter_groups(model: MaskedAutoencoder, *, lr: float, weight_decay: f
     ]
 
 
-_Config = dict[str, Any]
-
-
-def build_module(config: _Config, model: MaskedAutoencoder, machine: TrainerSettings) -> Pretrainer:
+def build_module(settings: PretrainRootSettings, model: MaskedAutoencoder, machine: TrainerSettings) -> Pretrainer:
     """Return the steps of the training."""
-    optimizer = config["optimizer"]
+    optimizer = settings.optimizer
     if machine.compile:
         model.compile()
 
     def make(moving: nn.Module) -> Optimizer:
         assert isinstance(moving, MaskedAutoencoder)
-        groups = mae_parameter_groups(moving, lr=optimizer["lr"], weight_decay=optimizer["weight_decay"])
-        return build_optimizer(optimizer["name"], groups, optimizer["options"], fuse=machine.fuses)
+        groups = mae_parameter_groups(moving, lr=optimizer.lr, weight_decay=optimizer.weight_decay)
+        return build_optimizer(optimizer.name, groups, optimizer.options, fuse=machine.fuses)
 
     return Pretrainer(
         model,
         build_optimizer=make,
-        build_scheduler=partial(build_scheduler, schedule=Schedule(**config["schedule"])),
-        seed=config["seed"],
+        build_scheduler=partial(build_scheduler, schedule=settings.schedule),
+        seed=settings.seed,
         channels_last=machine.channels_last,
     )

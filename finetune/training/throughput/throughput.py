@@ -19,6 +19,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
+from finetune.config.settings.phases import Phase
 from finetune.data.datamodule import ImageBatch, ImageData
 from finetune.data.gpu.transform import UnmadeImages
 from finetune.features.extract import FeatureSettings, FeatureSource
@@ -29,7 +30,6 @@ from finetune.runtime.precision import autocast
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import Recipe, ResumePoint, build_classifier
 from finetune.training.freezing import apply_phase
-from finetune.training.phases import Phase
 from finetune.training.trainer import build_trainer
 
 # an image's tensors that wait for the backward pass, and what is alive beside them

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from finetune.config.settings.run_groups import OodSettings
 from finetune.data.table import LabelTask
-from finetune.uncertainty.ood.settings import OodSettings
 
 DensityArray = npt.NDArray[np.float64]
 Features64 = npt.NDArray[np.floating[Any]]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
+from finetune.config.settings.run_groups import OodSettings
 from finetune.data.table import LabelTask
 from finetune.errors import ConfigError
 from finetune.runs.run import replacing
@@ -26,7 +27,7 @@ from finetune.uncertainty.ood.densities import (
     fit_density,
 )
 from finetune.uncertainty.ood.logit_scores import energy, msp
-from finetune.uncertainty.ood.settings import NONE, OF_FEATURES, OodSettings
+from finetune.uncertainty.ood.settings import NONE, OF_FEATURES
 
 _VERSION = 1
 NAME = "ood.safetensors"

@@ -6,20 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from configured import settings_for
 from photos import photo
 from tiny import tiny_table
 
 from finetune.audit.preview.network_view import choose_rows, first_draws, mixed, network_views, pixels_of
+from finetune.config.settings.training_groups import Augment
 from finetune.data.augmentation.description import describe
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import DecodedImage
 from finetune.data.resampling import Balance
 from finetune.data.table import ImageTable
-from finetune.data.transforms import Augment, InputSpec, eval_transform
+from finetune.data.transforms import InputSpec, eval_transform
 from finetune.training.mixing import build_mixing
 
 SPEC = InputSpec(3, 32, 32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.1), "bicubic", 1.0, exact=False)
-AUGMENT = Augment(rotate=10, color_jitter=0.2, erase=0.5)
+AUGMENT = settings_for(Augment, rotate=10, color_jitter=0.2, erase=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_repeats_of_rare_classes_are_shown_as_they_are_varied(table: ImageTable)
     frame = table.frame.copy()
     frame.loc[table.rows("train")[:20], "split"] = "val"  # so that classes differ in size
     uneven, options = replace(table, frame=frame), {"batch_size": 8, "seed": 0}
-    dark = Augment(crop_scale=(0.1, 0.2), crop_ratio=(1.0, 1.0), horizontal_flip=0.0)
+    dark = settings_for(Augment, crop_scale=(0.1, 0.2), crop_ratio=(1.0, 1.0), horizontal_flip=0.0)
     still = replace(dark, crop_scale=(1.0, 1.0))
     repeats = ImageData(uneven, SPEC, dark, **options)  # type: ignore[arg-type]
     images = ImageData(uneven, SPEC, still, balance=Balance("oversample"), repeats=repeats, **options)  # type: ignore[arg-type]
@@ -121,7 +123,7 @@ ON: dict[str, Any] = {
     "color_jitter": 0.1, "rand_augment": "rand-m5-n3", "erase": 0.1, "quarter_turns": True, "rotate": 1.0, "blur": 0.1,
     "trivial_augment": True, "mixup": 0.3, "cutmix": 0.3,
 }  # fmt: skip
-STILL = Augment(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), horizontal_flip=0.0)
+STILL = settings_for(Augment, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), horizontal_flip=0.0)
 
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])

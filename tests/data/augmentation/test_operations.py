@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from photos import photo
 from PIL import Image
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.augmentation.operations import Rotation, SquashedCrop, enlargement, rotated
 from finetune.data.datamodule import seeded
 from finetune.data.decoding import DecodedImage
-from finetune.data.transforms import Augment, InputSpec, train_transform
+from finetune.data.transforms import InputSpec, train_transform
 
 SPEC = InputSpec(3, 60, 60, (0.4, 0.5, 0.6), (0.2,) * 3, "bicubic", 1.0, exact=False)
 
@@ -55,7 +57,7 @@ def test_a_squashed_crop_of_ratio_one_has_the_shape_of_the_image() -> None:
     assert SquashedCrop.get_params(image, (1.0, 1.0), (1.0, 1.0)) == (0, 0, 100, 400)
 
 
-WHOLE = Augment(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), horizontal_flip=0.0)
+WHOLE = settings_for(Augment, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), horizontal_flip=0.0)
 
 
 def trained(image: Image.Image, mode: str, augment: Augment = WHOLE, seed: int = 0) -> torch.Tensor:

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from configured import settings_for
 from hydra import compose, initialize_config_dir
 from photos import photo
 from PIL import Image
 from scipy.stats import chisquare
 
 from finetune.config.compose import conf_dir, register, to_dict
+from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import seeded
 from finetune.data.decoding import DecodedImage
-from finetune.data.transforms import Augment, InputSpec, train_transform
+from finetune.data.transforms import InputSpec, train_transform
 
 SPEC = InputSpec(3, 48, 48, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, exact=False)
 WHOLE: dict[str, Any] = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
@@ -26,7 +28,7 @@ def augment_of(option: str, *overrides: str, **changes: Any) -> Augment:
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = to_dict(compose("train", [f"augment={option}", "data=folder", "data.root=x", *overrides]))
-    return Augment(**{**config["augment"], **changes})
+    return settings_for(Augment, **{**config["augment"], **changes})
 
 
 def varied(image: Image.Image, augment: Augment, seed: int, spec: InputSpec = SPEC) -> Pixels:
@@ -116,4 +118,4 @@ def test_auto_takes_grey_images_too(channels: int) -> None:
     spec = InputSpec(channels, 32, 32, (0.5,) * channels, (0.5,) * channels, "bicubic", 0.875)
     image = photo((48, 40)).convert("L" if channels == 1 else "RGB")
     for seed in range(30):
-        assert varied(image, Augment(trivial_augment=True), seed, spec).shape[:2] == (32, 32)
+        assert varied(image, settings_for(Augment, trivial_augment=True), seed, spec).shape[:2] == (32, 32)

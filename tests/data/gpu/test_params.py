@@ -7,23 +7,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from photos import OTHERS, PLAIN, SPEC, encoded, photo
 from PIL.Image import Transpose
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import seeded
 from finetune.data.decoding import DecodedImage, UnreadableError
 from finetune.data.gpu.params import AugmentParams, ParamsSource, check_device_pixels, plain_jpeg
 from finetune.data.gpu.transform import DeviceTransform
-from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
+from finetune.data.transforms import InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError
 
 AUGMENTS = {
-    "light": Augment(),
-    "flips": Augment(horizontal_flip=0.5, vertical_flip=0.5),
-    "colours": Augment(color_jitter=0.4),
-    "erasing": Augment(erase=0.5),
-    "all": Augment(vertical_flip=0.5, rotate=20, color_jitter=0.4, blur=0.5, erase=0.5),
-    "turns": Augment(quarter_turns=True),
+    "light": settings_for(Augment),
+    "flips": settings_for(Augment, horizontal_flip=0.5, vertical_flip=0.5),
+    "colours": settings_for(Augment, color_jitter=0.4),
+    "erasing": settings_for(Augment, erase=0.5),
+    "all": settings_for(Augment, vertical_flip=0.5, rotate=20, color_jitter=0.4, blur=0.5, erase=0.5),
+    "turns": settings_for(Augment, quarter_turns=True),
 }
 SQUARE = replace(SPEC, width=96)
 SPECS = {"center": SQUARE, "squash": replace(SQUARE, crop_mode="squash"), "border": replace(SQUARE, crop_mode="border")}
@@ -54,7 +56,7 @@ def planned(transform: Transform, seed: int) -> ParamsSource:
 
 
 def test_flips_are_those_that_the_whole_transform_makes() -> None:
-    whole = Augment(crop_scale=(1.0, 1.0), crop_ratio=(1.2, 1.2), vertical_flip=0.5)
+    whole = settings_for(Augment, crop_scale=(1.0, 1.0), crop_ratio=(1.2, 1.2), vertical_flip=0.5)
     transform = train_transform(InputSpec(3, 80, 96, SPEC.mean, SPEC.std, "bicubic", 1.0, exact=False), whole)
     image = photo((96, 80))
     made = set()
@@ -70,7 +72,7 @@ def test_flips_are_those_that_the_whole_transform_makes() -> None:
 
 
 def test_what_is_erased_is_what_timm_erases() -> None:
-    transform = train_transform(SPEC, Augment(erase=0.5))
+    transform = train_transform(SPEC, settings_for(Augment, erase=0.5))
     erased = 0
     for seed in range(12):
         source = planned(transform, seed)
@@ -124,12 +126,12 @@ def test_a_file_that_is_cut_short_is_named_where_it_is_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "augment", "pixel_cache", "named"),
     [
-        ({"exact": True}, Augment(), False, "data.exact_pixels=true"),
-        ({}, Augment(), True, "data.pixel_cache=true"),
-        ({}, Augment(rand_augment="rand-m7"), False, "augment.rand_augment=rand-m7"),
-        ({}, Augment(trivial_augment=True), False, "augment.trivial_augment=true"),
-        ({"interpolation": "lanczos"}, Augment(), False, "model.interpolation=lanczos"),
-        ({"channels": 4}, Augment(), False, "model.in_chans=4"),
+        ({"exact": True}, settings_for(Augment), False, "data.exact_pixels=true"),
+        ({}, settings_for(Augment), True, "data.pixel_cache=true"),
+        ({}, settings_for(Augment, rand_augment="rand-m7"), False, "augment.rand_augment=rand-m7"),
+        ({}, settings_for(Augment, trivial_augment=True), False, "augment.trivial_augment=true"),
+        ({"interpolation": "lanczos"}, settings_for(Augment), False, "model.interpolation=lanczos"),
+        ({"channels": 4}, settings_for(Augment), False, "model.in_chans=4"),
     ],
 )
 def test_what_only_pil_can_do_is_refused_by_name(
@@ -141,4 +143,4 @@ def test_what_only_pil_can_do_is_refused_by_name(
 
 
 def test_randaugment_that_is_switched_off_is_not_refused() -> None:
-    check_device_pixels(SPEC, Augment(enabled=False, rand_augment="rand-m7"), pixel_cache=False)
+    check_device_pixels(SPEC, settings_for(Augment, enabled=False, rand_augment="rand-m7"), pixel_cache=False)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from configured import settings_for
 from photos import OTHERS, PLAIN, SPEC, encoded, photo
 from torch import Tensor
 
+from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageBatch, ImageData, seeded
 from finetune.data.decoding import DecodedImage, UnreadableError
 from finetune.data.gpu import transform as making
@@ -17,7 +19,7 @@ from finetune.data.image_stores import verify
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
-from finetune.data.transforms import Augment, InputSpec, Transform, eval_transform, train_transform
+from finetune.data.transforms import InputSpec, Transform, eval_transform, train_transform
 
 FILES = {**PLAIN, **OTHERS}
 # mean and most, on soft photos without the edges on which the docstring of `Maker` allows more
@@ -25,7 +27,7 @@ TOLERANCE = (0.3, 3)
 COLOURS = (1.5, 8)
 # what `fast_resize` promises
 SCALED = (1.0, 24)
-VARIED = Augment(vertical_flip=0.5, erase=0.3)
+VARIED = settings_for(Augment, vertical_flip=0.5, erase=0.3)
 
 
 def to_values(images: Tensor, spec: InputSpec) -> Tensor:
@@ -84,7 +86,7 @@ def test_every_setting_is_within_tolerance(channels: int, interpolation: str, cr
 
 def test_changed_colours_are_within_tolerance() -> None:
     def colours(spec: InputSpec) -> Transform:
-        return train_transform(spec, Augment(color_jitter=0.4))
+        return train_transform(spec, settings_for(Augment, color_jitter=0.4))
 
     for name in ("odd", "PNG"):
         for seed in range(8):
@@ -95,7 +97,9 @@ def test_changed_colours_are_within_tolerance() -> None:
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize(
-    "augment", [Augment(quarter_turns=True), Augment(rotate=20.0), Augment(blur=1.0)], ids=["turns", "rotation", "blur"]
+    "augment",
+    [settings_for(Augment, quarter_turns=True), settings_for(Augment, rotate=20.0), settings_for(Augment, blur=1.0)],
+    ids=["turns", "rotation", "blur"],
 )
 def test_turns_rotations_and_blur_are_within_tolerance(augment: Augment, crop_mode: str) -> None:
     spec = replace(SPEC, width=SPEC.height, crop_mode=crop_mode)
@@ -106,7 +110,7 @@ def test_turns_rotations_and_blur_are_within_tolerance(augment: Augment, crop_mo
 
 
 def train_transform_of_crops(spec: InputSpec) -> Transform:
-    return train_transform(spec, Augment())
+    return train_transform(spec, settings_for(Augment))
 
 
 @pytest.fixture
@@ -122,7 +126,7 @@ def table(tmp_path: Path) -> ImageTable:
 
 def batches(table: ImageTable, split: str, **options: object) -> Iterator[ImageBatch]:
     """Yield batches with their images made."""
-    augment = Augment(vertical_flip=0.5, color_jitter=0.3, erase=0.5)
+    augment = settings_for(Augment, vertical_flip=0.5, color_jitter=0.3, erase=0.5)
     images = ImageData(table, SPEC, augment, device_pixels=True, **options)  # type: ignore[arg-type]
     for batch in images.loader(split, augmented=split == "train"):
         assert isinstance(batch["image"], UnmadeImages) and len(batch["image"]) == len(batch["row"])

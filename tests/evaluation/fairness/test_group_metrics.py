@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from configured import settings_for
 from scipy.stats import kstest, permutation_test
 from scored import predicted, scored
 
+from finetune.config.settings.run_groups import GroupSettings
 from finetune.data.groups import group_names
 from finetune.errors import ConfigError
 from finetune.evaluation.bootstrap import bootstrap
 from finetune.evaluation.fairness.group_metrics import groups_document, weakest_group, weakest_line
-from finetune.evaluation.fairness.partition import GroupSettings, group_settings, partitions
+from finetune.evaluation.fairness.partition import check_group_columns, partitions
 from finetune.evaluation.fairness.permutation_test import chance_of_spread
 from finetune.evaluation.metrics import score
 
@@ -34,7 +36,9 @@ def uneven(sizes, wrong, **columns):
 
 
 def described(predictions, **settings):
-    (column,) = groups_document({"test": predictions}, GroupSettings(**settings), resamples=200)["test"].values()
+    (column,) = groups_document({"test": predictions}, settings_for(GroupSettings, **settings), resamples=200)[
+        "test"
+    ].values()
     return column
 
 
@@ -66,13 +70,13 @@ def test_groups_too_small_are_scored_but_in_no_gap_and_never_the_weakest():
 def test_missing_values_are_a_group_of_their_own():
     values = pd.Series([1.0, None, 2.5, float("nan")])
     assert group_names(values).tolist() == ["1", "missing", "2.5", "missing"]
-    found = partitions(grouped(scored(4, 2), site=["A", None, "A", None]), GroupSettings())[0]
+    found = partitions(grouped(scored(4, 2), site=["A", None, "A", None]), settings_for(GroupSettings))[0]
     assert {name: rows.tolist() for name, rows in found.groups.items()} == {"A": [0, 2], "missing": [1, 3]}
 
 
 def test_two_columns_are_crossed():
     predictions = grouped(scored(8, 2), site=list("AABBAABB"), sex=list("fmfmfmfm"))
-    found = partitions(predictions, GroupSettings(columns=("sex",), intersections=(("site", "sex"),)))
+    found = partitions(predictions, settings_for(GroupSettings, columns=("sex",), intersections=(("site", "sex"),)))
     assert [part.column for part in found] == ["sex", "site x sex"]
     assert {name: rows.tolist() for name, rows in found[1].groups.items()} == {
         "A x f": [0, 4], "A x m": [1, 5], "B x f": [2, 6], "B x m": [3, 7],
@@ -90,23 +94,25 @@ def test_a_column_of_many_groups_keeps_its_ends_and_tells_of_no_gap():
 @pytest.mark.parametrize("predictions", [scored(90, 2), scored(90, 7), scored(90, 3, multilabel=True), scored(1, 3)])
 def test_the_document_is_plain_json(predictions):
     predictions = grouped(predictions, site=np.resize(["A", "B", None], predictions.num).tolist())
-    document = groups_document({"test": predictions}, GroupSettings(), resamples=20)
+    document = groups_document({"test": predictions}, settings_for(GroupSettings), resamples=20)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 
 def test_without_columns_there_is_nothing():
-    assert groups_document({"test": scored(20, 2)}, GroupSettings()) == {"test": {}}
+    assert groups_document({"test": scored(20, 2)}, settings_for(GroupSettings)) == {"test": {}}
     assert weakest_line({}) == ""
 
 
 def test_the_weakest_group_of_all_columns_is_named_in_a_line():
     sexes = np.tile(["f", "m"], 62)
-    columns = groups_document({"test": uneven([60, 64], [3, 12], sex=sexes)}, GroupSettings(), resamples=50)["test"]
+    columns = groups_document(
+        {"test": uneven([60, 64], [3, 12], sex=sexes)}, settings_for(GroupSettings), resamples=50
+    )["test"]
     assert weakest_line(columns) == "group site=B: accuracy 0.8125 on 64 images"
 
 
 def test_a_single_group_is_not_the_weakest():
-    columns = groups_document({"test": uneven([60, 5], [30, 0])}, GroupSettings(), resamples=20)["test"]
+    columns = groups_document({"test": uneven([60, 5], [30, 0])}, settings_for(GroupSettings), resamples=20)["test"]
     assert weakest_group(columns) is None
     assert columns["site"]["chance"] is None and columns["site"]["gaps"] == {}
 
@@ -135,13 +141,13 @@ def test_groups_without_a_difference_give_chances_that_are_uniform():
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are():
-    settings = {"columns": ["sute"], "min_images": 30, "intersections": []}
+    settings = settings_for(GroupSettings, columns=["sute"])
     with pytest.raises(ConfigError, match="groups.columns names 'sute'.*There are: site, sex"):
-        group_settings(settings, ["site", "sex"])
+        check_group_columns(settings, ["site", "sex"])
     with pytest.raises(ConfigError, match=r"no group columns.*data.group_columns=\[sute\]"):
-        group_settings(settings, [])
-    settings |= {"columns": None, "intersections": [["site", "sxe"]]}
+        check_group_columns(settings, [])
+    settings = settings_for(GroupSettings, intersections=[["site", "sxe"]])
     with pytest.raises(ConfigError, match="groups.intersections names 'sxe'"):
-        group_settings(settings, ["site", "sex"])
+        check_group_columns(settings, ["site", "sex"])
     with pytest.raises(ConfigError, match="pairs of columns"):
-        group_settings(settings | {"intersections": ["site"]}, ["site", "sex"])
+        check_group_columns(settings_for(GroupSettings, intersections=["site"]), ["site", "sex"])

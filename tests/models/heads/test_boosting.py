@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from sklearn.datasets import load_digits
 from sklearn.ensemble import AdaBoostClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from finetune.config.settings.phases import Phase, Strategy
+from finetune.config.settings.training_groups import HeadSettings
 from finetune.errors import ConfigError
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.heads.boosting import BoostedTrees, below, fit_boosted
@@ -16,7 +19,6 @@ from finetune.models.heads.fit import Examples, solve_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.settings import SolverSettings, head_settings
 from finetune.models.network import build_network
-from finetune.training.phases import Phase, Strategy
 from finetune.training.solved_head import HeadPlan, check_plan
 
 BOOSTED = {
@@ -48,7 +50,7 @@ def test_a_threshold_is_rounded_so_that_no_value_changes_sides() -> None:
 
 
 def test_a_boosted_head_is_solved_and_stored_like_others(tmp_path: Path) -> None:
-    spec, solver = head_settings(BOOSTED | {"standardize": True}, seed=0)
+    spec, solver = head_settings(settings_for(HeadSettings, **(BOOSTED | {"standardize": True})), seed=0)
     assert solver is not None and solver.solver == "samme" and spec.rounds == 7
     network = build_network("test_resnet", num_classes=3, weights="none", head=spec).eval()
     features = torch.randn(90, network.num_features, generator=torch.Generator().manual_seed(0))
@@ -64,11 +66,11 @@ def test_a_boosted_head_is_solved_and_stored_like_others(tmp_path: Path) -> None
 
 def test_what_trees_cannot_do_is_refused() -> None:
     with pytest.raises(ConfigError, match="no slopes for an optimizer"):
-        head_settings(BOOSTED | {"solver": None}, seed=0)
+        head_settings(settings_for(HeadSettings, **(BOOSTED | {"solver": None})), seed=0)
     with pytest.raises(ConfigError, match="is none. Use head=boosting"):
-        head_settings(BOOSTED | {"kind": "linear"}, seed=0)
+        head_settings(settings_for(HeadSettings, **(BOOSTED | {"kind": "linear"})), seed=0)
     with pytest.raises(ConfigError, match="no meaning with boosted trees"):
-        head_settings(BOOSTED | {"l2": 0.1}, seed=0)
+        head_settings(settings_for(HeadSettings, **(BOOSTED | {"l2": 0.1})), seed=0)
     with pytest.raises(ConfigError, match="head.tree_depth=20 must be from 1 to 8"):
         build_head(HeadSpec("boosted", tree_depth=20), 4, 2)
     phase = Phase("probe", "head", epochs=1, features="cached")

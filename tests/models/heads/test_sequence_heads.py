@@ -5,11 +5,13 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from configured import settings_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from finetune.config.settings.training_groups import HeadSettings
 from finetune.errors import ConfigError
 from finetune.models.heads.modules import SEQUENCE_KINDS, HeadSpec, build_head
 from finetune.models.heads.sequence_heads import AttentionPool, Recurrent, mean_of, pad, unpad
@@ -156,4 +158,4 @@ def test_head_and_data_must_both_be_of_sequences_or_of_images() -> None:
 def test_settings_that_make_no_sense_for_a_sequence_are_refused(changes: dict[str, object], said: str) -> None:
     keys = {"kind": "tcn", "hidden": 8, "dropout": 0.0, "standardize": False, "solver": None, "l2": None, "l1": None}
     with pytest.raises(ConfigError, match=said):
-        head_settings({**keys, "folds": 5, "layers": 1, "bidirectional": True, "kernel": 3, **changes}, seed=0)
+        head_settings(settings_for(HeadSettings, **{**keys, **changes}), seed=0)

@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from configured import settings_for
 
+from finetune.config.settings.training_groups import HeadSettings
 from finetune.errors import ConfigError
 from finetune.models.heads.modules import HeadSpec
 from finetune.models.heads.settings import SolverSettings, check_loss, head_settings
@@ -15,7 +17,7 @@ LINEAR: dict[str, Any] = {
 
 
 def test_default_head_is_trained_by_the_optimizer() -> None:
-    assert head_settings(LINEAR, seed=3) == (HeadSpec(), None)
+    assert head_settings(settings_for(HeadSettings, **LINEAR), seed=3) == (HeadSpec(), None)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def test_default_head_is_trained_by_the_optimizer() -> None:
     ],
 )
 def test_strengths_select_the_solver(keys: dict[str, Any], expected: SolverSettings | None) -> None:
-    assert head_settings(LINEAR | keys, seed=3)[1] == expected
+    assert head_settings(settings_for(HeadSettings, **(LINEAR | keys)), seed=3)[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_strengths_select_the_solver(keys: dict[str, Any], expected: SolverSetti
 )
 def test_keys_that_do_not_go_together_are_one_clear_line(keys: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        head_settings(LINEAR | keys, seed=0)
+        head_settings(settings_for(HeadSettings, **(LINEAR | keys)), seed=0)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 

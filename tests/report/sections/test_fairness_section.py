@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from configured import settings_for
 from scored import material_of, predicted, scored
 
+from finetune.config.settings.run_groups import GroupSettings
 from finetune.evaluation.fairness.group_metrics import groups_document
-from finetune.evaluation.fairness.partition import GroupSettings
 from finetune.report.html.blocks import Figure, Section, Table, Text
 from finetune.report.html.render import render
 from finetune.report.sections.fairness_section import fairness_section
@@ -23,7 +24,9 @@ def sites(sizes, accuracies):
 
 
 def told(predictions, **settings):
-    document = {"groups": groups_document({"test": predictions}, GroupSettings(**settings), resamples=200)}
+    document = {
+        "groups": groups_document({"test": predictions}, settings_for(GroupSettings, **settings), resamples=200)
+    }
     section = fairness_section(material_of(document, test=predictions))
     assert isinstance(section, Section)
     return section

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from finetune.config.compose import conf_dir, register, to_dict
+from finetune.config.compose import conf_dir, register
+from finetune.config.resolve import resolve
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.cache.store import Cache
 from finetune.data.table import ImageTable
 from finetune.search.autoconfig.crop_mode import choose_crop, is_open
@@ -19,9 +20,9 @@ from finetune.training.build import load_table
 register()
 
 
-def composed(*overrides: str) -> dict[str, Any]:
+def composed(*overrides: str) -> TrainSettings:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return to_dict(compose("train", ["data.image_size=64", "trainer=cpu", *overrides]))
+        return resolve(compose("train", ["data.image_size=64", "trainer=cpu", *overrides]), TrainSettings)
 
 
 def draw(root: Path, offset: int) -> ImageTable:
@@ -34,7 +35,7 @@ def draw(root: Path, offset: int) -> ImageTable:
         folder = root / ("marked" if number % 2 else "plain")
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    return load_table(composed("data=folder", f"data.root={root}")["data"])
+    return load_table(composed("data=folder", f"data.root={root}").data)
 
 
 @pytest.mark.parametrize(("offset", "chosen"), [(80, ["data.crop_mode=squash"]), (0, [])])
@@ -42,11 +43,11 @@ def test_the_crop_is_given_up_where_it_hides_what_matters(tmp_path: Path, offset
     table, words = draw(tmp_path / "images", offset), ("data=folder", f"data.root={tmp_path / 'images'}")
     seen: list[str] = []
 
-    def recompose(more: Sequence[str]) -> dict[str, Any]:
+    def recompose(more: Sequence[str]) -> TrainSettings:
         seen.extend(more)
         return composed(*words, *more)
 
-    found = choose_crop(composed(*words), table, Cache(tmp_path / "cache", 10**9), recompose)
+    found = choose_crop(table, Cache(tmp_path / "cache", 10**9), recompose)
     assert [choice.override for choice in found] == chosen
     assert seen == ["data.crop_mode=center", "data.crop_mode=squash"]
     assert len(table.rows("test")) > 0  # of which no feature was asked for: those of train alone are kept
@@ -55,7 +56,7 @@ def test_the_crop_is_given_up_where_it_hides_what_matters(tmp_path: Path, offset
 
 
 def test_what_was_typed_or_cannot_be_judged_is_not_chosen(tmp_path: Path) -> None:
-    config, table = composed(), load_table(composed()["data"])
+    config, table = composed(), load_table(composed().data)
     facts = gather_facts(table, on_cpu=True, batch_size=32)
     assert is_open(facts, config, lambda key: True)
     assert not is_open(facts, config, lambda key: key != "data.crop_mode")

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -13,10 +12,12 @@ from hydra import compose, initialize_config_dir
 from photos import photo
 from tiny import tiny_table
 
-from finetune.config.compose import conf_dir, register, to_dict
+from finetune.config.compose import conf_dir, register
+from finetune.config.resolve import resolve
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.sequences.frame_store import SequenceStore
 from finetune.errors import ConfigError
-from finetune.search.autoconfig.recipe import ComposedConfig, Typed, resolve_recipe
+from finetune.search.autoconfig.recipe import Typed, resolve_recipe
 from finetune.search.autoconfig.rules import RecipeChoice
 from finetune.search.command_line import read_request
 
@@ -26,15 +27,15 @@ SMALL = (
 )  # fmt: skip
 
 
-def composed(*overrides: str) -> ComposedConfig:
+def composed(*overrides: str) -> TrainSettings:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return to_dict(compose("train", list(overrides)))
+        return resolve(compose("train", list(overrides)), TrainSettings)
 
 
-def resolved(*overrides: str, images: int = 200) -> tuple[ComposedConfig, list[RecipeChoice]]:
+def resolved(*overrides: str, images: int = 200) -> tuple[TrainSettings, list[RecipeChoice]]:
     """Return what becomes of a command line with so many training images."""
 
-    def recompose(more: Sequence[str]) -> dict[str, Any]:
+    def recompose(more: Sequence[str]) -> TrainSettings:
         return composed(*overrides, *more)
 
     typed = tuple(override.partition("=")[0] for override in overrides)
@@ -50,13 +51,13 @@ def test_nothing_is_chosen_unless_it_is_asked_for() -> None:
 def test_choices_become_the_configuration() -> None:
     config, choices = resolved("recipe=auto")
     assert config == composed("recipe=auto", *(choice.override for choice in choices))
-    assert config["strategy"]["name"] == "lp_ft" and config["features"]["views"] == 4
+    assert config.strategy.name == "lp_ft" and config.features.views == 4
     assert all(choice.reason in choice.told() for choice in choices)
 
 
 def test_few_images_compose_the_frozen_strategy() -> None:
     config, _ = resolved("recipe=auto", images=60)
-    assert [phase["name"] for phase in config["strategy"]["phases"]] == ["probe"]
+    assert [phase.name for phase in config.strategy.phases] == ["probe"]
 
 
 def test_what_was_typed_stays() -> None:
@@ -72,8 +73,8 @@ def test_an_experiment_is_left_as_it_is() -> None:
 def test_a_time_is_fitted_by_epochs_or_by_the_probe_alone() -> None:
     long, _ = resolved(*SMALL[:4], "recipe=auto", "recipe.budget=2h")
     short, choices = resolved(*SMALL[:4], "recipe=auto", "recipe.budget=0.001s")
-    assert long["strategy"]["name"] == "lp_ft" and long["strategy"]["epochs"] == 12
-    assert short["strategy"]["name"] == "frozen" and short["features"]["views"] == 1
+    assert long.strategy.name == "lp_ft" and long.strategy.epochs == 12
+    assert short.strategy.name == "frozen" and short.features.views == 1
     assert "fewer than 2 epochs of fine-tuning" in choices[0].reason
 
 
@@ -119,14 +120,14 @@ def test_a_run_says_and_stores_what_was_chosen(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert config["features"]["views"] == 4 and config["optimizer"]["lr"] == 1e-3
+    assert config.features.views == 4 and config["optimizer"]["lr"] == 1e-3
     sets = {each["set"] for each in record["recipe"]}
     assert sets >= {
         "features.views=4",
         "head.l2=cv",
         "strategy.epochs=6",
     }  # of strategy.head_epochs=1 the recipe leaves the rest
-    assert config["strategy"]["head_epochs"] == 1
+    assert config.strategy.head_epochs == 1
     assert "recipe: features.views=4 (" in found.stderr
     assert record["kept"]["what"] in ("probe", "fine-tuned", "interpolation")
     assert "Kept " in found.stderr

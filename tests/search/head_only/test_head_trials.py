@@ -8,6 +8,7 @@ import pytest
 from command import finetune
 
 from finetune.config.compose import register
+from finetune.config.resolve import stored_settings
 from finetune.runs.run import Run
 from finetune.search.command_line import read_request
 from finetune.search.head_only.eligibility import obstacles
@@ -48,7 +49,9 @@ def test_a_trial_in_this_process_scores_what_its_run_scores(tmp_path: Path, word
     as_run = read_result(run, objectives)
     assert as_run is not None
     assert as_run.values[1] == changes["before"]
-    assert list(HeadTrials(run.config, objectives).run(run.config).values) == pytest.approx(as_run.values, abs=1e-5)
+    assert list(
+        HeadTrials(stored_settings(run.config), objectives).run(stored_settings(run.config)).values
+    ) == pytest.approx(as_run.values, abs=1e-5)
 
 
 def test_quick_configurations_are_those_that_hydra_composes() -> None:
@@ -59,7 +62,7 @@ def test_quick_configurations_are_those_that_hydra_composes() -> None:
         "optimizer.weight_decay": 0.1, "loss.label_smoothing": 0.125, "head.hidden": 64,
     }  # fmt: skip
     for each in (values, {**values, "head": "linear", "strategy.lr": 0.02}):
-        assert configs.plain(each) == made.request.trial(made.space.overrides(each))
+        assert configs.settings(each).document == made.request.trial(made.space.overrides(each)).document
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from configured import train_settings
 
-from finetune.config.compose import conf_dir, register, to_dict
+from finetune.config.compose import register
 from finetune.runs.history import RunHistory
+from finetune.search.multirun.grid import plan_jobs
 from finetune.search.multirun.job_progress import Progress, ProgressReader, total_epochs
 
 register()
@@ -40,9 +41,10 @@ def test_a_line_that_is_just_being_written_is_not_read(tmp_path: Path) -> None:
     ],
 )
 def test_epochs_of_a_run_are_those_of_its_phases(overrides: list[str], epochs: int) -> None:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        assert total_epochs(to_dict(compose("train", overrides))) == epochs
+    settings = train_settings(*overrides)
+    assert total_epochs(settings.strategy, settings.head) == epochs
 
 
 def test_what_trains_nothing_has_no_epochs() -> None:
-    assert total_epochs({"verb": "evaluate"}) is None
+    (plan,) = plan_jobs("predict", None, ["input=x"])
+    assert plan.epochs is None

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from finetune.config.settings.search_groups import RaySettings
 from finetune.errors import ConfigError
 from finetune.search.multirun.scheduler import Stop, drive
 from finetune.search.pools.jobs import Job, Outcome
-from finetune.search.pools.ray_pool import RayPool, RaySettings
+from finetune.search.pools.ray_pool import RayPool
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")

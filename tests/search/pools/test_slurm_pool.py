@@ -13,10 +13,11 @@ import light_sweep
 import pytest
 from slurm_cluster import slurm
 
+from finetune.config.settings.search_groups import SlurmSettings
 from finetune.runs.run import Run
 from finetune.search.multirun.scheduler import Stop, drive
 from finetune.search.pools.jobs import Job, Outcome
-from finetune.search.pools.slurm_pool import SlurmPool, SlurmSettings
+from finetune.search.pools.slurm_pool import SlurmPool
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("submitit")

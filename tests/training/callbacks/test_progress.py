@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from configured import settings_for
 from rich.console import Console
 from torch.utils.data import DataLoader
 
+from finetune.config.settings.phases import Phase
+from finetune.config.settings.training_groups import Schedule
 from finetune.models.heads.modules import HeadSpec
 from finetune.models.network import build_network
 from finetune.training.callbacks.progress import PhaseProgressBar
@@ -17,8 +20,7 @@ from finetune.training.classifier import Classifier
 from finetune.training.freezing import apply_phase
 from finetune.training.losses import CrossEntropy
 from finetune.training.optimizers import build_optimizer, parameter_groups
-from finetune.training.phases import Phase
-from finetune.training.schedules import Schedule, build_scheduler
+from finetune.training.schedules import build_scheduler
 
 PHASE = Phase("probe", "head", epochs=2)
 
@@ -51,7 +53,7 @@ def train(bar: PhaseProgressBar, folder: Path, kind: type[Classifier] = Monitore
         build_optimizer=lambda moving: build_optimizer(
             "sgd", parameter_groups(moving, PHASE, lr=0.0, weight_decay=0.0), {}
         ),
-        build_scheduler=lambda optimizer, steps: build_scheduler(optimizer, steps, Schedule()),
+        build_scheduler=lambda optimizer, steps: build_scheduler(optimizer, steps, settings_for(Schedule)),
     )
     samples = [
         {"image": torch.randn(3, 32, 32), "target": torch.tensor(i % 2), "valid": torch.tensor(True)} for i in range(20)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import timm
 import torch
+from configured import settings_for
 from torch.nn import functional
 
+from finetune.config.settings.training_groups import PretrainSettings
 from finetune.errors import ConfigError
 from finetune.training.pretraining.autoencoder import MaskedAutoencoder, draw_noise, make_mask, patchify, unpatchify
 from finetune.training.pretraining.encoder import encode_visible, freeze_pooling, plain_vit
-from finetune.training.pretraining.settings import PretrainSettings
 
-SMALL = PretrainSettings(decoder_width=64, decoder_depth=1)
+SMALL = settings_for(PretrainSettings, decoder_width=64, decoder_depth=1)
 NAMES = ("test_vit", "test_vit2", "test_vit3")  # without and with registers, layer scale and other poolings
 
 
@@ -121,4 +122,4 @@ def test_other_networks_are_refused_with_what_to_use(name: str) -> None:
 )
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        PretrainSettings(**changes)
+        settings_for(PretrainSettings, **changes)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from configured import settings_for
 
+from finetune.config.settings.run_groups import OodSettings
 from finetune.errors import ConfigError
 from finetune.uncertainty.ood.detector import (
     Detector,
@@ -16,16 +18,15 @@ from finetune.uncertainty.ood.detector import (
 )
 from finetune.uncertainty.ood.detector import load_detector as load
 from finetune.uncertainty.ood.detector import save_detector as save
-from finetune.uncertainty.ood.settings import OodSettings
 
 GENERATOR = np.random.default_rng(1)
 CLASSES = GENERATOR.integers(0, 3, 200)
 SETTINGS = {
-    "mahalanobis": OodSettings("mahalanobis"),
-    "knn": OodSettings("knn", neighbours=3),
-    "pca": OodSettings("pca", variance=0.8),
-    "energy": OodSettings("energy", accept=0.9),
-    "msp": OodSettings("msp"),
+    "mahalanobis": settings_for(OodSettings, "mahalanobis"),
+    "knn": settings_for(OodSettings, "knn", neighbours=3),
+    "pca": settings_for(OodSettings, "pca", variance=0.8),
+    "energy": settings_for(OodSettings, "energy", accept=0.9),
+    "msp": settings_for(OodSettings, "msp"),
 }
 
 

@@ -1,6 +1,7 @@
 """A strategy is a list of phases: which layers move, for how long, at what rates, and how BatchNorm behaves.
 
-It decides what a phase may say and checks it; freezing, rates and batches follow elsewhere from what is said here.
+It decides what a phase may say and checks it; freezing, rates and batches follow elsewhere from what is said here. Keys
+that a phase leaves out have the values that change nothing, which stand here since a list has no defaults in conf/.
 """
 
 import dataclasses
@@ -69,11 +70,24 @@ class AdapterSpec:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Phases in order, and the adapters they move where they move any."""
+    """Phases in order, and the adapters they move where they move any.
+
+    Attributes:
+        name: Of the option.
+        phases: In order.
+        adapter: None for none.
+        epochs: What phases refer to as strategy.epochs; None where the strategy has no such key.
+    """
 
     name: str
     phases: tuple[Phase, ...]
     adapter: AdapterSpec | None = None
+    epochs: int | None = None
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> "Strategy":
+        """Return the strategy that a configuration describes, checked."""
+        return build_strategy(content)
 
 
 def build_strategy(config: Mapping[str, Any]) -> Strategy:
@@ -99,7 +113,7 @@ def build_strategy(config: Mapping[str, Any]) -> Strategy:
     if len(set(names)) < len(names):
         raise ConfigError(f"strategy.phases: each phase needs a name of its own, not {', '.join(names)}.")
     check_adapters(config["name"], phases, spec)
-    return Strategy(config["name"], phases, spec)
+    return Strategy(config["name"], phases, spec, config.get("epochs"))
 
 
 def build_phase(entry: Mapping[str, Any], number: int) -> Phase:

@@ -1,0 +1,1 @@
+"""Settings: one frozen dataclass for each group of conf/ and for each command; defaults stand in conf/ alone."""

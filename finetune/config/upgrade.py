@@ -1,0 +1,68 @@
+"""From the stored configuration of a run of an earlier version to one of today's form, once, when it is read.
+
+It decides which values keys had before there were keys for them: a run is evaluated and continued as it was begun.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+# what a key that is younger than a run had to be for the run to be as it was
+_BEFORE: dict[str, Any] = {
+    "verb": "train",
+    "noise": "none",
+    "balance": {"beta": 0.999, "tau": 1.0, "views": 4},
+    "regularize": {"l2_sp": 0.0, "l1": 0.0},
+    "interpolate": [],
+    "calibration": "none",
+    "report": False,
+    "recipe": {"name": "none", "budget": None},
+    "explain": {"images": 0, "method": "auto"},
+    "groups": {"columns": None, "min_images": 30, "intersections": []},
+    "ood": {"kind": "none", "accept": 0.95, "images": 2000, "neighbours": None, "variance": None},
+    "features": {"views": 1, "test_views": 1, "dtype": "float32"},
+    "callbacks": {},
+    "logger": {},
+    "tags": [],
+    "group": None,
+    "name": None,
+    "resume": None,
+    "head": {
+        "hidden": 512, "dropout": 0.0, "standardize": False, "solver": None, "l2": None, "l1": None, "folds": 5,
+        "layers": 1, "bidirectional": True, "kernel": 3, "rounds": 50, "tree_depth": 2,
+    },
+    "data": {
+        "balance_groups": [], "imbalance": "none", "unreadable": "error", "exact_pixels": True, "pixel_cache": False,
+        "device_pixels": False, "crop_mode": None, "image_size": None, "horizontal_flip": 0.5, "smallest_crop": 0.35,
+        "splits": {"group": None, "fold": None},
+    },
+    "model": {"image_size": None, "crop_mode": None, "grad_checkpointing": False, "depth": None},
+    "augment": {
+        "color_jitter": 0.0, "vertical_flip": 0.0, "quarter_turns": False, "rotate": 0.0, "blur": 0.0,
+        "trivial_augment": False,
+    },
+    "schedule": {"cycles": 1},
+    "trainer": {"threads": None, "limit_batches": None},
+}  # fmt: skip
+_WANDB = {"checkpoints": "none", "images": 0, "table": 0}
+
+
+def upgrade(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain configuration of a run as today's version would have stored it."""
+    result = copy.deepcopy(dict(plain))
+    fill(result, {name: value for name, value in _BEFORE.items() if result.get("verb") != "pretrain" or name in result})
+    result.setdefault("verb", "train")
+    if "imbalance" not in result and "data" in result:
+        result["imbalance"] = result["data"]["imbalance"]
+    tracked = (result.get("logger") or {}).get("wandb")
+    if tracked:
+        fill(tracked, _WANDB)
+    return result
+
+
+def fill(content: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Give a dictionary the entries that it lacks, at any depth."""
+    for name, value in before.items():
+        found = content.setdefault(name, copy.deepcopy(value))
+        if isinstance(value, Mapping) and isinstance(found, dict):
+            fill(found, value)
