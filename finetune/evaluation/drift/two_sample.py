@@ -135,16 +135,14 @@ def label_shift(before: _Counts, now: _Counts, *, permutations: int = PERMUTATIO
 
 
 def jensen_shannon(first: _Floats, second: _Floats) -> _Floats:
-    """Return the Jensen-Shannon distances, in base 2, of distributions (..., K)."""
-    middle = (first + second) / 2
-    divergence = entropy(middle) - (entropy(first) + entropy(second)) / 2
-    return np.asarray(np.sqrt(np.clip(divergence, 0, 1)))
+    """Return the Jensen-Shannon distances, in base 2, of distributions (..., K).
 
+    SciPy's own is NaN where rounding makes the divergence of two like distributions less than 0.
+    """
+    from scipy.special import entr
 
-def entropy(shares: _Floats) -> _Floats:
-    """Return the entropies, in bits, of distributions (..., K)."""
-    logs = np.log2(shares, out=np.zeros_like(shares, dtype=np.float64), where=shares > 0)
-    return np.asarray(-(shares * logs).sum(axis=-1))
+    parts = entr((first + second) / 2) - (entr(first) + entr(second)) / 2
+    return np.asarray(np.sqrt(np.clip(parts.sum(axis=-1) / math.log(2), 0, 1)))
 
 
 def confidence_shift(before: _Floats, now: _Floats) -> Shift:

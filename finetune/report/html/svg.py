@@ -73,3 +73,9 @@ def themed(svg: str) -> str:
         element = element.replace(colour, theme)
     element = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", element)
     return re.sub(r"\n\s*", "\n", element).strip()
+
+
+def standalone(svg: str) -> str:
+    """Return an element as a file of its own, on white, in the colours of a light page."""
+    plain = re.sub(r"var\(--\w+, (#\w+)\)", r"\1", svg)
+    return plain.replace('style="', 'style="background: white; ', 1) + "\n"

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.report.pages.ranking_chart import draw_ranking
@@ -90,21 +90,28 @@ def test_files_hold_every_row_best_first_and_what_was_left_out(tmp_path: Path) -
 def test_picture_is_svg_with_a_point_and_a_name_for_each_backbone_in_each_panel() -> None:
     entries = [entry("a&b.in1k", 0.8, 1.0, 10**6), entry("c", 0.9, 2.0, 10**7), entry("d", 0.7, 9.0, 10**5)]
     root = ElementTree.fromstring(draw_ranking(entries, "one < two"))
-    space = {"s": "http://www.w3.org/2000/svg"}
-    circles = root.findall(".//s:circle", space)
-    assert len(circles) == 6 and all(circle.find("s:title", space) is not None for circle in circles)
     texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts.count("a&b") == 2 and "one < two" in texts
-    width, height = float(root.attrib["width"]), float(root.attrib["height"])
-    assert all(0 <= float(circle.attrib["cx"]) <= width / 2 for circle in circles)
-    assert all(0 <= float(circle.attrib["cy"]) <= height for circle in circles)
+    assert [texts.count(name) for name in ("a&b", "c", "d")] == [2, 2, 2] and "one < two" in texts
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    points = markers(root)
+    assert len(points) == 6 and all(0 <= x <= width and 0 <= y <= height for x, y in points)
+    assert sum(x <= width / 2 for x, _ in points) == 3
 
 
+def markers(root: ElementTree.Element) -> list[tuple[float, float]]:
+    """Return the places of the round points, each of which is drawn by a reference to one shape."""
+    space = "{http://www.w3.org/2000/svg}"
+    shapes = {path.attrib["id"]: path.attrib["d"] for path in root.iter(f"{space}path") if "id" in path.attrib}
+    uses = [use.attrib for use in root.iter(f"{space}use")]
+    round_ones = [use for use in uses if "C" in shapes[use["{http://www.w3.org/1999/xlink}href"].lstrip("#")]]
+    return [(float(use["x"]), float(use["y"])) for use in round_ones]
+
+
+@settings(max_examples=20)
 @given(st.floats(0.0, 1.0), st.floats(0.01, 1000.0))
 def test_picture_of_a_single_backbone_has_finite_places(accuracy: float, latency: float) -> None:
-    root = ElementTree.fromstring(draw_ranking([entry("only", accuracy, latency)], "one"))
-    for circle in root.iter("{http://www.w3.org/2000/svg}circle"):
-        assert math.isfinite(float(circle.attrib["cx"])) and math.isfinite(float(circle.attrib["cy"]))
+    points = markers(ElementTree.fromstring(draw_ranking([entry("only", accuracy, latency)], "one")))
+    assert len(points) == 2 and all(math.isfinite(x) and math.isfinite(y) for x, y in points)
 
 
 @pytest.mark.parametrize(
