@@ -4,16 +4,15 @@ It decides that alone; who trains the folds, and what is made of them, is left t
 """
 
 import logging
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from finetune.config.settings.data_groups import FoldSettings, SplitSettings
+from finetune.data.fold_assignment import assign_folds
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable, objects
 from finetune.errors import ConfigError, DataError, nearest
@@ -69,7 +68,7 @@ def make_folds(pool: ImageTable, settings: FoldSettings, group: str | None = Non
     places = np.empty(len(pool), np.int64)
     found = []
     for repeat in range(settings.repeats):
-        places[order] = assign_folds(strata(pool)[order], units, settings, settings.seed + repeat)
+        places[order] = folds_of(strata(pool)[order], units, settings, settings.seed + repeat)
         found += [Fold(places == fold, (places != fold).astype(np.int64)) for fold in range(places.max() + 1)]
     return found
 
@@ -106,7 +105,7 @@ def strata(pool: ImageTable) -> npt.NDArray[np.int64]:
     return np.where(targets.any(axis=1), rarity.argmin(axis=1), -1).astype(np.int64)
 
 
-def assign_folds(
+def folds_of(
     classes: npt.NDArray[np.int64], units: npt.NDArray[np.int64] | None, settings: FoldSettings, seed: int
 ) -> npt.NDArray[np.int64]:
     """Return the fold (N,) in which each image is held out.
@@ -116,27 +115,19 @@ def assign_folds(
         units: Group of each image (N,); None where each stands alone.
         settings: The kind and the number of folds.
         seed: Seeds the order.
+
+    Raises:
+        ConfigError: No class has as many images as there are folds.
     """
     if settings.kind == "leave_one_out":
         return np.arange(len(classes)) if units is None else units
-    options: dict[str, Any] = {"n_splits": settings.folds, "shuffle": True, "random_state": seed}
-    splitter: Any
-    if settings.kind == "kfold":
-        splitter = KFold(**options) if units is None else GroupKFold(**options)
-    else:
-        splitter = StratifiedKFold(**options) if units is None else StratifiedGroupKFold(**options)
-    result = np.full(len(classes), -1, np.int64)
     counts = np.bincount(classes - classes.min())
     if settings.kind != "kfold" and counts.max() < settings.folds:
         raise ConfigError(
             f"No class has as many as {settings.folds} images, so none can be in each fold. Set cv.folds="
             f"{max(2, int(counts.max()))}, or cv=kfold, or cv=leave_one_out."
         )
-    with warnings.catch_warnings():  # that a class is in fewer folds than there are is told by the scores
-        warnings.filterwarnings("ignore", message="The least populated class")
-        for fold, (_, held) in enumerate(splitter.split(np.zeros((len(classes), 1)), classes, units)):
-            result[held] = fold
-    return result
+    return assign_folds(classes, units, settings.folds, seed, stratified=settings.kind != "kfold")
 
 
 def _bootstrap(

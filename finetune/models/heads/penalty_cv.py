@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
+from finetune.data.fold_assignment import assign_folds
 from finetune.models.heads.lbfgs import Solution
 from finetune.models.heads.logistic_loss import LogisticObjective, Targets
 
@@ -76,16 +76,9 @@ def make_label_folds(
     if len(np.unique(units[free])) < few:
         return result
     rows = free.nonzero()[0]
-    whole = len(alone) == len(sizes)  # then there is nothing to spread
-    if groups is None:
-        splitter = StratifiedKFold(few, shuffle=True, random_state=seed)
-    elif whole:
-        splitter = GroupKFold(few, shuffle=True, random_state=seed)
-    else:
-        splitter = StratifiedGroupKFold(few, shuffle=True, random_state=seed)
-    parts = splitter.split(rows, labels[rows], None if groups is None else groups[rows])
-    for fold, (_, held) in enumerate(parts):
-        result[rows[held]] = fold
+    spread = groups is None or len(alone) < len(sizes)  # else there is nothing to spread
+    parts = None if groups is None else groups[rows]
+    result[rows] = assign_folds(labels[rows], parts, few, seed, stratified=spread)
     return result
 
 

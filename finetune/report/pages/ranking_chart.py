@@ -38,20 +38,22 @@ def draw_panel(axes: "Axes", entries: Sequence[RankedBackbone], kind: str) -> No
 
     front = pareto(entries, kind)
     best = {id(entry) for entry in front}
-    axes.set_xscale("log")
-    axes.step(
-        [entry.cost(kind) for entry in front], [entry.score.accuracy for entry in front], where="post",
-        color=COLOURS[1], linewidth=1.2,
-    )  # fmt: skip
+    costs = [entry.cost(kind) for entry in entries]
+    room = max(1.5, (max(costs) / min(costs)) ** 0.15)
+    axes.set(xscale="log", xlim=(min(costs) / room, max(costs) * room), xlabel=_TITLES[kind])
+    steps = [
+        *((entry.cost(kind), entry.score.accuracy) for entry in front),
+        (max(costs) * room, front[-1].score.accuracy),
+    ]
+    axes.step(*zip(*steps, strict=True), where="post", color=COLOURS[1], linewidth=1.2)
     for entry in entries:
         place, score = entry.cost(kind), entry.score
         colour = COLOURS[1] if id(entry) in best else COLOURS[0]
         axes.errorbar(place, score.accuracy, score.accuracy_error, fmt="o", color=colour, ecolor=FAINT, markersize=5)
         name = entry.candidate.name.partition(".")[0]
         axes.annotate(name, (place, score.accuracy), xytext=(5, 5), textcoords="offset points", color=INK)
-    axes.set_xlabel(_TITLES[kind])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: format_magnitude(value))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, linewidth=0.4, alpha=0.5)
-    axes.margins(0.12)
+    axes.margins(y=0.12)
