@@ -48,7 +48,6 @@ LIGHT = (
     "commands/sweep.py",
     "evaluation/drift/timeline.py",
     "report/pages/sweep_page.py",
-    "report/runs_table/conditions.py",
     "report/runs_table/entries.py",
     "report/runs_table/row_selection.py",
     "report/console/runs_console.py",

@@ -4,15 +4,15 @@ It decides how a condition is written and when it is met; the differences are th
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from finetune.config.conditions import number, read_conditions
 from finetune.errors import ConfigError, nearest
 from finetune.evaluation.compare.paired import LOWER_IS_BETTER, Difference
 
 _RULES = ("worse", "proven")
-_CONDITION = re.compile(r"\s*([\w]+)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+_SIGNS = (">=", "<=")
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,31 @@ def read_gate(text: str, rule: str) -> tuple[GateCondition, ...]:
     """
     if rule not in _RULES:
         raise ConfigError(f"compare.gate_rule={rule} is not one of {', '.join(_RULES)}.{nearest(rule, _RULES)}")
+    try:
+        conditions = read_conditions(text)
+    except ConfigError as error:
+        raise no_condition(text, text) from error
     found = []
-    for part in text.split(","):
-        match = _CONDITION.fullmatch(part)
-        if match is None:
-            raise ConfigError(
-                f"compare.gate='{text}': '{part}' is no condition. Write a metric, >= or <=, and a bound on its "
-                "difference: accuracy>=-0.005, several joined by commas."
-            )
-        metric, sign, bound = match.groups()
-        wanted = "<=" if metric in LOWER_IS_BETTER else ">="
-        if sign != wanted:
+    for each in conditions:
+        typed, bound = f"{each.key}{each.operator}{each.operand}", number(each.operand)
+        if each.operator not in _SIGNS or bound is None or not math.isfinite(bound):
+            raise no_condition(text, typed)
+        wanted = "<=" if each.key in LOWER_IS_BETTER else ">="
+        if each.operator != wanted:
             better = "lower" if wanted == "<=" else "higher"
-            raise ConfigError(f"compare.gate='{part}': {better} {metric} is better, so its bound is {metric}{wanted}….")
-        found.append(GateCondition(metric, sign, float(bound)))
+            raise ConfigError(
+                f"compare.gate='{typed}': {better} {each.key} is better, so its bound is {each.key}{wanted}…."
+            )
+        found.append(GateCondition(each.key, each.operator, bound))
     return tuple(found)
+
+
+def no_condition(text: str, part: str) -> ConfigError:
+    """Return the error about a gate of which some part cannot be meant."""
+    return ConfigError(
+        f"compare.gate='{text}': '{part}' is no condition. Write a metric, >= or <=, and a bound on its difference: "
+        "accuracy>=-0.005, several joined by commas."
+    )
 
 
 def check(condition: GateCondition, differences: Mapping[str, Difference], rule: str) -> Verdict:

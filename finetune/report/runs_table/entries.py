@@ -11,11 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune.config.conditions import ConditionValue
 from finetune.errors import ConfigError, RunError
 from finetune.runs.history import FIRST, RunHistory
 from finetune.runs.run import FINISHED, RUNNING, Run, read_json, run_folders
 
-EntryValue = str | int | float | bool | None
+EntryValue = ConditionValue
 _Source = Callable[[], Mapping[str, EntryValue]]
 
 DAMAGED = "damaged"

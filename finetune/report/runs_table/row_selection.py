@@ -6,8 +6,8 @@ It decides what an unknown name, a missing value and a tie mean; how the list is
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from finetune.config.conditions import ValueCondition, number, read_conditions, text
 from finetune.errors import ConfigError, nearest
-from finetune.report.runs_table.conditions import RowCondition, number, read_conditions, text
 from finetune.report.runs_table.entries import RunEntry
 
 
@@ -26,7 +26,7 @@ class RowSelection:
 
     columns: tuple[str, ...]
     asked: bool = False
-    conditions: tuple[RowCondition, ...] = ()
+    conditions: tuple[ValueCondition, ...] = ()
     sort: str | None = None
     descending: bool = False
     limit: int | None = None

@@ -1,6 +1,6 @@
-"""The grammar of filters: conditions on values by name, joined by `and` or commas.
+"""The grammar of conditions on values by name, joined by `and` or commas: of filters and of gates.
 
-It decides what can be asked and what an answer is; nothing that is typed is ever run as code.
+Nothing that is typed is ever run as code.
 """
 
 import operator
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune.errors import ConfigError, nearest
-from finetune.report.runs_table.entries import EntryValue
 
+ConditionValue = str | int | float | bool | None
 ORDERED: dict[str, Callable[[float | str, float | str], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
@@ -24,7 +24,7 @@ GRAMMAR = "Type KEY=VALUE, or != < <= > >= ~ (contains) in place of =, joined by
 
 
 @dataclass(frozen=True)
-class RowCondition:
+class ValueCondition:
     """A comparison of a value with what was typed.
 
     Attributes:
@@ -37,7 +37,7 @@ class RowCondition:
     operator: str
     operand: str
 
-    def holds(self, value: EntryValue) -> bool:
+    def holds(self, value: ConditionValue) -> bool:
         """Return whether a value fulfils the condition; one that is not there fulfils none but `=null`.
 
         Raises:
@@ -55,7 +55,7 @@ class RowCondition:
         same = left == right if left is not None and right is not None else text(value) == self.operand
         return same == (self.operator == "=")
 
-    def _is_ordered(self, value: EntryValue, left: float | None, right: float | None) -> bool:
+    def _is_ordered(self, value: ConditionValue, left: float | None, right: float | None) -> bool:
         if left is not None and right is not None:
             return ORDERED[self.operator](left, right)
         if left is not None:
@@ -66,7 +66,7 @@ class RowCondition:
         return ORDERED[self.operator](text(value), self.operand)
 
 
-def number(value: EntryValue) -> float | None:
+def number(value: ConditionValue) -> float | None:
     """Return a value as a number, or None where it is none."""
     if isinstance(value, bool) or value is None:
         return None
@@ -76,18 +76,18 @@ def number(value: EntryValue) -> float | None:
         return None
 
 
-def text(value: EntryValue) -> str:
+def text(value: ConditionValue) -> str:
     """Return a value as it is typed."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def read_conditions(typed: str) -> list[RowCondition]:
+def read_conditions(typed: str) -> list[ValueCondition]:
     """Return the conditions of a filter.
 
     Raises:
         ConfigError: It cannot be read.
     """
-    found: list[RowCondition] = []
+    found: list[ValueCondition] = []
     place = 0
     while place < len(typed):
         match = _CONDITION.match(typed, place)
@@ -103,7 +103,7 @@ def read_conditions(typed: str) -> list[RowCondition]:
     return found
 
 
-def condition_of(match: "re.Match[str]") -> RowCondition:
+def condition_of(match: "re.Match[str]") -> ValueCondition:
     """Return a condition that was found.
 
     Raises:
@@ -115,7 +115,7 @@ def condition_of(match: "re.Match[str]") -> RowCondition:
         raise ConfigError(f"filter: '{sign}' compares nothing. {GRAMMAR}.{nearest(sign, OPERATORS)}")
     if operand == _NOTHING and sign not in ("=", "!="):
         raise ConfigError(f"filter: {key}{sign}null asks nothing. Type {key}=null or {key}!=null.")
-    return RowCondition(key, sign, operand)
+    return ValueCondition(key, sign, operand)
 
 
 def unreadable(typed: str, rest: str) -> ConfigError:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune.config.conditions import ValueCondition, read_conditions
 from finetune.errors import ConfigError
-from finetune.report.runs_table.conditions import RowCondition, read_conditions
 
 SIGNS: dict[str, Any] = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -18,10 +18,10 @@ SIGNS: dict[str, Any] = {
 def test_conditions_are_joined_by_and_or_commas() -> None:
     asked = "strategy=lora and test/accuracy>0.9,optimizer.lr<=1e-3 AND name~'ants and bees'"
     assert read_conditions(asked) == [
-        RowCondition("strategy", "=", "lora"),
-        RowCondition("test/accuracy", ">", "0.9"),
-        RowCondition("optimizer.lr", "<=", "1e-3"),
-        RowCondition("name", "~", "ants and bees"),
+        ValueCondition("strategy", "=", "lora"),
+        ValueCondition("test/accuracy", ">", "0.9"),
+        ValueCondition("optimizer.lr", "<=", "1e-3"),
+        ValueCondition("name", "~", "ants and bees"),
     ]
 
 
