@@ -5,7 +5,6 @@ It decides that alone; who trains the folds, and what is made of them, is left t
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
