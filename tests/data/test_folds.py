@@ -74,7 +74,7 @@ def test_a_fold_learns_from_the_others_and_never_sees_the_test_split() -> None:
     seen: list[str] = []
     for index in range(3):
         fold = {"kind": "stratified", "folds": 3, "repeats": 1, "seed": 0, "index": index}
-        found = split_table(table, val=0.2, test=0.2, seed=1, fold=fold)
+        found = split_table(table, settings_for(SplitSettings, val=0.2, test=0.2, seed=1, fold=fold))
         assert set(found.frame["id"]) == set(pool_of(whole).frame["id"])  # without the test split
         assert not ids_of(found, "test") & (ids_of(found, "train") | ids_of(found, "val"))
         assert len(ids_of(found, "val")) == math.ceil(0.2 * 32)

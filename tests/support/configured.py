@@ -15,7 +15,10 @@ from finetune.config.settings.roots import RootSettings, TrainSettings
 
 S = TypeVar("S", bound=Checked)
 # a command that has the group, and options which leave most of it open
-_GROUPS = {"cv.": "crossval", "pretrain.": "pretrain", "sweep.": "sweep", "rank.": "rank", "audit.": "audit"}
+_GROUPS = {
+    "cv.": "crossval", "pretrain.": "pretrain", "sweep.": "sweep", "rank.": "rank", "audit.": "audit",
+    "preview.": "preview", "ensemble.": "ensemble", "compare.": "compare", "operating.": "report", "pool.": "sweep",
+}  # fmt: skip
 _OPTIONS = {
     **dict.fromkeys(("train", "crossval", "sweep"), ("data=folder", "data.root=photos", "ood=none")),
     "predict": ("input=photos",),

@@ -85,7 +85,7 @@ def test_what_was_typed_stays() -> None:
         (["noise=smoothing", "loss=focal"], "needs a loss that smooths labels, and Focal does not"),
         (["noise=smoothing", "loss.label_smoothing=0"], "loss.label_smoothing=0 does not"),
         (["noise=mixup", "augment.mixup=0"], "augment.mixup=0 does not"),
-        (["regularize.l1=-1"], "regularize.l1=-1.0 is not a strength"),
+        (["regularize.l1=-1"], "regularize.l1=-1.0 must be a strength, at least 0"),
         (["regularize.l2_sp=1", "trainer=fsdp"], "regularize.l2_sp needs whole weights"),
         (["regularize.l1=1", "callbacks=ema"], "regularize.l1 makes weights zero"),
     ],

@@ -120,7 +120,7 @@ def test_a_run_says_and_stores_what_was_chosen(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert config.features.views == 4 and config["optimizer"]["lr"] == 1e-3
+    assert config["features"]["views"] == 4 and config["optimizer"]["lr"] == 1e-3
     sets = {each["set"] for each in record["recipe"]}
     assert sets >= {
         "features.views=4",

@@ -55,7 +55,7 @@ def settings(**changed: Any) -> SlurmSettings:
         "jobs": 3, "partition": "p", "devices_per_job": 1, "cpus": 1, "minutes": 10, "memory_gb": None, "setup": (),
         "parameters": {}, "grace": 2.0,
     }  # fmt: skip
-    return SlurmSettings(**{**values, **changed})
+    return SlurmSettings(kind="slurm", time_limit=None, **{**values, **changed})
 
 
 def python(key: str, code: str, folder: Path, **options: Any) -> Job:
