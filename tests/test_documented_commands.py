@@ -25,6 +25,8 @@ from finetune.search.sweep_plan import make_sweep_plan
 register()
 OWN_FOLDER = "my_configs"  # of the strategy and the space that the docs show
 SHOWS = re.compile(r"--cfg\b|--help\b")
+# what needs no images and no training, only folders of runs
+QUICK = re.compile(r"finetune (runs\b|features action|compare runs=|sweep .*export=|report run=last$)")
 
 
 def in_configurations() -> list[str]:
@@ -34,9 +36,14 @@ def in_configurations() -> list[str]:
     return [line for line in found if line.startswith("finetune") and not re.search(r"--h|^finetune:", line)]
 
 
+def in_guides() -> list[str]:
+    """Return the commands in the README and the docs."""
+    return [line for page in GUIDES for line in commands(page, "finetune")]
+
+
 def documented() -> list[str]:
     """Return the commands, each once."""
-    return list(dict.fromkeys([*(line for page in GUIDES for line in commands(page, "finetune")), *in_configurations()]))
+    return list(dict.fromkeys([*in_guides(), *in_configurations()]))
 
 
 def shown_files() -> list[tuple[str, str]]:
@@ -69,9 +76,12 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
         if "resume=last" not in arguments:
             read_plan([word for word in arguments if word != "recipe=auto"])  # which looks at the images
         return
-    overrides, of_pool = without_pool(typed.overrides) if typed.multirun else (typed.overrides, [])
-    pool_settings(None, of_pool)
-    for job in expand_grid(overrides) if typed.multirun else [overrides]:
+    jobs = [typed.overrides]
+    if typed.multirun:
+        overrides, of_pool = without_pool(typed.overrides)
+        pool_settings(None, of_pool)
+        jobs = expand_grid(overrides)
+    for job in jobs:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             check_read(compose(typed.config_name or "train", [*search, *job]))
 
@@ -83,15 +93,7 @@ def test_documented_command_shows_something(command: str, tmp_path: Path) -> Non
     assert len(shown.stdout.splitlines()) > 10
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        line
-        for line in documented()
-        if re.match(r"finetune (runs|features action)\b|finetune compare runs=|finetune sweep .*export=", line)
-        or line == "finetune report run=last"
-    ],
-)
+@pytest.mark.parametrize("command", sorted({line for line in in_guides() if QUICK.match(line)}))
 def test_quick_command_runs(command: str, tmp_path: Path) -> None:
     predictions = {"val": scored(60, 3, seed=1), "test": scored(80, 3, seed=2)}
     for place in ("runs/old", "runs/new", "sweeps/mine"):
@@ -120,9 +122,7 @@ def test_commands_are_found_in_each_kind_of_page() -> None:
 
 
 def test_error_that_the_docs_show_is_what_is_printed(tmp_path: Path) -> None:
-    (shown,) = (
-        block.text.splitlines() for page in GUIDES for block in blocks(page) if block.language == "console"
-    )
+    (shown,) = (block.text.splitlines() for page in GUIDES for block in blocks(page) if block.language == "console")
     command, line, code = shown[0].removeprefix("$ ").partition(";")[0], shown[1], shown[2]
     printed = finetune(*shlex.split(command)[1:], folder=tmp_path)
     assert re.fullmatch(re.escape(line).replace("…", ".*"), printed.stderr.strip())

@@ -52,9 +52,7 @@ def commands(page: Path, program: str) -> list[str]:
     lines = [line for block in blocks(page) if block.language == "bash" for line in block.text.splitlines()]
     shown = [match[1].strip() for line in lines if (match := COMMAND.match(line))]
     found = [re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line) for line in [*shown, *code_spans(page)]]
-    return list(
-        dict.fromkeys(line for line in found if line.split(" ")[0] == program and not PLACEHOLDER.search(line))
-    )
+    return list(dict.fromkeys(line for line in found if line.split(" ")[0] == program and not PLACEHOLDER.search(line)))
 
 
 def anchors(page: Path) -> set[str]:
