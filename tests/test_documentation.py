@@ -77,6 +77,13 @@ def test_contributing_has_a_line_for_each_folder_of_the_package() -> None:
     assert [folder for folder in folders if f"`{folder}/" not in text] == []
 
 
+def test_glossary_says_where_terms_are_at_home() -> None:
+    text = (DOCS.parent / "CONTRIBUTING.md").read_text().partition("## Glossary")[2].partition("\n## ")[0]
+    places = [place for row in re.findall(r"^\|.*\|.*\|(.*)\|$", text, re.M) for place in re.findall(r"`([^`]+)`", row)]
+    assert len(places) > 20
+    assert [place for place in places if not any((PACKAGE / name).exists() for name in (place, f"{place}.py"))] == []
+
+
 def test_every_option_is_named_in_the_docs() -> None:
     code = [text for page in GUIDES for text in (*code_spans(page), *(block.text for block in blocks(page)))]
     words = {word for text in code for word in re.split(r"[=,|\[\]\s]", text)}
