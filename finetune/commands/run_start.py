@@ -16,7 +16,6 @@ from finetune.audit.audit_store import audit_line, recall
 from finetune.audit.drop_label_errors import leave_out_suspects
 from finetune.config.resolve import resolve, resumed_settings
 from finetune.config.settings.roots import PartsSettings, RootSettings, TrainSettings
-from finetune.config.settings.run_groups import OodSettings
 from finetune.data.cache.store import Cache
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
@@ -42,28 +41,11 @@ from finetune.training.build import (
     open_cache,
 )
 from finetune.training.callbacks.progress import PhaseProgressBar
+from finetune.training.final_predictions import FinalizeSettings, read_finalize_settings
 from finetune.training.fit import Recipe, rehearse
 from finetune.training.run_lifecycle import check_verb, is_first_rank
-from finetune.training.weight_selection import check_shares
-from finetune.uncertainty.ood.settings import check_ood_settings
-from finetune.uncertainty.scaling import Method, check_calibration_method
 
 RootT = TypeVar("RootT", bound=RootSettings)
-
-
-@dataclass(frozen=True)
-class FinalizeSettings:
-    """What is done when all phases are over.
-
-    Attributes:
-        calibration: How probabilities are calibrated.
-        shares: Of the way from the probe to the fine-tuned weights that are tried on validation.
-        ood: What tells images unlike those of training.
-    """
-
-    calibration: Method
-    shares: tuple[float, ...]
-    ood: OodSettings
 
 
 @dataclass(frozen=True)
@@ -156,16 +138,6 @@ def with_chosen_settings(
         return resolve(found, TrainSettings, list(hydra.overrides.task))
 
     return resolve_recipe(settings, Typed(keys, dict(hydra.runtime.choices)), table, cache, recompose)
-
-
-def read_finalize_settings(settings: TrainSettings, table: ImageTable) -> FinalizeSettings:
-    """Return what is done when all phases are over.
-
-    Raises:
-        ConfigError: A setting makes no sense, or not for such labels.
-    """
-    ood = check_ood_settings(settings.ood, table.task)
-    return FinalizeSettings(check_calibration_method(settings.calibration), check_shares(settings.interpolate), ood)
 
 
 def build_training(

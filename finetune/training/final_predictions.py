@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from finetune.config.settings.phases import Strategy
+from finetune.config.settings.roots import TrainSettings
 from finetune.config.settings.run_groups import OodSettings
 from finetune.data.datamodule import ImageData
+from finetune.data.table import ImageTable
 from finetune.evaluation.calibrated import Outputs
 from finetune.evaluation.drift.reference import SPLIT, sampled, save_reference
 from finetune.models.network import Network
@@ -14,8 +16,35 @@ from finetune.runtime.device import DevicePass
 from finetune.training.fit import Recipe, predict_split
 from finetune.training.ood import features_and_targets, fit_ood
 from finetune.training.run_lifecycle import is_first_rank
-from finetune.training.weight_selection import SelectedWeights
+from finetune.training.weight_selection import SelectedWeights, check_shares
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
+from finetune.uncertainty.ood.settings import check_ood_settings
+from finetune.uncertainty.scaling import Method, check_calibration_method
+
+
+@dataclass(frozen=True)
+class FinalizeSettings:
+    """What is done when all phases are over.
+
+    Attributes:
+        calibration: How probabilities are calibrated.
+        shares: Of the way from the probe to the fine-tuned weights that are tried on validation.
+        ood: What tells images unlike those of training.
+    """
+
+    calibration: Method
+    shares: tuple[float, ...]
+    ood: OodSettings
+
+
+def read_finalize_settings(settings: TrainSettings, table: ImageTable) -> FinalizeSettings:
+    """Return what is done when all phases are over.
+
+    Raises:
+        ConfigError: A setting makes no sense, or not for such labels.
+    """
+    ood = check_ood_settings(settings.ood, table.task)
+    return FinalizeSettings(check_calibration_method(settings.calibration), check_shares(settings.interpolate), ood)
 
 
 @dataclass(frozen=True)

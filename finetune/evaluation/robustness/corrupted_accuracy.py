@@ -4,18 +4,22 @@ It decides how images become batches and answers become accuracies with interval
 `corruptions`.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.datamodule import one_thread
 from finetune.data.table import ImageTable
 from finetune.data.transforms import InputSpec, eval_transform
+from finetune.errors import ConfigError
 from finetune.evaluation.bootstrap import binomial_interval, draw_weights, weighted_sums
 from finetune.evaluation.inference import Predictor
 from finetune.evaluation.predictions import THRESHOLD, PredictionTask, check_finite, to_probabilities
@@ -155,3 +159,39 @@ def _score(value: float, drawn: _Values, number: int) -> dict[str, float | None]
         low, high = (float(end) for end in np.quantile(drawn, (0.025, 0.975)))
     return {key: float(end) if np.isfinite(end) else None for key, end in
             (("value", value), ("low", low), ("high", high))}  # fmt: skip
+
+
+_Document = dict[str, Any]
+
+
+def robustness_of(
+    bundle: Bundle,
+    table: ImageTable,
+    split: str,
+    ways: Sequence[Wrong],
+    settings: InferenceSettings,
+    *,
+    resamples: int,
+    seed: int,
+) -> _Document | None:
+    """Return how well the images of a split are answered with something wrong; None where no way is asked for.
+
+    Raises:
+        ConfigError: The run reads sequences.
+        DataError: An image cannot be read.
+    """
+    if not ways:
+        return None
+    if bundle.network.frames is not None:
+        raise ConfigError(
+            "robustness=true corrupts single images, and this run reads sequences of frames. Set robustness=false."
+        )
+    console = Console()
+    rows = table.rows(split)
+    count = 1 + len(ways)
+    console.print(f"Robustness: {count} passes over {len(rows):,} images, {count * len(rows):,} in all.")
+    parts = measure(bundle, table, rows, ways, settings, seed)
+    steps = math.ceil(len(rows) / max(1, settings.batch_size // count))
+    shown = track(parts, "Corrupting", steps, console=console, transient=True, disable=not console.is_terminal)
+    values = np.concatenate(list(shown), axis=1)
+    return {"split": split, **robustness_document(values, ways, resamples=resamples, seed=seed)}
