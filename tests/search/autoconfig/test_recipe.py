@@ -127,7 +127,7 @@ def test_a_run_says_and_stores_what_was_chosen(tmp_path: Path) -> None:
         "head.l2=cv",
         "strategy.epochs=6",
     }  # of strategy.head_epochs=1 the recipe leaves the rest
-    assert config.strategy.head_epochs == 1
+    assert config["strategy"]["head_epochs"] == 1
     assert "recipe: features.views=4 (" in found.stderr
     assert record["kept"]["what"] in ("probe", "fine-tuned", "interpolation")
     assert "Kept " in found.stderr
