@@ -3,14 +3,14 @@
 import json
 import re
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from configured import command_config, settings_for
+from configured import command_config, composed, settings_for
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
@@ -53,9 +53,10 @@ def write_folders(root, *, num=6, seed=0, labels=LABELS, splits=("",)):
 
 def make_run(path, table, source, *, seed=0):
     """A run folder as training leaves it, made of real parts."""
-    data = {"source": source, "unreadable": "error", "eval_batch_size": 4, "workers": 0}
+    whole = dict(composed("train").document)
+    data = {**whole["data"], "source": source, "unreadable": "error", "eval_batch_size": 4, "workers": 0}
     data |= {key: source[key] for key in ("root", "path") if key in source}
-    config = {"seed": 3, "data": data, "trainer": {"precision": "32-true"}, "augment": asdict(settings_for(Augment))}
+    config = {**whole, "seed": 3, "data": data, "explain": {"images": 0, "method": "auto"}}
     run = Run.create(path, config=config, command=["finetune"], seed=3)
     table = make_splits(verify(table, "error"), val=0.2, test=0.34, seed=0, group=None)
     table.save(run.table_file)

@@ -62,6 +62,8 @@ def command_config(root: str, **changes: Any) -> DictConfig:
     """Return the composed configuration of a command, with some values changed."""
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        found = OmegaConf.merge(compose(root), changes)
+        config = compose(root)
+    OmegaConf.set_struct(config, False)  # as with + before a key of an open group
+    found = OmegaConf.merge(config, changes)
     assert isinstance(found, DictConfig)
     return found

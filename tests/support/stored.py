@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from configured import composed
 from PIL import Image
 
 from finetune.data.image_stores import FileStore
@@ -27,11 +28,12 @@ def stored_run(
         resamples: Behind the intervals.
         train: Labels of the training images, which have no file; None for one of each class.
     """
+    whole = dict(composed("train").document)
     config = {
-        "seed": 0, "monitor": "val/accuracy", "mode": "max", "model": {"name": "test_resnet"},
-        "strategy": {"name": "lp_ft", "phases": PHASES},
-        "data": {"source": {"_target_": "finetune.data.sources.folder", "root": "photos"}},
-        "explain": {"images": 4, "method": "auto"},
+        **whole, "seed": 0, "monitor": "val/accuracy", "mode": "max", "explain": {"images": 4, "method": "auto"},
+        "model": {**whole["model"], "name": "test_resnet"},
+        "strategy": {**whole["strategy"], "name": "lp_ft", "phases": PHASES},
+        "data": {**whole["data"], "source": {"_target_": "finetune.data.sources.folder", "root": "photos"}},
     }  # fmt: skip
     command = ["/somewhere/bin/finetune", "data.root=my photos", f"hydra.run.dir={folder}"]
     run = Run.create(folder, config=config, command=command, seed=0)
