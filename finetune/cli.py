@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from finetune.config.aliases import register_source, rename_overrides
 from finetune.config.command_help import command_help
 from finetune.config.compose import check_read, conf_dir, register, verbs
 from finetune.config.error_messages import error_message
@@ -72,7 +73,8 @@ def main() -> None:
     wait_asleep(os.environ)
     try:
         register()
-        sys.argv[1:] = with_config_name(sys.argv[1:])
+        register_source()
+        sys.argv[1:] = rename_overrides(with_config_name(sys.argv[1:]))
         if (verb := named_verb(sys.argv[1:])) in _SEARCHES:
             sys.exit(search(verb, sys.argv[1:]))
         if is_multirun(sys.argv[1:]):

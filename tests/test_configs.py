@@ -158,11 +158,11 @@ def test_name_of_a_run_tells_what_changed_and_stays_short() -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", ["optimizer.lr=1e-4", "strategy=full"], return_hydra_config=True)
         config.hydra.runtime.output_dir = "x"
-        assert run_name(_root_=config) == "mobile-full-lr_1e-4"
+        assert run_name(_root_=config) == "efficientnet_lite0-full-lr_1e-4"
         chosen = compose("train", ["recipe=auto", "recipe.budget=1m"], return_hydra_config=True)
-        assert run_name(_root_=chosen) == "mobile-auto-budget_1m"
+        assert run_name(_root_=chosen) == "efficientnet_lite0-auto-budget_1m"
         typed = compose("train", ["recipe=auto", "strategy=full"], return_hydra_config=True)
-        assert run_name(_root_=typed) == "mobile-full"
+        assert run_name(_root_=typed) == "efficientnet_lite0-full"
         long = compose(
             "train",
             [f"+tags=[{'x' * 90}]".lstrip("+"), f"runs={'y' * 90}", f"data.image_size={'9' * 70}"],

@@ -135,7 +135,7 @@ def test_what_is_out_of_range_is_refused_by_its_key(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("words", [["schedule.warmup=2"], ["data.workers=-1"], ["audit", "audit.bits=65"]])
+@pytest.mark.parametrize("words", [["schedule.warmup=2"], ["data.workers=-1"], ["audit", "audit.hash_distance=65"]])
 def test_a_range_is_checked_before_anything_heavy_is_imported(words: list[str], tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv[0] = 'finetune'\n"

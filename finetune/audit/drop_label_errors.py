@@ -46,7 +46,7 @@ def leave_out_suspects(
     The first process finds them and writes their list into the run's folder, where the others, and a resumed run, read
     it.
     """
-    if settings.noise != "drop_suspects":
+    if settings.label_noise != "drop_suspects":
         return table
     path = run.path / FILE
     if not path.exists():
@@ -133,7 +133,7 @@ def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, text.getvalue())
     first = f" (first: {suspects['id'].iloc[0]})" if len(suspects) else ""
-    log.info("noise=drop_suspects: %d training images are left out%s; see %s", len(suspects), first, path)
+    log.info("label_noise=drop_suspects: %d training images are left out%s; see %s", len(suspects), first, path)
 
 
 def read_suspects(path: Path) -> list[str]:

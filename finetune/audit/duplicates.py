@@ -19,11 +19,11 @@ class DuplicateThresholds:
     """When two images are near duplicates: both witnesses have to agree.
 
     Attributes:
-        bits: At most so many of the 64 bits of the hashes differ.
+        hash_distance: At most so many of the 64 bits of the hashes differ.
         similarity: The cosine of the centred features is at least this.
     """
 
-    bits: int = 10
+    hash_distance: int = 10
     similarity: float = 0.9
 
 
@@ -89,7 +89,7 @@ def find_pairs(
         distance = (bits.shape[1] - signs[start:stop] @ signs.T) / 2
         same = codes[start:stop, None] == codes[None]
         later = np.arange(number)[None] > np.arange(start, stop)[:, None]
-        one, other = np.nonzero(later & (same | (distance <= likeness.bits)))
+        one, other = np.nonzero(later & (same | (distance <= likeness.hash_distance)))
         exact = same[one, other]
         one = one + start
         alike = np.einsum("pf,pf->p", directions[one], directions[other]).astype(np.float64)

@@ -63,7 +63,7 @@ def audit(cfg: DictConfig) -> None:
 def checks_of(settings: AuditRootSettings) -> AuditChecks:
     """Return how the audit is made."""
     options = settings.audit
-    likeness = DuplicateThresholds(options.bits, options.similarity)
+    likeness = DuplicateThresholds(options.hash_distance, options.similarity)
     return AuditChecks(likeness, options.labels, options.folds, settings.data.splits.group, settings.seed)
 
 

@@ -63,18 +63,18 @@ def compute(settings: FeaturesRootSettings, cache: Cache, console: Console) -> N
     if unknown:
         raise ConfigError(f"splits: '{unknown[0]}' is not one of {', '.join(SPLITS)}.{nearest(unknown[0], SPLITS)}")
     table = load_table(settings.data, known=known_files(cache))
-    check_views(settings.features, table)
+    check_views(settings.features, settings.tta_views, table)
     network = load_backbone(settings.model, settings.data, table)
     images = images_of(
         settings.data, settings.augment, settings.trainer.accelerator, settings.seed, table, network, cache,
-        draws=draws_of(settings.data, table),
+        draws=draws_of(settings.imbalance, settings.data, table),
     )  # fmt: skip
-    how = build_features(settings.features, cache, augmented=settings.augment.enabled)
+    how = build_features(settings.features, settings.tta_views, cache, augmented=settings.augment.enabled)
     source = feature_source(network, images, how, machine)
     started = time.monotonic()
     for split in settings.splits:
         rows = table.rows(split)
-        views = settings.features.views if split == "train" else settings.features.test_views
+        views = settings.features.views if split == "train" else settings.tta_views
         before = source.computed
         source.features(rows, views)
         count = source.count(rows)

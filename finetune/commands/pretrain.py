@@ -59,7 +59,7 @@ def pretrain(cfg: DictConfig) -> None:
     model = MaskedAutoencoder(encoder, network.spec.channels, plan)
     images = images_of(
         settings.data, settings.augment, machine.accelerator, settings.seed, table, network, cache,
-        draws=draws_of(settings.data, table),
+        draws=draws_of(settings.imbalance, settings.data, table),
     )  # fmt: skip
     loggers = build_loggers(run, settings.logger)
     module = build_module(settings, model, machine)

@@ -41,8 +41,9 @@ def preview(cfg: DictConfig) -> None:
     require_single_images(table, "finetune preview", "Look at the frames as images: data=folder, or data=csv.")
     network = load_backbone(replace(settings.model, weights="none"), settings.data, table)
     images = images_of(  # made in this process, and varied as in training
-        settings.data, augment, "cpu", settings.seed, table, network, cache, draws=draws_of(settings.data, table),
-        repeats=repeats_of(settings.data, augment, network),
+        settings.data, augment, "cpu", settings.seed, table, network, cache,
+        draws=draws_of(settings.imbalance, settings.data, table),
+        repeats=repeats_of(settings.imbalance, settings.data, augment, network),
     )  # fmt: skip
     rows = choose_rows(table, options.images, settings.seed)
     shown = network_views(images, rows, options.views)

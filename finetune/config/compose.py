@@ -202,8 +202,8 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 # keys that code reads by name; any other key of these groups must be referred to, or nothing reads it
 READ = {
     "data": (
-        "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "imbalance", "balance_groups",
-        "image_size", "crop_mode", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
+        "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "balance_groups", "image_size",
+        "crop_mode", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
     ),
     "data.splits": ("val", "test", "seed", "group", "fold"),
     "strategy": ("name", "adapter", "phases"),

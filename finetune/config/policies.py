@@ -1,4 +1,4 @@
-"""Policies become settings: what `imbalance`, `noise` and `regularize` mean for loss, augmentation and decay.
+"""Policies become settings: what `imbalance`, `label_noise` and `regularize` mean for loss, augmentation and decay.
 
 It decides which settings a word changes, says so in the log, and refuses what contradicts it; what the settings do is
 left to the parts that receive them.
@@ -38,30 +38,23 @@ def resolve_policies(config: _Config, typed: Sequence[str] = ()) -> tuple[_Confi
 
 
 def resolve_imbalance(config: _Config, keys: set[str]) -> Iterator[str]:
-    """Give `imbalance` and `data.imbalance` one value, and choose the loss where it is one."""
-    data = config["data"]
-    word = config["imbalance"]
-    if word != data["imbalance"] and data["imbalance"] != "none":
-        raise ConfigError(
-            f"imbalance={word} and data.imbalance={data['imbalance']} are two names of one setting. Leave one out."
-        )
-    config["imbalance"] = data["imbalance"] = word
-    if word == "focal":
+    """Choose the loss where it is what `imbalance` asks for."""
+    if config["imbalance"] == "focal":
         yield from choose_loss(config, keys, "imbalance=focal", "Focal")
 
 
 def resolve_noise(config: _Config, keys: set[str]) -> Iterator[str]:
-    """Choose the loss, its smoothing or the mixing that `noise` asks for."""
-    word = config["noise"]
+    """Choose the loss, its smoothing or the mixing that `label_noise` asks for."""
+    word = config["label_noise"]
     if word == "generalised_ce":
-        yield from choose_loss(config, keys, "noise=generalised_ce", "GeneralisedCrossEntropy")
+        yield from choose_loss(config, keys, "label_noise=generalised_ce", "GeneralisedCrossEntropy")
     elif word == "smoothing":
         yield smooth(config, keys)
     elif word == "mixup" and config["augment"]["enabled"] and not config["augment"]["mixup"]:
         if "augment.mixup" in keys:
-            raise ConfigError("noise=mixup mixes images, and augment.mixup=0 does not. Leave one of them out.")
+            raise ConfigError("label_noise=mixup mixes images, and augment.mixup=0 does not. Leave one of them out.")
         config["augment"]["mixup"] = MIXUP
-        yield f"noise=mixup: augment.mixup={MIXUP:g}"
+        yield f"label_noise=mixup: augment.mixup={MIXUP:g}"
 
 
 def choose_loss(config: _Config, keys: set[str], word: str, name: str) -> Iterator[str]:
@@ -94,16 +87,16 @@ def smooth(config: _Config, keys: set[str]) -> str:
     loss = config["loss"]
     if "label_smoothing" not in loss:
         raise ConfigError(
-            f"noise=smoothing needs a loss that smooths labels, and {loss['_target_'].rpartition('.')[2]} does not. "
-            "Use loss=cross_entropy, or loss=bce for several labels per image."
+            f"label_noise=smoothing needs a loss that smooths labels, and {loss['_target_'].rpartition('.')[2]} does "
+            "not. Use loss=cross_entropy, or loss=bce for several labels per image."
         )
     if not loss["label_smoothing"]:
         if "loss.label_smoothing" in keys:
             raise ConfigError(
-                "noise=smoothing smooths labels, and loss.label_smoothing=0 does not. Leave one of them out."
+                "label_noise=smoothing smooths labels, and loss.label_smoothing=0 does not. Leave one of them out."
             )
         loss["label_smoothing"] = SMOOTHING
-    return f"noise=smoothing: loss.label_smoothing={loss['label_smoothing']:g}"
+    return f"label_noise=smoothing: loss.label_smoothing={loss['label_smoothing']:g}"
 
 
 def resolve_regularize(config: _Config, keys: set[str]) -> Iterator[str]:

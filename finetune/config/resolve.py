@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
+from finetune.config.aliases import move_strays
 from finetune.config.compose import check_missing, check_read, resumed_config, to_dict
 from finetune.config.policies import resolve_policies
 from finetune.config.settings.checked import typed
@@ -35,6 +36,7 @@ def resolve(config: DictConfig, root: type[R], words: Sequence[str] = (), *, tel
         ConfigError: A value is missing, is not read, is out of range, or contradicts another.
     """
     check_missing(config)
+    move_strays(config)
     check_read(config)
     return settings_of(to_dict(config), root, words, tell=tell)
 

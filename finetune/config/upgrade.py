@@ -7,20 +7,24 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from finetune.config.aliases import rename_config
+
 # what a key that is younger than a run had to be for the run to be as it was
 _BEFORE: dict[str, Any] = {
     "verb": "train",
-    "noise": "none",
+    "label_noise": "none",
     "balance": {"beta": 0.999, "tau": 1.0, "views": 4},
     "regularize": {"l2_sp": 0.0, "l1": 0.0},
-    "interpolate": [],
+    "wise_ft": [],
     "calibration": "none",
     "report": False,
     "recipe": {"name": "none", "budget": None},
     "explain": {"images": 0, "method": "auto"},
     "groups": {"columns": None, "min_images": 30, "intersections": []},
-    "ood": {"kind": "none", "accept": 0.95, "images": 2000, "neighbours": None, "variance": None},
-    "features": {"views": 1, "test_views": 1, "dtype": "float32"},
+    "ood": {"kind": "none", "tpr": 0.95, "images": 2000, "neighbours": None, "variance": None},
+    "tta_views": 1,
+    "imbalance": "none",
+    "features": {"views": 1, "dtype": "float32"},
     "callbacks": {},
     "logger": {},
     "tags": [],
@@ -32,7 +36,7 @@ _BEFORE: dict[str, Any] = {
         "layers": 1, "bidirectional": True, "kernel": 3, "rounds": 50, "tree_depth": 2,
     },
     "data": {
-        "balance_groups": [], "imbalance": "none", "unreadable": "error", "exact_pixels": True, "pixel_cache": False,
+        "balance_groups": [], "unreadable": "error", "exact_pixels": True, "pixel_cache": False,
         "device_pixels": False, "crop_mode": None, "image_size": None, "horizontal_flip": 0.5, "smallest_crop": 0.35,
         "splits": {"group": None, "fold": None},
     },
@@ -50,10 +54,9 @@ _WANDB = {"checkpoints": "none", "images": 0, "table": 0}
 def upgrade(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plain configuration of a run as today's version would have stored it."""
     result = copy.deepcopy(dict(plain))
+    rename_config(result)
     fill(result, {name: value for name, value in _BEFORE.items() if result.get("verb") != "pretrain" or name in result})
     result.setdefault("verb", "train")
-    if "imbalance" not in result and "data" in result:
-        result["imbalance"] = result["data"]["imbalance"]
     tracked = (result.get("logger") or {}).get("wandb")
     if tracked:
         fill(tracked, _WANDB)

@@ -84,7 +84,7 @@ def own_views(run: Run, given: int | None) -> tuple[int, Augment]:
         ConfigError: Several views are asked for, and the run varies no image.
     """
     stored = stored_settings(run.config)
-    views = given if given is not None else stored.features.test_views
+    views = given if given is not None else stored.tta_views
     augment = stored.augment
     if views > 1 and not augment.enabled:
         raise ConfigError(f"views={views} would take the same image as often: the run augments nothing. Use views=1.")

@@ -42,14 +42,14 @@ class FeatureSettings:
     Attributes:
         views: Views of each training image; the first is that of evaluation, the others are augmented, each always in
             the same way.
-        test_views: Views of each image that is scored at the end of a run; their probabilities are averaged.
+        tta_views: Views of each image that is scored at the end of a run; their probabilities are averaged.
         dtype: float32, or float16 for half the size on disk.
         cache: Where features are kept; None keeps them in memory for the phase.
         repeat_views: Views of an image of a rare class for draws that are repeats, where these are varied otherwise.
     """
 
     views: int = 1
-    test_views: int = 1
+    tta_views: int = 1
     dtype: str = "float32"
     cache: Cache | None = None
     repeat_views: int = 4

@@ -57,7 +57,7 @@ def download(name: str, options: dict[str, Any]) -> nn.Module:
         reason = textwrap.shorten(f"{type(error).__name__}: {first}", 160, placeholder=" …")
         raise ConfigError(
             f"The weights of {name} cannot be downloaded ({reason}). Give a local file with "
-            "model.weights=/path/to/file.safetensors, or use model=mobile, whose weights are bundled."
+            "model.weights=/path/to/file.safetensors, or use model=efficientnet_lite0, whose weights are bundled."
         ) from error
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from finetune.config.aliases import rename_config
 from finetune.errors import ConfigError, RunError, nearest
 from finetune.runtime.provenance import git_state, process, process_start, versions
 
@@ -209,15 +210,17 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration.
+        """The resolved configuration, by today's names.
 
         Raises:
             RunError: The file is no configuration; the run was killed as it began, or the file was changed.
         """
         try:
-            return dict(yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=LOADER))
+            config = dict(yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=LOADER))
         except (TypeError, ValueError, yaml.YAMLError) as error:
             raise RunError(f"{self.config_file} cannot be read as a configuration. Start the run anew.") from error
+        rename_config(config)
+        return config
 
     @property
     def status(self) -> str:

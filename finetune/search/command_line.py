@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from finetune.config.aliases import move_strays, rename_overrides
 from finetune.config.compose import conf_dir
 from finetune.config.error_messages import error_message
 from finetune.config.resolve import resolve
@@ -61,10 +62,12 @@ class Request:
         search = [f"hydra.searchpath=['file://{self.config_dir}']"] if self.config_dir else []
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                return compose(name, [*search, *overrides], return_hydra_config=hydra)
+                config = compose(name, [*search, *overrides], return_hydra_config=hydra)
         except (HydraException, OmegaConfBaseException) as error:
             arguments = ["--config-name", name, *self.flags, *overrides]
             raise ConfigError(error_message(error, arguments)) from error
+        move_strays(config)
+        return config
 
     def check_trial(self, overrides: Sequence[str]) -> None:
         """Check that a trial's configuration is one that can be trained, as far as is known without the images.
@@ -133,7 +136,7 @@ class Request:
 
 def request_of(stored: Mapping[str, Any]) -> Request:
     """Return a request as it was kept."""
-    lists = {name: tuple(stored[name]) for name in ("own", "fixed", "swept")}
+    lists = {name: tuple(rename_overrides(stored[name], say=False)) for name in ("own", "fixed", "swept")}
     return Request(**lists, config_dir=stored["config_dir"])
 
 

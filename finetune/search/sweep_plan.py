@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from finetune.config.aliases import rename_space
 from finetune.config.compose import conf_dir, folder_name, to_dict
 from finetune.config.error_messages import options_of
 from finetune.config.settings.checked import Checked, typed
@@ -163,8 +164,8 @@ def read_space(request: Request, space: SpaceSettings, base: Callable[[str], str
     """
     arguments = request.flags
     return build_space(
-        space.params,
-        space.when,
+        rename_space(space.params),
+        rename_space(space.when),
         [*request.fixed, *request.swept],
         options=lambda group: options_of(group, arguments),
         base=base,

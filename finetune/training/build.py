@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger
 from finetune.config.compose import build
 from finetune.config.policies import MIXUP
 from finetune.config.settings.checked import Target
-from finetune.config.settings.data_groups import CacheSettings, DataSettings
+from finetune.config.settings.data_groups import CacheSettings, DataSettings, Imbalance
 from finetune.config.settings.roots import ImageSettings, PartsSettings, PretrainRootSettings, TrainSettings
 from finetune.config.settings.run_groups import LoggerSettings
 from finetune.config.settings.training_groups import (
@@ -73,22 +73,26 @@ def known_files(cache: Cache | None) -> KnownFiles | None:
 
 
 def build_features(
-    features: ViewSettings, cache: Cache | None, *, augmented: bool, balance: BalanceSettings | None = None
+    features: ViewSettings,
+    tta_views: int,
+    cache: Cache | None,
+    *,
+    augmented: bool,
+    balance: BalanceSettings | None = None,
 ) -> FeatureSettings:
     """Return how features of a backbone at rest are made and kept.
 
     Raises:
         ConfigError: All views would be the same.
     """
-    for name in ("views", "test_views"):
-        number = getattr(features, name)
+    for name, number in {"features.views": features.views, "tta_views": tta_views}.items():
         if number > 1 and not augmented:
             raise ConfigError(
-                f"features.{name}={number} would take the same image as often, since nothing is augmented. "
-                f"Choose augment=light, or set features.{name}=1."
+                f"{name}={number} would take the same image as often, since nothing is augmented. Choose "
+                f"augment=light, or set {name}=1."
             )
     repeat_views = FeatureSettings.repeat_views if balance is None else balance.views
-    return FeatureSettings(features.views, features.test_views, features.dtype, cache, repeat_views)
+    return FeatureSettings(features.views, tta_views, features.dtype, cache, repeat_views)
 
 
 def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles | None = None) -> ImageTable:
@@ -144,7 +148,8 @@ def load_images(settings: PartsSettings, table: ImageTable, network: Network, ca
     """
     return images_of(
         settings.data, settings.augment, settings.trainer.accelerator, settings.seed, table, network, cache,
-        draws=draws_of(settings.data, table), repeats=repeats_of(settings.data, settings.augment, network),
+        draws=draws_of(settings.imbalance, settings.data, table),
+        repeats=repeats_of(settings.imbalance, settings.data, settings.augment, network),
     )  # fmt: skip
 
 
@@ -199,16 +204,16 @@ def images_of(
     return images
 
 
-def repeats_of(data: DataSettings, augment: Augment, network: Network) -> Augment | None:
+def repeats_of(imbalance: Imbalance, data: DataSettings, augment: Augment, network: Network) -> Augment | None:
     """Return how draws of rare classes that are repeats are varied; None where all draws are varied alike."""
-    if data.imbalance != "augment_minority":
+    if imbalance != "augment_minority":
         return None
     return stronger(augment, channels=network.spec.channels, device_pixels=data.device_pixels)
 
 
 def build_recipe(settings: PartsSettings, table: ImageTable, cache: Cache | None = None) -> Recipe:
     """Return loss, optimizer, schedule and machine settings, checked against the table's task."""
-    loss = build_loss(settings.loss, settings.data, settings.balance, table)
+    loss = build_loss(settings.loss, settings.imbalance, settings.data, settings.balance, table)
     check_monitor(settings.monitor, table.task, table.num_classes)
     return Recipe(
         loss=loss,
@@ -220,7 +225,9 @@ def build_recipe(settings: PartsSettings, table: ImageTable, cache: Cache | None
         regularizer=Regularizer(settings.regularize.l2_sp, settings.regularize.l1),
         seed=settings.seed,
         monitor=settings.monitor,
-        features=build_features(settings.features, cache, augmented=settings.augment.enabled, balance=settings.balance),
+        features=build_features(
+            settings.features, settings.tta_views, cache, augmented=settings.augment.enabled, balance=settings.balance
+        ),
         head=build_plan(settings, loss, table),
         image_weights=build_image_weights(settings, loss, table),
     )
@@ -238,7 +245,7 @@ def build_plan(settings: PartsSettings, loss: torch.nn.Module, table: ImageTable
 
 def build_feature_mixing(settings: PartsSettings, table: ImageTable) -> FeatureMixing | None:
     """Return what mixes cached features, where the policy against wrong labels mixes images."""
-    if settings.noise != "mixup":
+    if settings.label_noise != "mixup":
         return None
     return FeatureMixing(settings.augment.mixup or MIXUP, table.num_classes)
 

@@ -44,7 +44,7 @@ def read_finalize_settings(settings: TrainSettings, table: ImageTable) -> Finali
         ConfigError: A setting makes no sense, or not for such labels.
     """
     ood = check_ood_settings(settings.ood, table.task)
-    return FinalizeSettings(check_calibration_method(settings.calibration), check_shares(settings.interpolate), ood)
+    return FinalizeSettings(check_calibration_method(settings.calibration), check_shares(settings.wise_ft), ood)
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def predict_split(
         cached: Whether the backbone's features are taken from the cache, or put there, on the way.
         sample: Rows whose features are wanted; None for none.
     """
-    views, place = recipe.features.test_views, {"rank": machine.rank, "world_size": machine.world_size}
+    views, place = recipe.features.tta_views, {"rank": machine.rank, "world_size": machine.world_size}
     if cached:
         features = feature_source(network, images, recipe.features, machine).features(images.table.rows(split), views)
         loaders = [eval_loader(features, images, machine, view) for view in range(views)]

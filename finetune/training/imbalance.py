@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from finetune.config.compose import build
 from finetune.config.settings.checked import Target
-from finetune.config.settings.data_groups import DataSettings
+from finetune.config.settings.data_groups import DataSettings, Imbalance
 from finetune.config.settings.roots import PartsSettings
 from finetune.config.settings.training_groups import Augment, BalanceSettings
 from finetune.data.groups import training_balance
@@ -26,20 +26,22 @@ GROUPED = ("class_weights", "balanced_sampler", *RESAMPLED)
 RAND_AUGMENT, ERASE = "rand-m7-mstd0.5-inc1", 0.25
 
 
-def draws_of(data: DataSettings, table: ImageTable) -> Balance:
+def draws_of(imbalance: Imbalance, data: DataSettings, table: ImageTable) -> Balance:
     """Return how training images are drawn."""
-    return Balance(data.imbalance, balanced_columns(data, table))
+    return Balance(imbalance, balanced_columns(imbalance, data, table))
 
 
-def build_loss(target: Target, data: DataSettings, balance: BalanceSettings, table: ImageTable) -> nn.Module:
+def build_loss(
+    target: Target, imbalance: Imbalance, data: DataSettings, balance: BalanceSettings, table: ImageTable
+) -> nn.Module:
     """Return the loss, with weights or offsets of classes where the imbalance policy asks for them.
 
     Raises:
         ConfigError: The policy is not one of this loss and task.
     """
-    imbalance, options = data.imbalance, dict[str, Any]()
+    options = dict[str, Any]()
     targets = torch.from_numpy(table.targets()[table.rows("train")])
-    if imbalance == "class_weights" and not balanced_columns(data, table):  # else images have weights
+    if imbalance == "class_weights" and not balanced_columns(imbalance, data, table):  # else images have weights
         options["class_weights"] = class_weights(targets, table.task, table.num_classes)
     if imbalance == "effective_number":
         options["class_weights"] = effective_weights(targets, table.task, table.num_classes, balance.beta)
@@ -122,22 +124,22 @@ def build_image_weights(settings: PartsSettings, loss: nn.Module, table: ImageTa
     Raises:
         ConfigError: The loss takes no such weights, or images are mixed with each other.
     """
-    columns = balanced_columns(settings.data, table)
-    if not columns or settings.data.imbalance != "class_weights":
+    columns = balanced_columns(settings.imbalance, settings.data, table)
+    if not columns or settings.imbalance != "class_weights":
         return None
     check_image_weights(loss)
     augment = settings.augment
-    if settings.noise == "mixup" or (augment.enabled and (augment.mixup > 0 or augment.cutmix > 0)):
+    if settings.label_noise == "mixup" or (augment.enabled and (augment.mixup > 0 or augment.cutmix > 0)):
         raise ConfigError(
-            "data.balance_groups with data.imbalance=class_weights weighs single images, and mixup and cutmix mix "
-            "them. Use data.imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0 and no noise=mixup."
+            "data.balance_groups with imbalance=class_weights weighs single images, and mixup and cutmix mix "
+            "them. Use imbalance=balanced_sampler, or set augment.mixup=0 augment.cutmix=0 and no label_noise=mixup."
         )
     weights = torch.ones(len(table))
     weights[torch.from_numpy(table.rows("train"))] = torch.from_numpy(training_balance(table, columns)).float()
     return weights
 
 
-def balanced_columns(data: DataSettings, table: ImageTable) -> tuple[str, ...]:
+def balanced_columns(imbalance: Imbalance, data: DataSettings, table: ImageTable) -> tuple[str, ...]:
     """Return the group columns of which each class of each group is to count the same; none for classes alone.
 
     Raises:
@@ -151,11 +153,10 @@ def balanced_columns(data: DataSettings, table: ImageTable) -> tuple[str, ...]:
                 f"data.balance_groups names '{column}', which is no group column. {known} Name it in "
                 f"data.group_columns=[{column}] with data=csv.{nearest(column, table.groups)}"
             )
-    imbalance = data.imbalance
     if columns and imbalance == "none":
         raise ConfigError(
-            "data.balance_groups says what is balanced, not how. Set data.imbalance=balanced_sampler, or "
-            "data.imbalance=class_weights."
+            "data.balance_groups says what is balanced, not how. Set imbalance=balanced_sampler, or "
+            "imbalance=class_weights."
         )
     if columns and imbalance not in GROUPED:
         raise ConfigError(

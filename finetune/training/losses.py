@@ -42,7 +42,7 @@ class _WeightedLoss(nn.Module):
         if weights is not None and len(weights) != logits.shape[1]:
             raise ConfigError(
                 f"loss.class_weights has {len(weights)} numbers for {logits.shape[1]} classes. "
-                "Give one per class, in the order of the sorted labels, or use data.imbalance=class_weights."
+                "Give one per class, in the order of the sorted labels, or use imbalance=class_weights."
             )
         return weights
 
@@ -214,7 +214,7 @@ def check_image_weights(loss: nn.Module) -> None:
     if not isinstance(loss, _WeightedLoss):
         raise ConfigError(
             f"{type(loss).__name__} takes no weights of images, which data.balance_groups with "
-            "data.imbalance=class_weights needs. Use data.imbalance=balanced_sampler, or one of our losses."
+            "imbalance=class_weights needs. Use imbalance=balanced_sampler, or one of our losses."
         )
 
 

@@ -59,7 +59,7 @@ def features_and_targets(
 
     Where the backbone stood still its features of the training images are in the cache.
     """
-    plain = replace(recipe, features=replace(recipe.features, test_views=1))
+    plain = replace(recipe, features=replace(recipe.features, tta_views=1))
     found = predict_split(network, limited(images, rows), TRAIN, plain, machine, cached=cached, sample=rows)
     assert found.features is not None
     return found.features, found.targets

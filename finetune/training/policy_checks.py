@@ -11,13 +11,13 @@ def check_solver_policies(solver: SolverSettings, settings: PartsSettings) -> No
     Raises:
         ConfigError: It cannot.
     """
-    imbalance, strengths = settings.data.imbalance, settings.regularize
+    imbalance, strengths = settings.imbalance, settings.regularize
     refused = {
         "imbalance=augment_minority": (imbalance == "augment_minority", "Use imbalance=oversample"),
         "imbalance=logit_adjust": (
-            imbalance == "logit_adjust" and solver.solver == "means", "Use imbalance=class_weights",
+            imbalance == "logit_adjust" and solver.solver == "nearest_mean", "Use imbalance=class_weights",
         ),
-        "noise=mixup": (settings.noise == "mixup", "Use noise=drop_suspects"),
+        "label_noise=mixup": (settings.label_noise == "mixup", "Use label_noise=drop_suspects"),
         "regularize.l2_sp": (bool(strengths.l2_sp), "Use head.l2"),
         "regularize.l1": (bool(strengths.l1), "Use head=sparse"),
     }  # fmt: skip

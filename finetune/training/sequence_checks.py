@@ -19,7 +19,7 @@ def check_sequences(settings: PartsSettings, table: ImageTable) -> None:
     """
     if sequence_limit(table) is None:
         return
-    check_views(settings.features, table)
+    check_views(settings.features, settings.tta_views, table)
     moving = [phase for phase in settings.strategy.phases if not phase.backbone_frozen]
     kept = next((phase.name for phase in moving if phase.features == "cached"), None)
     if kept is not None:
@@ -27,9 +27,11 @@ def check_sequences(settings: PartsSettings, table: ImageTable) -> None:
             f"Phase '{kept}' keeps activations of single images, and these are sequences. Set strategy.features=none, "
             "or use strategy=frozen."
         )
-    if settings.noise == "mixup":
-        raise ConfigError("noise=mixup mixes single images, and these are sequences. Use another, such as smoothing.")
-    if settings.data.imbalance == "augment_minority":
+    if settings.label_noise == "mixup":
+        raise ConfigError(
+            "label_noise=mixup mixes single images, and these are sequences. Use another, such as smoothing."
+        )
+    if settings.imbalance == "augment_minority":
         raise ConfigError(
             "imbalance=augment_minority varies single images, and these are sequences. Use imbalance=oversample."
         )
@@ -42,11 +44,12 @@ def check_sequences(settings: PartsSettings, table: ImageTable) -> None:
         )
 
 
-def check_views(features: ViewSettings, table: ImageTable) -> None:
+def check_views(features: ViewSettings, tta_views: int, table: ImageTable) -> None:
     """Check that sequences are passed through a backbone once.
 
     Raises:
         ConfigError: Several views of them are asked for.
     """
-    for name in ("views", "test_views") if sequence_limit(table) is not None else ():
-        check_sequence_views(getattr(features, name), f"features.{name}")
+    if sequence_limit(table) is not None:
+        check_sequence_views(features.views, "features.views")
+        check_sequence_views(tta_views, "tta_views")

@@ -91,8 +91,8 @@ def check_shares(shares: Sequence[Any]) -> tuple[float, ...]:
     for share in shares:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
             raise ConfigError(
-                f"interpolate={list(shares)} must be numbers between 0 (the probe) and 1 (fine-tuned), both of which "
-                "are compared in any case. Use interpolate=[0.25,0.5,0.75], or [] for no others."
+                f"wise_ft={list(shares)} must be numbers between 0 (the probe) and 1 (fine-tuned), both of which "
+                "are compared in any case. Use wise_ft=[0.25,0.5,0.75], or [] for no others."
             )
     return tuple(float(share) for share in shares)
 
@@ -170,7 +170,7 @@ def select_weights(
     probe = read_checkpoint(run.probe_checkpoint)
     probe_phase = int(probe["finetune"]["phase"])
     first, last = (network_state(each, averaged=True) for each in (probe, tuned))
-    plain = replace(recipe, features=replace(recipe.features, test_views=1))
+    plain = replace(recipe, features=replace(recipe.features, tta_views=1))
     candidates, of_probe = [], torch.zeros(0)
     for share in sorted({0.0, *shares, 1.0}):
         network.load_state_dict(interpolated(first, last, share))

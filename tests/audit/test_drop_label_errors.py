@@ -76,14 +76,14 @@ def test_a_run_trains_without_suspects_and_says_so(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
     words = ["data=csv", "data.path=table.csv", "strategy=frozen", "strategy.epochs=6", "model=timm",
              "model.name=test_resnet", "model.weights=none", "data.image_size=32", "logger=none", "report=false",
-             "explain.images=0", "bootstrap=10", "noise=drop_suspects", "regularize.l1=0.01", "trainer=cpu",
+             "explain.images=0", "bootstrap=10", "label_noise=drop_suspects", "regularize.l1=0.01", "trainer=cpu",
              "trainer.threads=1", f"cache.dir={tmp_path}/kept", "head.standardize=true"]  # fmt: skip
     done = command.finetune(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = Run.all(tmp_path / "runs")
     ids = read_suspects(run.path / "suspects.csv")
     assert {"6.png", "17.png"} <= set(ids)
-    assert f"noise=drop_suspects: {len(ids)} training images are left out" in done.stderr
+    assert f"label_noise=drop_suspects: {len(ids)} training images are left out" in done.stderr
     assert run.record["data"]["left_out"] == len(ids)
     assert f"train {48 - len(ids)}, val 12, test 12" in done.stdout
     assert len(pd.read_parquet(run.table_file)) == 72

@@ -51,7 +51,7 @@ def test_exact_copies_are_found_whatever_their_features() -> None:
     bits = np.zeros((4, 64), np.uint8)
     bits[1:] = 1
     features = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
-    found = find_pairs(["a", "b", "a", "c"], bits, features, DuplicateThresholds(bits=0, similarity=1.0))
+    found = find_pairs(["a", "b", "a", "c"], bits, features, DuplicateThresholds(hash_distance=0, similarity=1.0))
     assert (found.first.tolist(), found.second.tolist(), found.exact.tolist()) == ([0], [2], [True])
 
 

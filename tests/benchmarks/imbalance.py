@@ -48,7 +48,7 @@ SETTINGS = (
     "strategy=frozen", "trainer=cpu", "trainer.threads=1", "logger=none", "monitor=val/f1_macro",
     "data.splits.val=0.2", "data.splits.test=0.3", "data.splits.group=piece", "data.group_columns=[piece]",
 )  # fmt: skip
-UNSMOOTHED = {f"noise={word}": ("loss.label_smoothing=0",) for word in ("none", "mixup", "drop_suspects")}
+UNSMOOTHED = {f"label_noise={word}": ("loss.label_smoothing=0",) for word in ("none", "mixup", "drop_suspects")}
 
 
 def turn(table: ImageTable, share: float, seed: int) -> ImageTable:
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--gap", type=int, default=100)
     parser.add_argument("--kept", type=Path)
     asked, further = parser.parse_known_args()
-    words = [f"imbalance={word}" for word in asked.words] + [f"noise={word}" for word in asked.noise]
+    words = [f"imbalance={word}" for word in asked.words] + [f"label_noise={word}" for word in asked.noise]
     words = words or [f"imbalance={word}" for word in IMBALANCE]
     quieten()
     logging.disable(logging.WARNING)

@@ -49,7 +49,7 @@ def test_features_are_computed_shown_and_cleared(tmp_path: Path, photos: Path) -
         (["action=show", "cache.enabled=false"], "set cache.enabled=true"),
         (["features.dtype=float8", *SMALL], "features.dtype=float8 is not one of float32, float16"),
         (["features.views=3", "augment=none", *SMALL], "features.views=3 would take the same image as often"),
-        (["features.test_views=2", "augment=none", *SMALL], "features.test_views=2 would take the same image as often"),
+        (["tta_views=2", "augment=none", *SMALL], "tta_views=2 would take the same image as often"),
         (["splits=[tst]", *SMALL], "Did you mean 'test'?"),
         (["features.views=0"], "features.views=0 must be a whole number of 1 or more"),
     ],
@@ -83,7 +83,7 @@ def test_final_scores_are_of_all_views_and_can_be_had_again(tmp_path: Path, phot
         Image.fromarray(noise).save(path)
     scores = {}
     for views in (1, 3):
-        run = finetune(tmp_path, *data, f"features.test_views={views}", "hydra.run.dir=runs/a/" + str(views))
+        run = finetune(tmp_path, *data, f"tta_views={views}", "hydra.run.dir=runs/a/" + str(views))
         assert run.returncode == 0, run.stderr
         scores[views] = probabilities(tmp_path / "runs" / "a" / str(views) / "predictions" / "test.parquet")
     assert np.abs(scores[1] - scores[3]).max() > 1e-5

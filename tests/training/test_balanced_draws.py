@@ -114,13 +114,13 @@ def before(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def test_balance_raises_the_worst_groups_accuracy(
     photos: Path, tmp_path: Path, before: dict[str, float], head: str, policy: str
 ) -> None:
-    config = config_of(photos, *HEADS[head], f"data.imbalance={policy}", BALANCED)
+    config = config_of(photos, *HEADS[head], f"imbalance={policy}", BALANCED)
     after = worst_accuracy(tmp_path / "run", config)
     assert after > before[head] + 0.1
 
 
 def test_the_images_weights_are_those_of_their_class_and_group(photos: Path) -> None:
-    config = config_of(photos, "data.imbalance=class_weights", BALANCED)
+    config = config_of(photos, "imbalance=class_weights", BALANCED)
     table, _, (_, recipe, images) = parts_of(config)
     frame = table.frame.assign(weight=recipe.image_weights.numpy())
     sums = frame[frame["split"] == "train"].groupby(["label", "background"])["weight"].sum()
@@ -131,13 +131,13 @@ def test_the_images_weights_are_those_of_their_class_and_group(photos: Path) -> 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.balance_groups=[colour]", "data.imbalance=class_weights"], "no group column. There are: background"),
+        (["data.balance_groups=[colour]", "imbalance=class_weights"], "no group column. There are: background"),
         ([BALANCED], "says what is balanced, not how"),
         (
-            [BALANCED, "data.imbalance=class_weights", "augment=strong", "augment.mixup=0.2"],
+            [BALANCED, "imbalance=class_weights", "augment=strong", "augment.mixup=0.2"],
             "mixup and cutmix mix them",
         ),
-        ([BALANCED, "data.imbalance=class_weights", "noise=mixup"], "mixup and cutmix mix them"),
+        ([BALANCED, "imbalance=class_weights", "label_noise=mixup"], "mixup and cutmix mix them"),
     ],
 )
 def test_what_cannot_be_balanced_is_an_error(photos: Path, overrides: list[str], message: str) -> None:
@@ -173,7 +173,7 @@ def test_the_mean_over_devices_is_the_loss_of_all_images(loss: nn.Module) -> Non
 
 @pytest.mark.parametrize("head", sorted(HEADS))
 def test_a_head_fitted_without_the_trainer_uses_the_same_weights(photos: Path, tmp_path: Path, head: str) -> None:
-    config = config_of(photos, *HEADS[head], "data.imbalance=class_weights", BALANCED)
+    config = config_of(photos, *HEADS[head], "imbalance=class_weights", BALANCED)
     heads = []
     for balanced in (True, False):
         _, network, (strategy, recipe, images) = parts_of(config)

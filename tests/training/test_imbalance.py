@@ -164,7 +164,7 @@ def test_solvers_count_resampled_images_by_how_often_they_are_drawn(photos: Path
 @pytest.mark.parametrize(
     "words",
     [
-        ("imbalance=oversample", "noise=mixup", "head.dropout=0.2"),
+        ("imbalance=oversample", "label_noise=mixup", "head.dropout=0.2"),
         ("imbalance=logit_adjust", "regularize.l1=0.02", "regularize.l2_sp=0.1"),
     ],
 )

@@ -30,7 +30,7 @@ def test_the_density_holds_features_of_training_images_in_their_first_view(cache
     trainer = settings_for(TrainerSettings, accelerator="cpu", devices=1, strategy="auto")
     recipe = Recipe(
         CrossEntropy(), settings_for(OptimizerSettings), settings_for(Schedule, "constant", 0.0, 1.0), trainer,
-        features=FeatureSettings(test_views=2),
+        features=FeatureSettings(tta_views=2),
     )  # fmt: skip
     images = tiny_images(table, network)
     outputs = predict_split(network, images, "val", recipe, CPU, sample=table.rows("val")[::2])

@@ -8,6 +8,7 @@ import pytest
 from configured import train_settings
 from hydra import compose, initialize_config_dir
 
+from finetune.config.aliases import rename_overrides
 from finetune.config.compose import conf_dir, register
 from finetune.config.policies import resolve_policies
 from finetune.config.resolve import resolve, resumed_settings
@@ -24,15 +25,16 @@ register()
 
 def resolved(*words: str, root: str = "train") -> dict[str, Any]:
     """Return the configuration of a command line with its policies resolved."""
+    words = tuple(rename_overrides(words))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return dict(resolve(compose(root, list(words)), ROOTS[root], words, tell=True).document)
 
 
 @pytest.mark.parametrize("name", ["imbalance", "data.imbalance"])
 @pytest.mark.parametrize("word", ["oversample", "focal"])
-def test_imbalance_has_two_names_and_one_value(name: str, word: str) -> None:
+def test_imbalance_chooses_the_loss_under_both_of_its_names(name: str, word: str) -> None:
     config = resolved(f"{name}={word}")
-    assert config["imbalance"] == config["data"]["imbalance"] == word
+    assert config["imbalance"] == word and "imbalance" not in config["data"]
     assert config["loss"]["_target_"].endswith(".Focal" if word == "focal" else ".CrossEntropy")
 
 
@@ -40,7 +42,7 @@ def test_imbalance_has_two_names_and_one_value(name: str, word: str) -> None:
 def test_every_word_resolves_and_resolves_to_itself(root: str) -> None:
     base = resolved(root=root)
     for change in [{"imbalance": word} for word in get_args(Imbalance)] + [
-        {"noise": word} for word in get_args(LabelNoise)
+        {"label_noise": word} for word in get_args(LabelNoise)
     ]:
         config = resolve_policies({**base, **change})[0]
         assert resolve_policies(config)[0] == config
@@ -48,18 +50,18 @@ def test_every_word_resolves_and_resolves_to_itself(root: str) -> None:
 
 def test_words_change_what_they_say(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert resolved("noise=generalised_ce")["loss"] == {
+        assert resolved("label_noise=generalised_ce")["loss"] == {
             "_target_": "finetune.training.losses.GeneralisedCrossEntropy", "q": 0.7,
         }  # fmt: skip
-        assert resolved("noise=smoothing", "loss=bce")["loss"]["label_smoothing"] == 0.1
-        assert resolved("noise=smoothing", "loss.label_smoothing=0.2")["loss"]["label_smoothing"] == 0.2
-        assert resolved("noise=mixup")["augment"]["mixup"] == 0.2
+        assert resolved("label_noise=smoothing", "loss=bce")["loss"]["label_smoothing"] == 0.1
+        assert resolved("label_noise=smoothing", "loss.label_smoothing=0.2")["loss"]["label_smoothing"] == 0.2
+        assert resolved("label_noise=mixup")["augment"]["mixup"] == 0.2
         assert resolved("regularize.l2_sp=0.1")["optimizer"]["weight_decay"] == 0
     assert caplog.messages == [
-        "noise=generalised_ce: the loss is GeneralisedCrossEntropy with loss.q=0.7",
-        "noise=smoothing: loss.label_smoothing=0.1",
-        "noise=smoothing: loss.label_smoothing=0.2",
-        "noise=mixup: augment.mixup=0.2",
+        "label_noise=generalised_ce: the loss is GeneralisedCrossEntropy with loss.q=0.7",
+        "label_noise=smoothing: loss.label_smoothing=0.1",
+        "label_noise=smoothing: loss.label_smoothing=0.2",
+        "label_noise=mixup: augment.mixup=0.2",
         "regularize.l2_sp=0.1: optimizer.weight_decay=0, whose place it takes",
     ]
 
@@ -67,24 +69,24 @@ def test_words_change_what_they_say(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_was_typed_stays() -> None:
     assert resolved("imbalance=focal", "loss=focal", "loss.gamma=1")["loss"]["gamma"] == 1
     assert resolved("imbalance=focal", "+loss.gamma=3")["loss"]["gamma"] == 3
-    assert resolved("noise=mixup", "augment.mixup=1")["augment"]["mixup"] == 1
+    assert resolved("label_noise=mixup", "augment.mixup=1")["augment"]["mixup"] == 1
     assert resolved("regularize.l2_sp=0.1", "optimizer.weight_decay=0.01")["optimizer"]["weight_decay"] == 0.01
-    assert resolved("noise=mixup", "augment=none")["augment"]["mixup"] == 0
+    assert resolved("label_noise=mixup", "augment=none")["augment"]["mixup"] == 0
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["imbalance=focl"], "imbalance=focl is not one of none, .*Did you mean 'focal'"),
-        (["noise=smothing"], "noise=smothing is not one of .*Did you mean 'smoothing'"),
+        (["label_noise=smothing"], "label_noise=smothing is not one of .*Did you mean 'smoothing'"),
         (["imbalance=focal", "data.imbalance=oversample"], "are two names of one setting"),
         (["imbalance=focal", "loss=cross_entropy"], "imbalance=focal uses the loss Focal, and loss=CrossEntropy asks"),
         (["imbalance=focal", "loss=bce"], "loss=BinaryCrossEntropy asks for another one"),
         (["imbalance=focal", "loss.label_smoothing=0.1"], "loss.label_smoothing asks for another one"),
-        (["imbalance=focal", "noise=generalised_ce"], "noise=generalised_ce uses .* loss=Focal asks"),
-        (["noise=smoothing", "loss=focal"], "needs a loss that smooths labels, and Focal does not"),
-        (["noise=smoothing", "loss.label_smoothing=0"], "loss.label_smoothing=0 does not"),
-        (["noise=mixup", "augment.mixup=0"], "augment.mixup=0 does not"),
+        (["imbalance=focal", "label_noise=generalised_ce"], "label_noise=generalised_ce uses .* loss=Focal asks"),
+        (["label_noise=smoothing", "loss=focal"], "needs a loss that smooths labels, and Focal does not"),
+        (["label_noise=smoothing", "loss.label_smoothing=0"], "loss.label_smoothing=0 does not"),
+        (["label_noise=mixup", "augment.mixup=0"], "augment.mixup=0 does not"),
         (["regularize.l1=-1"], "regularize.l1=-1.0 must be a strength, at least 0"),
         (["regularize.l2_sp=1", "trainer=fsdp"], "regularize.l2_sp needs whole weights"),
         (["regularize.l1=1", "callbacks=ema"], "regularize.l1 makes weights zero"),
@@ -96,8 +98,9 @@ def test_contradictions_are_refused(words: list[str], message: str) -> None:
 
 
 def test_runs_older_than_the_words_go_on() -> None:
-    config = resolved("data.imbalance=class_weights")
-    for name in ("imbalance", "balance", "noise", "regularize"):
+    config = resolved("imbalance=class_weights")
+    config["data"]["imbalance"] = config["imbalance"]
+    for name in ("imbalance", "balance", "label_noise", "regularize"):
         config.pop(name)
     assert resumed_settings(config, TrainSettings, []).imbalance == "class_weights"
 
@@ -105,9 +108,9 @@ def test_runs_older_than_the_words_go_on() -> None:
 @pytest.mark.parametrize(
     ("solver", "change", "instead"),
     [
-        ("lbfgs", {"data": {"imbalance": "augment_minority"}}, "imbalance=oversample"),
-        ("means", {"data": {"imbalance": "logit_adjust"}}, "imbalance=class_weights"),
-        ("lbfgs", {"noise": "mixup"}, "noise=drop_suspects"),
+        ("lbfgs", {"imbalance": "augment_minority"}, "imbalance=oversample"),
+        ("nearest_mean", {"imbalance": "logit_adjust"}, "imbalance=class_weights"),
+        ("lbfgs", {"label_noise": "mixup"}, "label_noise=drop_suspects"),
         ("lbfgs", {"regularize": {"l2_sp": 1.0}}, "head.l2"),
         ("lbfgs", {"regularize": {"l1": 1.0}}, "head=sparse"),
     ],

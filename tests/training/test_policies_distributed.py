@@ -19,8 +19,8 @@ WORDS = (
     "imbalance=undersample",
     "imbalance=augment_minority balance.views=2",
     "imbalance=class_weights data.balance_groups=[site]",
-    "noise=smoothing",
-    "noise=generalised_ce",
+    "label_noise=smoothing",
+    "label_noise=generalised_ce",
     "regularize.l1=0.02 regularize.l2_sp=0.1",
 )
 
@@ -61,5 +61,5 @@ def test_two_processes_train_like_one(weights: list[dict[str, list[float]]], wor
 def test_each_word_does_something(weights: list[dict[str, list[float]]]) -> None:
     plain, *others = (np.array(found) for found in weights[0].values())
     for found, word in zip(others, WORDS[1:], strict=True):
-        if word != "noise=smoothing":  # which the usual loss has already
+        if word != "label_noise=smoothing":  # which the usual loss has already
             assert np.abs(found - plain).max() > 1e-4, word

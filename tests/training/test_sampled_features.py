@@ -23,7 +23,7 @@ def test_features_of_a_sample_are_the_backbones(cached: bool) -> None:
     settings = settings_for(TrainerSettings, accelerator="cpu", devices=1, strategy="auto")
     recipe = Recipe(
         CrossEntropy(), settings_for(OptimizerSettings), settings_for(Schedule, "constant", 0.0, 1.0), settings,
-        features=FeatureSettings(test_views=2),
+        features=FeatureSettings(tta_views=2),
     )  # fmt: skip
     images = tiny_images(table, network)
     rows = table.rows("val")

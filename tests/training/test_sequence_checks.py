@@ -228,10 +228,10 @@ FULL = {"name": "full", "train": "all"}
     ("changes", "phase", "said"),
     [
         ({"features": {"views": 2}}, FULL, "features.views=2 is for single images: sequences have one view"),
-        ({"features": {"test_views": 2}}, FULL, "features.test_views=2 is for single images"),
+        ({"tta_views": 2}, FULL, "tta_views=2 is for single images"),
         ({}, PARTIAL, "Set strategy.features=none, or use strategy=frozen"),
-        ({"noise": "mixup"}, FULL, "noise=mixup mixes single images"),
-        ({"data": {"imbalance": "augment_minority"}}, FULL, "Use imbalance=oversample"),
+        ({"label_noise": "mixup"}, FULL, "label_noise=mixup mixes single images"),
+        ({"imbalance": "augment_minority"}, FULL, "Use imbalance=oversample"),
         ({"augment": {"enabled": True, "mixup": 0.2}}, FULL, "augment.mixup mixes single images"),
     ],
 )

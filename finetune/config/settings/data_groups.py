@@ -71,7 +71,6 @@ class DataSettings(Checked):
     eval_batch_size: int = field(metadata=in_range(least=1))
     workers: int | None = field(metadata=in_range(least=0))
     unreadable: str
-    imbalance: Imbalance
     balance_groups: tuple[str, ...]
     image_size: int | None = field(metadata=in_range(least=1))
     crop_mode: str | None

@@ -78,7 +78,7 @@ class PartsSettings(BackboneSettings):
     mode: Literal["max", "min"]
     imbalance: Imbalance
     balance: BalanceSettings
-    noise: LabelNoise
+    label_noise: LabelNoise
     regularize: RegularizeSettings
     head: HeadSettings
     strategy: Strategy
@@ -87,6 +87,7 @@ class PartsSettings(BackboneSettings):
     optimizer: OptimizerSettings
     schedule: Schedule
     features: ViewSettings
+    tta_views: int = field(metadata=in_range(least=1))
     callbacks: Mapping[str, Target | None]
 
 
@@ -107,7 +108,7 @@ class TrainSettings(NamedSettings, PartsSettings):
     """Of train."""
 
     bootstrap: int = field(metadata=in_range(least=0))
-    interpolate: tuple[Any, ...]
+    wise_ft: tuple[Any, ...]
     calibration: str
     report: bool
     recipe: RecipeSettings
@@ -154,6 +155,7 @@ class BenchmarkRootSettings(PartsSettings):
 class PretrainRootSettings(NamedSettings, BackboneSettings):
     """Of pretrain."""
 
+    imbalance: Imbalance
     monitor: str
     mode: Literal["max", "min"]
     augment: Augment
@@ -169,8 +171,10 @@ class FeaturesRootSettings(BackboneSettings):
     action: str
     spaces: tuple[str, ...]
     splits: tuple[str, ...]
+    imbalance: Imbalance
     augment: Augment
     features: ViewSettings
+    tta_views: int = field(metadata=in_range(least=1))
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,7 @@ class RankRootSettings(ImageSettings):
     """Of rank."""
 
     rank: RankSettings
+    imbalance: Imbalance
     trainer: TrainerSettings
 
 
@@ -193,5 +198,6 @@ class PreviewRootSettings(ImageSettings):
     """Of preview."""
 
     preview: PreviewSettings
+    imbalance: Imbalance
     model: ModelSettings
     augment: Augment

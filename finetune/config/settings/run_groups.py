@@ -48,7 +48,7 @@ class OodSettings(Checked):
     place: ClassVar[str] = "ood."
 
     kind: Literal["mahalanobis", "knn", "pca", "energy", "msp", "none"]
-    accept: float = field(metadata=in_range(above=0, below=1, such="0.95"))
+    tpr: float = field(metadata=in_range(above=0, below=1, such="0.95"))
     images: int = field(metadata=in_range(least=2))
     neighbours: int | None = field(metadata=in_range(least=1))
     variance: float | None = field(metadata=in_range(above=0, below=1, such="0.95"))

@@ -139,7 +139,6 @@ class ViewSettings(Checked):
     place: ClassVar[str] = "features."
 
     views: int = field(metadata=in_range(least=1))
-    test_views: int = field(metadata=in_range(least=1))
     dtype: Literal["float32", "float16"]
 
 

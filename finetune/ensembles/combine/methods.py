@@ -163,7 +163,7 @@ def same_inputs(candidates: Sequence[MemberCandidate]) -> bool:
     """
     specs = [each.bundle.network.spec for each in candidates]
     seen = {(spec.height, spec.width, spec.interpolation, spec.crop_pct, spec.crop_mode, spec.exact) for spec in specs}
-    views = {stored_settings(each.run.config).features.test_views for each in candidates}
+    views = {stored_settings(each.run.config).tta_views for each in candidates}
     if len(seen) > 1:
         log.info("The members want images of different sizes or crops; in the ensemble all see those of the first.")
     return len(seen) == 1 and views == {1}

@@ -70,7 +70,7 @@ def _predict(
     """Return what a network says of a split, in as many views as the settings ask for, and its features."""
     images = load_images(settings, table, network, open_cache(settings.cache))
     machine = DevicePass(accelerator_device(settings.trainer.accelerator), settings.trainer.precision)
-    views = settings.features.test_views
+    views = settings.tta_views
     found = Predictor(network, machine).split(images, split, views, sample=table.rows(split))
     network.cpu()
     return Predictions.from_logits(table, found.rows, found.logits), found.of_sample

@@ -73,7 +73,7 @@ class FoldHeadTrainer:
         images = load_images(settings, self.pool, self.network, self.cache)
         source = feature_source(self.network, images, recipe.features, start_pass(recipe.trainer))
         rows = np.arange(len(self.pool))
-        self.features = source.features(rows, max(recipe.features.views, recipe.features.test_views))
+        self.features = source.features(rows, max(recipe.features.views, recipe.features.tta_views))
         paths = self.pool.frame["path"].tolist()
         self.digests = dict(zip(paths, images.digests(rows), strict=True))
         self.places = dict(zip(paths, rows.tolist(), strict=True))
@@ -99,7 +99,7 @@ class FoldHeadTrainer:
         data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
         data.found = {
             "train": self.of(table, "train", recipe.features.views),
-            "val": self.of(table, "val", recipe.features.test_views),
+            "val": self.of(table, "val", recipe.features.tta_views),
         }
         spec = head_settings(settings.head, seed=settings.seed)[0]
         fresh = self.network
@@ -131,7 +131,7 @@ class FoldHeadTrainer:
         self, network: Network, table: ImageTable, recipe: Recipe, settings: TrainSettings
     ) -> tuple[Member, Predictions]:
         """Return a fold's network as a member, calibrated on its val split, and its predictions of held-out images."""
-        views, multilabel = recipe.features.test_views, table.task == "multilabel"
+        views, multilabel = recipe.features.tta_views, table.task == "multilabel"
         targets, rows = table.targets(), table.rows("val")
         method = check_calibration_method(settings.calibration)
         scaling = Scaling()

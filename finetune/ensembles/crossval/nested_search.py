@@ -86,7 +86,7 @@ class InnerSearch:
     def score_of(self, settings: TrainSettings, table: ImageTable) -> float:
         """Return the metric of a configuration on the images that an inner fold holds out."""
         network, recipe = self.heads.fit(settings, table)
-        logits = self.heads.logits(network, table, "val", recipe.features.test_views)
+        logits = self.heads.logits(network, table, "val", recipe.features.tta_views)
         return score(Predictions.from_logits(table, table.rows("val"), logits))[self.metric]
 
 

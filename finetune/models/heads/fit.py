@@ -54,7 +54,7 @@ class Solved:
     """What there is to say about a solved head.
 
     Attributes:
-        solver: lbfgs, proximal, means or samme.
+        solver: lbfgs, proximal, nearest_mean or adaboost.
         l2: Strength of the squared penalty.
         l1: Strength of the penalty on absolute weights.
         iterations: Steps of the final fit.
@@ -152,9 +152,9 @@ def solve_head(head: nn.Sequential, spec: HeadSpec, examples: Examples, settings
     layer = standardize_layer(head)
     if layer is not None:
         layer.set_statistics(mean, std)
-    if settings.solver == "samme":
+    if settings.solver == "adaboost":
         return replace(solve_boosted(head, examples, settings.seed), seconds=time.monotonic() - started)
-    if settings.solver == "means":
+    if settings.solver == "nearest_mean":
         solved = solve_means(head, examples)
     else:
         solved = solve_convex(head, examples, settings, mean, torch.ones_like(std) if layer is None else std)
@@ -168,7 +168,7 @@ def _check_head(spec: HeadSpec, examples: Examples, settings: SolverSettings) ->
     Raises:
         ConfigError: It cannot.
     """
-    if spec.kind == "mlp" or (spec.kind == "cosine" and settings.solver != "means"):
+    if spec.kind == "mlp" or (spec.kind == "cosine" and settings.solver != "nearest_mean"):
         raise ConfigError(f"head.solver={settings.solver} cannot fit head.kind={spec.kind}. Set head.kind=linear.")
     check_solver_task(settings, examples.task)
 
@@ -210,7 +210,7 @@ def solve_means(head: nn.Sequential, examples: Examples) -> Solved:
         vectors, bias, scale = nearest_means(*parts)
         last.bias.copy_(bias)
     last.weight.copy_(vectors)
-    return Solved("means", 0.0, 0.0, 0, True, 0.0, 0.0, scale=scale)
+    return Solved("nearest_mean", 0.0, 0.0, 0, True, 0.0, 0.0, scale=scale)
 
 
 def solve_boosted(head: nn.Sequential, examples: Examples, seed: int) -> Solved:
@@ -220,7 +220,7 @@ def solve_boosted(head: nn.Sequential, examples: Examples, seed: int) -> Solved:
     features = examples.features if layer is None else layer(examples.features.float())
     classes = examples.targets if examples.targets.ndim == 1 else examples.targets.argmax(1)
     arrays = features.float().cpu().numpy(), classes.long().cpu().numpy(), examples.weights().double().cpu().numpy()
-    return Solved("samme", 0.0, 0.0, fit_boosted(trees, *arrays, seed), True, 0.0, 0.0)
+    return Solved("adaboost", 0.0, 0.0, fit_boosted(trees, *arrays, seed), True, 0.0, 0.0)
 
 
 def solve_convex(

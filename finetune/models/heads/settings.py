@@ -13,8 +13,8 @@ from finetune.data.table import LabelTask
 from finetune.errors import ConfigError, nearest
 from finetune.models.heads.modules import HeadSpec, check_spec
 
-Solver = Literal["lbfgs", "proximal", "means", "samme"]
-SOLVERS = ("optimizer", "lbfgs", "proximal", "means", "samme")
+Solver = Literal["lbfgs", "proximal", "nearest_mean", "adaboost"]
+SOLVERS = ("optimizer", "lbfgs", "proximal", "nearest_mean", "adaboost")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SolverSettings:
     """How a head's weights are found without the run's optimizer.
 
     Attributes:
-        solver: lbfgs for a squared penalty, proximal for one that makes zeros, means for class means, samme
+        solver: lbfgs for a squared penalty, proximal for one that makes zeros, nearest_mean for class means, adaboost
             for boosted trees.
         l2: Strength of half the sum of squared weights; None to choose it by cross-validation, 0 for none.
         l1: Strength of the sum of absolute weights; None to choose it by cross-validation, 0 for none.
@@ -96,8 +96,8 @@ def choose_solver(solver: str | None, strengths: Mapping[str, float | str | None
             f"{given[0]} needs a solver, and head.solver=optimizer is none. Set head.solver=null, or use "
             "optimizer.weight_decay instead."
         )
-    if solver in ("means", "samme") and given:
-        what = "class means" if solver == "means" else "boosted trees"
+    if solver in ("nearest_mean", "adaboost") and given:
+        what = "class means" if solver == "nearest_mean" else "boosted trees"
         raise ConfigError(f"{given[0]} has no meaning with {what}. Set it to null, or choose head=logistic.")
     if solver == "lbfgs" and (l1 is not None or not l2):
         raise ConfigError(
@@ -130,9 +130,9 @@ def check_kind(spec: HeadSpec, solver: str) -> None:
     Raises:
         ConfigError: It cannot.
     """
-    kinds = {"means": ("linear", "cosine"), "samme": ("boosted",)}.get(solver, ("linear",))
-    if solver == "samme" and spec.kind != "boosted":
-        raise ConfigError(f"head.solver=samme fits trees, and head.kind={spec.kind} is none. Use head=boosting.")
+    kinds = {"nearest_mean": ("linear", "cosine"), "adaboost": ("boosted",)}.get(solver, ("linear",))
+    if solver == "adaboost" and spec.kind != "boosted":
+        raise ConfigError(f"head.solver=adaboost fits trees, and head.kind={spec.kind} is none. Use head=boosting.")
     if spec.kind not in kinds:
         raise ConfigError(
             f"head.solver={solver} cannot fit head.kind={spec.kind}, only {' and '.join(kinds)}. Set head.kind=linear, "
@@ -151,7 +151,7 @@ def check_solver_task(settings: SolverSettings, task: LabelTask) -> None:
     Raises:
         ConfigError: It cannot.
     """
-    if settings.solver in ("means", "samme") and task == "multilabel":
+    if settings.solver in ("nearest_mean", "adaboost") and task == "multilabel":
         raise ConfigError(
             f"head.solver={settings.solver} needs exactly one label per image, and these images have several. Use "
             "head=logistic."
@@ -169,7 +169,7 @@ def check_loss(settings: SolverSettings, *, loss: str, convex: bool) -> None:
     Raises:
         ConfigError: It is not convex.
     """
-    if settings.solver not in ("means", "samme") and not convex:
+    if settings.solver not in ("nearest_mean", "adaboost") and not convex:
         raise ConfigError(
             f"head.solver={settings.solver} needs a loss with a single optimum, and {loss} is none. Use "
             "loss=cross_entropy (or loss=bce for several labels per image), or head.solver=optimizer."

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune.config.aliases import RENAMED_KEYS, rename_config
 from finetune.config.conditions import ConditionValue
 from finetune.errors import ConfigError, RunError
 from finetune.runs.history import FIRST, RunHistory
@@ -92,7 +93,9 @@ def entry_of(folder: Path, root: Path) -> RunEntry:
         **times_of(record, running=whole and status_of(run) == RUNNING),
         "wandb": (record.get("wandb") or {}).get("id") if isinstance(record.get("wandb"), dict) else None,
     }
+    rename_config(config)
     flat = {**flatten(config, "."), **flatten(record, "."), **metrics_of(document)}
+    flat |= {old: flat[new] for old, new in RENAMED_KEYS.items() if new in flat}
     return RunEntry(own, lambda: flat, lambda: history_of(run, config))
 
 

@@ -81,9 +81,9 @@ def pass_seconds(facts: DatasetFacts, pace: Pace, views: int) -> float:
     return (facts.train * views + facts.val) / pace.forward
 
 
-def scoring_seconds(facts: DatasetFacts, pace: Pace, candidates: int, test_views: int) -> float:
+def scoring_seconds(facts: DatasetFacts, pace: Pace, candidates: int, tta_views: int) -> float:
     """Return the seconds in which the validation and the test images are scored after training."""
-    return ((candidates + test_views) * facts.val + test_views * facts.test) / pace.forward
+    return ((candidates + tta_views) * facts.val + tta_views * facts.test) / pace.forward
 
 
 def fit_views(facts: DatasetFacts, pace: Pace, seconds: float, most: int) -> int:

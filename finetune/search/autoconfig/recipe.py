@@ -187,8 +187,8 @@ def _fitted(
     found = {choice.key: choice for choice in choices}
     asked = settings.features.views
     views = fit_views(facts, pace, PROBE_SHARE * seconds, asked) if "features.views" in found else asked
-    candidates, test_views = len(settings.interpolate) + 2, settings.features.test_views
-    needed = pass_seconds(facts, pace, views) + scoring_seconds(facts, pace, candidates, test_views) + pace.fixed
+    candidates, tta_views = len(settings.wise_ft) + 2, settings.tta_views
+    needed = pass_seconds(facts, pace, views) + scoring_seconds(facts, pace, candidates, tta_views) + pace.fixed
     epochs = epochs_that_fit(pace, PLANNED * seconds - needed, epochs_of(settings))
     if pace.epochs and typed.free("strategy") and epochs < LEAST_EPOCHS:
         found.pop("strategy.epochs", None)

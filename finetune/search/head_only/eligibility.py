@@ -56,7 +56,7 @@ def of_base(base: TrainSettings) -> Iterator[str]:
             yield f"trainer.{name}={found}"
     if base.imbalance == "augment_minority":
         yield "imbalance=augment_minority"
-    if base.noise == "drop_suspects":
-        yield "noise=drop_suspects"
+    if base.label_noise == "drop_suspects":
+        yield "label_noise=drop_suspects"
     if base.features.dtype != "float32":
         yield f"features.dtype={base.features.dtype}"

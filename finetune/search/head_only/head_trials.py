@@ -49,11 +49,11 @@ class HeadTrials:
         val = self.table.rows("val")
         self.data.found = {
             "train": source.features(self.table.rows("train"), recipe.features.views),
-            "val": source.features(val, recipe.features.test_views),
+            "val": source.features(val, recipe.features.tta_views),
         }
         self.fitter = HeadTrainer(network.cpu(), self.data)
         self.views = [
-            self.data.found["val"].take(val, np.full(len(val), view)) for view in range(recipe.features.test_views)
+            self.data.found["val"].take(val, np.full(len(val), view)) for view in range(recipe.features.tta_views)
         ]
 
     def run(self, settings: TrainSettings) -> Result:

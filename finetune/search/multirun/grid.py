@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from finetune.config.aliases import rename_overrides
 from finetune.config.compose import conf_dir
 from finetune.config.error_messages import error_message
 from finetune.config.resolve import resolve
@@ -119,7 +120,7 @@ def sweeper_params(config_name: str, search: Sequence[str], overrides: Sequence[
     """Return the sweep that a configuration, or an experiment that was typed, itself brings in hydra.sweeper.params."""
     single = [text for text in overrides if len(expand_grid([text])) == 1]
     params = OmegaConf.select(composed(config_name, search, single), "hydra.sweeper.params") or {}
-    return [f"{key}={value}" for key, value in params.items()]
+    return rename_overrides([f"{key}={value}" for key, value in params.items()])
 
 
 def composed(config_name: str, search: Sequence[str], overrides: Sequence[str]) -> DictConfig:

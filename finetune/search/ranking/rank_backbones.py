@@ -160,7 +160,7 @@ def _attempt(
         images = load_plain_images(settings, settings.trainer, table, network, cache)
         source = FeatureSource(network, images, FeatureSettings(cache=cache), machine)
         features = source.features(table.rows("train"))
-        loss = build_loss(PLAIN_LOSS[table.task], settings.data, USUAL, table)
+        loss = build_loss(PLAIN_LOSS[table.task], settings.imbalance, settings.data, USUAL, table)
         examples = examples_of(features, images, loss, HeadPlan(PROBE, group=settings.data.splits.group))
         score = score_features(examples, folds=settings.rank.folds, seed=settings.seed)
     except DataError:

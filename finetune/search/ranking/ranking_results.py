@@ -144,7 +144,7 @@ def training_command(candidate: BackboneCandidate, typed: Sequence[str]) -> str:
     """
     kept = [override for override in typed if not override.lstrip("+~").startswith("rank.")]
     if candidate.name == BUNDLED and candidate.typed == "bundled":
-        model = ["model=mobile"]
+        model = ["model=efficientnet_lite0"]
     else:
         model = ["model=timm", f"model.name={candidate.name}"]
         model += [f"model.weights={candidate.typed}"] if candidate.typed != "timm" else []

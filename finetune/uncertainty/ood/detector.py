@@ -118,9 +118,9 @@ def fit_detector(
         assert training is not None
         density, fitted_on = fit_density(*training, settings, task), len(training[0])
     count = held_out.logits.shape[-2]
-    found = Detector(settings.kind, task, math.inf, settings.accept, fitted_on, count, density)
-    threshold = accepting(found.score(held_out), settings.accept)
-    return Detector(settings.kind, task, threshold, settings.accept, fitted_on, count, density)
+    found = Detector(settings.kind, task, math.inf, settings.tpr, fitted_on, count, density)
+    threshold = accepting(found.score(held_out), settings.tpr)
+    return Detector(settings.kind, task, threshold, settings.tpr, fitted_on, count, density)
 
 
 def accepting(scores: DensityArray, accept: float) -> float:

@@ -22,7 +22,7 @@ from finetune.models.network import build_network
 from finetune.training.solved_head import HeadPlan, check_plan
 
 BOOSTED = {
-    "kind": "boosted", "hidden": 8, "dropout": 0.0, "standardize": False, "solver": "samme", "l2": None, "l1": None,
+    "kind": "boosted", "hidden": 8, "dropout": 0.0, "standardize": False, "solver": "adaboost", "l2": None, "l1": None,
     "folds": 5, "rounds": 7, "tree_depth": 2,
 }  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_a_threshold_is_rounded_so_that_no_value_changes_sides() -> None:
 
 def test_a_boosted_head_is_solved_and_stored_like_others(tmp_path: Path) -> None:
     spec, solver = head_settings(settings_for(HeadSettings, **(BOOSTED | {"standardize": True})), seed=0)
-    assert solver is not None and solver.solver == "samme" and spec.rounds == 7
+    assert solver is not None and solver.solver == "adaboost" and spec.rounds == 7
     network = build_network("test_resnet", num_classes=3, weights="none", head=spec).eval()
     features = torch.randn(90, network.num_features, generator=torch.Generator().manual_seed(0))
     targets = (features[:, 0] > 0).long() + (features[:, 1] > 0).long()
@@ -74,11 +74,11 @@ def test_what_trees_cannot_do_is_refused() -> None:
     with pytest.raises(ConfigError, match="head.tree_depth=20 must be from 1 to 8"):
         build_head(HeadSpec("boosted", tree_depth=20), 4, 2)
     phase = Phase("probe", "head", epochs=1, features="cached")
-    plan = HeadPlan(HeadSpec("boosted"), SolverSettings("samme"))
+    plan = HeadPlan(HeadSpec("boosted"), SolverSettings("adaboost"))
     check_plan(plan, [True], Strategy("frozen", (phase,)).name)
     with pytest.raises(ConfigError, match="strategy=lp_ft could move the backbone"):
         check_plan(plan, [True, False], "lp_ft")
     labels = torch.zeros(4, 2)
     with pytest.raises(ConfigError, match="exactly one label per image"):
         solve_head(build_head(HeadSpec("boosted"), 3, 2), HeadSpec("boosted"),
-                   Examples(torch.randn(4, 3), labels, "multilabel", 2), SolverSettings("samme"))  # fmt: skip
+                   Examples(torch.randn(4, 3), labels, "multilabel", 2), SolverSettings("adaboost"))  # fmt: skip

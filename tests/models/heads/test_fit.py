@@ -92,7 +92,7 @@ def test_means_of_separate_classes_recognise_them(kind: str, standardize: bool) 
     labels = torch.arange(40) % 4
     features = torch.randn(40, 8, dtype=torch.float64) + 5 * torch.eye(8, dtype=torch.float64)[labels]
     spec = HeadSpec(kind, standardize=standardize)  # type: ignore[arg-type]
-    head, report = solved(Examples(features, labels, "multiclass", 4), SolverSettings("means"), spec)
+    head, report = solved(Examples(features, labels, "multiclass", 4), SolverSettings("nearest_mean"), spec)
     assert torch.equal(head(features).argmax(1), labels)
     assert report.scale is not None and report.scale > 0
 
@@ -100,7 +100,7 @@ def test_means_of_separate_classes_recognise_them(kind: str, standardize: bool) 
 @pytest.mark.parametrize(
     ("spec", "settings", "options", "expected"),
     [
-        (HeadSpec(), SolverSettings("means"), {"task": "multilabel"}, "several"),
+        (HeadSpec(), SolverSettings("nearest_mean"), {"task": "multilabel"}, "several"),
         (HeadSpec("mlp"), SolverSettings("lbfgs", l2=1.0), {}, "head.kind=mlp"),
         (HeadSpec("cosine"), SolverSettings("lbfgs", l2=1.0), {}, "head.kind=cosine"),
         (HeadSpec(), SolverSettings("lbfgs", l2=None), {"targets": torch.arange(6)}, "head.l2=cv"),

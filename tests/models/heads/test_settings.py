@@ -27,8 +27,8 @@ def test_default_head_is_trained_by_the_optimizer() -> None:
         ({"l2": "cv", "folds": 3}, SolverSettings("lbfgs", l2=None, folds=3, seed=3)),
         ({"l1": "cv"}, SolverSettings("proximal", l1=None, seed=3)),
         ({"l1": 0.1, "l2": 0.2}, SolverSettings("proximal", l2=0.2, l1=0.1, seed=3)),
-        ({"solver": "means"}, SolverSettings("means", seed=3)),
-        ({"solver": "means", "kind": "cosine"}, SolverSettings("means", seed=3)),
+        ({"solver": "nearest_mean"}, SolverSettings("nearest_mean", seed=3)),
+        ({"solver": "nearest_mean", "kind": "cosine"}, SolverSettings("nearest_mean", seed=3)),
         ({"solver": "optimizer", "kind": "mlp", "dropout": 0.2}, None),
     ],
 )
@@ -43,9 +43,9 @@ def test_strengths_select_the_solver(keys: dict[str, Any], expected: SolverSetti
         ({"solver": "lbgfs", "l2": 1}, "'lbfgs'"),
         ({"solver": "lbfgs", "l2": "cv", "kind": "mlp"}, "head.kind=mlp"),
         ({"l2": "cv", "kind": "cosine"}, "head.kind=cosine"),
-        ({"solver": "means", "kind": "mlp"}, "head.kind=mlp"),
+        ({"solver": "nearest_mean", "kind": "mlp"}, "head.kind=mlp"),
         ({"l2": "cv", "dropout": 0.5}, "head.dropout=0.5"),
-        ({"solver": "means", "l2": 1.0}, "head.l2=1.0"),
+        ({"solver": "nearest_mean", "l2": 1.0}, "head.l2=1.0"),
         ({"solver": "optimizer", "l2": 1.0}, "weight_decay"),
         ({"solver": "lbfgs"}, "head.l2=cv"),
         ({"solver": "lbfgs", "l2": 0}, "above 0"),
@@ -69,6 +69,6 @@ def test_keys_that_do_not_go_together_are_one_clear_line(keys: dict[str, Any], e
 def test_solver_refuses_a_loss_with_several_optima() -> None:
     settings = SolverSettings("lbfgs")
     check_loss(settings, loss="CrossEntropy", convex=True)
-    check_loss(SolverSettings("means"), loss="Focal", convex=False)
+    check_loss(SolverSettings("nearest_mean"), loss="Focal", convex=False)
     with pytest.raises(ConfigError, match="Focal is none"):
         check_loss(settings, loss="Focal", convex=False)

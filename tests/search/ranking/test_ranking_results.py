@@ -117,7 +117,7 @@ def test_picture_of_a_single_backbone_has_finite_places(accuracy: float, latency
 @pytest.mark.parametrize(
     ("candidate", "expected"),
     [
-        (BackboneCandidate("tf_efficientnet_lite0", "bundled", "bundled"), "model=mobile"),
+        (BackboneCandidate("tf_efficientnet_lite0", "bundled", "bundled"), "model=efficientnet_lite0"),
         (BackboneCandidate("resnet50.a1_in1k", "/cache/x", "timm"), "model=timm model.name=resnet50.a1_in1k"),
         (BackboneCandidate("resnet18", "w/r.pth", "w/r.pth"), "model=timm model.name=resnet18 model.weights=w/r.pth"),
         (BackboneCandidate("resnet18", "none", "none"), "model=timm model.name=resnet18 model.weights=none"),

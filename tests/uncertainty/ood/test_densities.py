@@ -83,7 +83,7 @@ def test_energy_and_probability_are_their_formulas() -> None:
     [
         ({"kind": "mahalanobiss"}, "multiclass", "Did you mean 'mahalanobis'"),
         ({"kind": "msp"}, "multilabel", "ood=msp needs one label per image"),
-        ({"kind": "energy", "accept": 1.0}, "multiclass", "ood.accept=1.0 must be above 0 and below 1"),
+        ({"kind": "energy", "tpr": 1.0}, "multiclass", "ood.tpr=1.0 must be above 0 and below 1"),
         ({"kind": "energy", "neighbours": 3}, "multiclass", "choose ood=knn"),
         ({"kind": "knn"}, "multiclass", "Set ood.neighbours="),
         ({"kind": "knn", "neighbours": 0}, "multiclass", "must be a whole number of 1 or more"),

@@ -25,7 +25,7 @@ SETTINGS = {
     "mahalanobis": settings_for(OodSettings, "mahalanobis"),
     "knn": settings_for(OodSettings, "knn", neighbours=3),
     "pca": settings_for(OodSettings, "pca", variance=0.8),
-    "energy": settings_for(OodSettings, "energy", accept=0.9),
+    "energy": settings_for(OodSettings, "energy", tpr=0.9),
     "msp": settings_for(OodSettings, "msp"),
 }
 
