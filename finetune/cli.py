@@ -1,7 +1,6 @@
-"""The command line: a verb, Hydra's overrides, and one clear line when something is wrong.
+"""The command line: a command, Hydra's overrides, and one clear line when something is wrong.
 
-It decides which verb runs and with which exit code the process ends; what a verb does is the verb's. Nothing heavy is
-imported before a verb runs.
+Nothing heavy is imported before a command runs.
 """
 
 import importlib
@@ -24,17 +23,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.aliases import register_source, rename_overrides
 from finetune.config.command_help import command_help
-from finetune.config.compose import check_read, conf_dir, register, verbs
+from finetune.config.compose import check_read, command_names, conf_dir, register
 from finetune.config.error_messages import error_message
 from finetune.config.resolve import resolve
 from finetune.config.settings.root_table import ROOTS
 from finetune.errors import ConfigError, FinetuneError, nearest
-from finetune.runtime.threads import wait_asleep
+from finetune.runtime.threads import set_openmp_wait_policy
 
 log = logging.getLogger(__name__)
 
 DEFAULT = "train"
-VERBS = {
+COMMANDS = {
     "train": "finetune.commands.train:train",
     "evaluate": "finetune.commands.evaluate:evaluate",
     "predict": "finetune.commands.predict:predict",
@@ -54,7 +53,7 @@ VERBS = {
 }
 # keys whose values are conditions, which Hydra's grammar cannot read unless they are in quotes of their own
 CONDITIONS = ("filter", "compare.gate")
-# settings that would be taken for groups of the same name, by verb
+# settings that would be taken for groups of the same name, by command
 _SHORT = {
     "compare": {"sweep": "compare.sweep"},
     "ensemble": {"sweep": "ensemble.sweep", "cv": "ensemble.cv"},
@@ -62,7 +61,7 @@ _SHORT = {
 _SEARCHES = ("sweep", "crossval")  # read their own command line, which says what varies
 # what needs no data, so that its values may be missing
 SHOWING_ACTIONS = ("show", "clear")
-# where a verb looks for the runs that it continues, if not in runs
+# where a command looks for the runs that it continues, if not in runs
 RUN_FOLDERS = {"pretrain": "pretrained"}
 # flags of Hydra's that only show something
 SHOWING = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
@@ -70,51 +69,51 @@ SHOWING = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--ver
 
 def main() -> None:
     """Run the command line of this process and exit with the code of its outcome."""
-    wait_asleep(os.environ)
+    set_openmp_wait_policy(os.environ)
     try:
         register()
         register_source()
         sys.argv[1:] = rename_overrides(with_config_name(sys.argv[1:]))
-        if (verb := named_verb(sys.argv[1:])) in _SEARCHES:
-            sys.exit(search(verb, sys.argv[1:]))
+        if (command := named_command(sys.argv[1:])) in _SEARCHES:
+            sys.exit(search(command, sys.argv[1:]))
         if is_multirun(sys.argv[1:]):
             from finetune.commands.multirun import run_multirun
 
             sys.exit(run_multirun(sys.argv[1:]))
         sys.argv[1:] = arguments = with_resumed_folder(sys.argv[1:])
-        sys.exit(show_help(arguments) if asks_for(("--help", "-h"), arguments) else run_hydra())
+        sys.exit(show_help(arguments) if has_flag(("--help", "-h"), arguments) else run_hydra())
     except KeyboardInterrupt:
-        complain("Interrupted.")
+        print_error("Interrupted.")
         sys.exit(130)
     except FinetuneError as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(error.exit_code)
 
 
-def named_verb(arguments: Sequence[str]) -> str:
+def named_command(arguments: Sequence[str]) -> str:
     """Return the root configuration that a command line names."""
     return str(get_args_parser().parse_known_args(list(arguments))[0].config_name)
 
 
-def search(verb: str, arguments: Sequence[str]) -> int:
+def search(command: str, arguments: Sequence[str]) -> int:
     """Run what searches, or show its configuration, and return the exit code."""
-    if asks_for(SHOWING, arguments):
+    if has_flag(SHOWING, arguments):
         from finetune.search.command_line import without_sweeps
 
         sys.argv[1:] = without_sweeps(arguments)
-        return show_help(sys.argv[1:]) if asks_for(("--help", "-h"), arguments) else run_hydra()
-    return int(load_verb(verb)(arguments))
+        return show_help(sys.argv[1:]) if has_flag(("--help", "-h"), arguments) else run_hydra()
+    return int(load_command(command)(arguments))
 
 
-def load_verb(verb: str) -> Callable[..., Any]:
-    """Return the function of a verb."""
-    module, _, name = VERBS[verb].partition(":")
+def load_command(command: str) -> Callable[..., Any]:
+    """Return the function of a command."""
+    module, _, name = COMMANDS[command].partition(":")
     loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return loaded
 
 
 def run_hydra() -> int:
-    """Compose the configuration and run the verb; return the exit code."""
+    """Compose the configuration and run the command; return the exit code."""
     outcome: list[int] = []
     os.environ["HYDRA_FULL_ERROR"] = "1"
     task = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=DEFAULT)(_task(outcome))
@@ -122,7 +121,7 @@ def run_hydra() -> int:
         task()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(error_message(error, sys.argv[1:])) from error
-    except OSError as error:  # of Hydra's, before the verb: it makes the folder
+    except OSError as error:  # of Hydra's, before the command: it makes the folder
         raise ConfigError(
             f"The run's folder cannot be made ({error.strerror}: {error.filename}). Set runs= to another."
         ) from error
@@ -140,7 +139,7 @@ def show_help(arguments: Sequence[str]) -> int:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra.compose(asked.config_name or DEFAULT, [*asked.overrides, *extra], return_hydra_config=True)
             HydraConfig.instance().set_config(config)
-            if asked.config_name in verbs():
+            if asked.config_name in command_names():
                 print(command_help(asked.config_name, config))
             else:
                 print(Template(config.hydra.help.template).safe_substitute())
@@ -151,25 +150,25 @@ def show_help(arguments: Sequence[str]) -> int:
 
 def _task(outcome: list[int]) -> Callable[[DictConfig], None]:
     def task(config: DictConfig) -> None:
-        outcome.append(run_verb(config))
+        outcome.append(run_command(config))
 
     return task
 
 
-def run_verb(config: DictConfig) -> int:
-    """Run the verb of a composed configuration and return the exit code.
+def run_command(config: DictConfig) -> int:
+    """Run the command of a composed configuration and return the exit code.
 
     An error of the user's is one line; another one is one line on the screen and a traceback in the run's log.
     """
-    verb = str(config.get("verb", DEFAULT))
-    if verb not in VERBS:
-        raise ConfigError(f"verb={verb} is not known. Use one of {', '.join(VERBS)}.{nearest(verb, VERBS)}")
+    command = str(config.get("verb", DEFAULT))
+    if command not in COMMANDS:
+        raise ConfigError(f"verb={command} is not known. Use one of {', '.join(COMMANDS)}.{nearest(command, COMMANDS)}")
     try:
-        check_settings(config, verb)
-        load_verb(verb)(config)
+        check_settings(config, command)
+        load_command(command)(config)
     except FinetuneError as error:
         log_to_file(str(error))
-        complain(str(error))
+        print_error(str(error))
         discard_empty_folder()
         return error.exit_code
     except (KeyboardInterrupt, SystemExit):
@@ -177,17 +176,17 @@ def run_verb(config: DictConfig) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: whatever a run dies of is logged whole
         log_to_file("The run failed", error)
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        complain(f"The run failed: {type(error).__name__}: {first} The traceback is in {log_file() or 'no file'}.")
+        print_error(f"The run failed: {type(error).__name__}: {first} The traceback is in {log_file() or 'no file'}.")
         return 1
     return 0
 
 
-def check_settings(config: DictConfig, verb: str) -> None:
+def check_settings(config: DictConfig, command: str) -> None:
     """Check a configuration before anything heavy is imported; that of a resumed run is the stored one."""
     if config.get("action") in SHOWING_ACTIONS or config.get("resume") is not None:
         check_read(config)
         return
-    resolve(config, ROOTS[verb], list(HydraConfig.get().overrides.task))
+    resolve(config, ROOTS[command], list(HydraConfig.get().overrides.task))
 
 
 def discard_empty_folder() -> None:
@@ -218,18 +217,18 @@ def log_to_file(message: str, error: BaseException | None = None) -> None:
             handler.emit(record)
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print one line to standard error."""
     print(f"finetune: {' '.join(message.split())}", file=sys.stderr)
 
 
 def with_config_name(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with a leading verb rewritten to Hydra's --config-name.
+    """Return the arguments with a leading command rewritten to Hydra's --config-name.
 
     It is rewritten, not removed, because a distributed run starts its other ranks with the same arguments.
 
     Raises:
-        ConfigError: The first word is no verb.
+        ConfigError: The first word is no command.
     """
     arguments = [quoted_condition(argument) for argument in arguments]
     if not arguments or arguments[0].startswith("-") or "=" in arguments[0] or arguments[0].startswith("~"):
@@ -237,10 +236,10 @@ def with_config_name(arguments: Sequence[str]) -> list[str]:
     word, *rest = arguments
     parsed = get_args_parser().parse_known_args(rest)[0]
     own = [file.stem for file in Path(parsed.config_dir).glob("*.yaml")] if parsed.config_dir else []
-    if word not in (*verbs(), *own):
+    if word not in (*command_names(), *own):
         raise ConfigError(
-            f"'{word}' is not a verb ({', '.join(verbs())}).{nearest(word, (*verbs(), *own))} An override is "
-            "typed as key=value."
+            f"'{word}' is not a command ({', '.join(command_names())}).{nearest(word, (*command_names(), *own))} An "
+            "override is typed as key=value."
         )
     return ["--config-name", word, *(whole_key(argument, _SHORT.get(word, {})) for argument in rest)]
 
@@ -268,17 +267,17 @@ def with_resumed_folder(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     from finetune.runs.run import Run
 
-    verb = str(get_args_parser().parse_known_args(list(arguments))[0].config_name)
-    folder = Run.find(reference, Path(values.get("runs", RUN_FOLDERS.get(verb, "runs")))).path
+    command = str(get_args_parser().parse_known_args(list(arguments))[0].config_name)
+    folder = Run.find(reference, Path(values.get("runs", RUN_FOLDERS.get(command, "runs")))).path
     rest = [argument for argument in arguments if not argument.startswith("resume=")]
     return [*rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
 
 
 def is_multirun(arguments: Sequence[str]) -> bool:
     """Return whether several runs are asked for, and not just something shown."""
-    return asks_for(("--multirun", "-m"), arguments) and not asks_for(SHOWING, arguments)
+    return has_flag(("--multirun", "-m"), arguments) and not has_flag(SHOWING, arguments)
 
 
-def asks_for(flags: Sequence[str], arguments: Sequence[str]) -> bool:
+def has_flag(flags: Sequence[str], arguments: Sequence[str]) -> bool:
     """Return whether one of the flags was typed."""
     return any(argument.split("=")[0] in flags for argument in arguments)

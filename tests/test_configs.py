@@ -12,7 +12,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config.compose import build, check_read, conf_dir, register, resumed_config, run_name, to_dict, verbs
+from finetune.config.compose import (
+    check_read,
+    command_names,
+    conf_dir,
+    instantiate_target,
+    register,
+    resumed_config,
+    run_name,
+    to_dict,
+)
 from finetune.config.resolve import resolve
 from finetune.config.settings.checked import Target
 from finetune.config.settings.roots import TrainSettings
@@ -94,7 +103,7 @@ def test_epochs_of_every_strategy_can_be_typed(option: str) -> None:
     assert strategy.phases[-1].epochs == 7
 
 
-@pytest.mark.parametrize("name", verbs())
+@pytest.mark.parametrize("name", command_names())
 def test_every_verb_composes(name: str) -> None:
     assert composed(*(["input=x"] if name == "predict" else []), name=name).verb == name
 
@@ -151,7 +160,7 @@ def test_resumed_run_takes_what_does_not_change_the_training() -> None:
 
 def test_error_of_a_target_is_told_as_it_was_raised() -> None:
     with pytest.raises(Exception, match="does not exist"):
-        build(Target("finetune.data.sources.folder", {"root": "/nowhere/at/all"}))
+        instantiate_target(Target("finetune.data.sources.folder", {"root": "/nowhere/at/all"}))
 
 
 def test_name_of_a_run_tells_what_changed_and_stays_short() -> None:

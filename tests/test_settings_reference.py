@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from finetune.config.command_help import command_help
-from finetune.config.compose import register, verbs
+from finetune.config.compose import command_names, register
 from finetune.config.reference_page import reference_page
 from finetune.config.settings_reference import compose_command, read_conf_file
 
@@ -36,7 +36,7 @@ def test_help_lists_the_settings_of_its_command_with_meaning_and_default(
 
 
 def test_every_command_has_a_help_that_says_what_it_is_for() -> None:
-    for command in verbs():
+    for command in command_names():
         lines = command_help(command, compose_command(command)).splitlines()
         assert len(lines[0]) > len(f"finetune {command}: ") and any(line.startswith("  finetune") for line in lines)
 

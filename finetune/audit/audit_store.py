@@ -1,7 +1,4 @@
-"""What was found in a set of images, kept beside the cache, so that a run on the very same set can say it.
-
-It decides under which name an audit is found again; that it is told, and where, is training's.
-"""
+"""Stored audits: findings kept beside the cache, so that a run on the very same images can say them."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +11,12 @@ def audit_file(cache: Path, fingerprint: str) -> Path:
     return cache / "audits" / f"{fingerprint}.json"
 
 
-def remember(cache: Path, fingerprint: str, summary: dict[str, Any]) -> None:
+def save_audit(cache: Path, fingerprint: str, summary: dict[str, Any]) -> None:
     """Keep the summary of an audit."""
     write_json(audit_file(cache, fingerprint), summary)
 
 
-def recall(cache: Path, fingerprint: str) -> dict[str, Any] | None:
+def load_audit(cache: Path, fingerprint: str) -> dict[str, Any] | None:
     """Return the summary of the last audit of the very same images and splits; None where there was none."""
     return read_json(audit_file(cache, fingerprint))
 

@@ -1,7 +1,4 @@
-"""Training images that are left out because their labels are likely wrong, found without the other splits.
-
-It decides which are left out and keeps their list with the run; how wrong labels are found is `labels`' business.
-"""
+"""Likely label errors are left out of training (`label_noise=drop_suspects`), found without the other splits."""
 
 import csv
 import io
@@ -20,11 +17,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from finetune.audit.label_errors import LabelIssues, find_label_issues
 from finetune.config.settings.roots import PartsSettings
 from finetune.data.cache.store import Cache
-from finetune.data.table import ImageTable, objects
+from finetune.data.table import ImageTable, object_column
 from finetune.errors import RunError
 from finetune.features.extract import FeatureSettings
 from finetune.features.sequence_features import feature_source
-from finetune.models.heads.fit import Examples
+from finetune.models.heads.fit import HeadExamples
 from finetune.models.network import Network
 from finetune.runs.run import Run, write_atomic
 from finetune.runtime.device import DevicePass, accelerator_device
@@ -38,7 +35,7 @@ _COLUMNS = ("id", "path", "label", "likely", "quality")
 _PATIENCE = 3600.0
 
 
-def leave_out_suspects(
+def drop_suspects(
     run: Run, settings: PartsSettings, table: ImageTable, network: Network, cache: Cache | None
 ) -> ImageTable:
     """Return the table without the training images whose labels are likely wrong, where the settings say so.
@@ -54,8 +51,8 @@ def leave_out_suspects(
             features = training_features(settings, table, network, cache)
             folds, group = settings.head.folds, settings.data.splits.group
             write_suspects(path, find_suspects(table, features, folds=folds, seed=settings.seed, group=group))
-        wait_for(path, _PATIENCE)
-    return without(table, read_suspects(path))
+        wait_for_file(path, _PATIENCE)
+    return drop_rows(table, read_suspects(path))
 
 
 def training_features(
@@ -91,7 +88,7 @@ def find_suspects(
     rows = table.rows("train")
     targets = table.targets()[rows]
     units = None if group is None else np.asarray(pd.factorize(table.frame[group].iloc[rows])[0])
-    examples = Examples(
+    examples = HeadExamples(
         torch.from_numpy(features), torch.from_numpy(targets), table.task, table.num_classes, groups=units
     )
     issues = find_label_issues(examples, folds=folds, seed=seed)
@@ -100,12 +97,12 @@ def find_suspects(
     frame = table.frame.iloc[rows[chosen]]
     columns = {name: frame[name].tolist() for name in ("id", "path")}
     columns["label"] = ["|".join(names) for names in (table.names()[row] for row in rows[chosen])]
-    columns["likely"] = likely(table, issues, chosen)
+    columns["likely"] = held_out_labels(table, issues, chosen)
     columns["quality"] = issues.quality[chosen].round(4).tolist()
-    return pd.DataFrame({name: objects(columns[name]) for name in _COLUMNS})
+    return pd.DataFrame({name: object_column(columns[name]) for name in _COLUMNS})
 
 
-def likely(table: ImageTable, issues: LabelIssues, chosen: npt.NDArray[np.int64]) -> list[str]:
+def held_out_labels(table: ImageTable, issues: LabelIssues, chosen: npt.NDArray[np.int64]) -> list[str]:
     """Return the labels that heads give the chosen images, which they have not seen."""
     found = issues.probabilities[chosen]
     if table.task == "multiclass":
@@ -142,7 +139,7 @@ def read_suspects(path: Path) -> list[str]:
         return [row["id"] for row in csv.DictReader(file)]
 
 
-def wait_for(path: Path, seconds: float) -> None:
+def wait_for_file(path: Path, seconds: float) -> None:
     """Wait until another process has written a file.
 
     Raises:
@@ -155,7 +152,7 @@ def wait_for(path: Path, seconds: float) -> None:
         time.sleep(0.2)
 
 
-def without(table: ImageTable, ids: list[str]) -> ImageTable:
+def drop_rows(table: ImageTable, ids: list[str]) -> ImageTable:
     """Return a table without some of its training images."""
     gone = table.frame["id"].isin(ids) & (table.frame["split"] == "train")
     return replace(table, frame=table.frame[~gone].reset_index(drop=True))

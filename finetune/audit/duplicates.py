@@ -1,7 +1,6 @@
-"""Images that are there twice: the same file, or the same picture with other pixels.
+"""Near-duplicates: the same file, or the same picture with other pixels, by digests, perceptual hashes and features.
 
-It decides when two images are duplicates, from their digests, perceptual hashes and features; which of them leak across
-splits or contradict each other is decided here too, what is done about it is the reader's.
+Which of them leak across splits or contradict each other is said here; what is done about it is the reader's.
 """
 
 from collections.abc import Sequence
@@ -107,7 +106,7 @@ def _normalised(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(centred / np.maximum(length, 1e-12), np.float32)
 
 
-def judge(pairs: Pairs, splits: Sequence[str | None], labels: Sequence[tuple[str, ...]]) -> Duplicates:
+def group_duplicates(pairs: Pairs, splits: Sequence[str | None], labels: Sequence[tuple[str, ...]]) -> Duplicates:
     """Return the groups of images that show the same, which leak, and which contradict each other.
 
     Args:
@@ -124,12 +123,12 @@ def judge(pairs: Pairs, splits: Sequence[str | None], labels: Sequence[tuple[str
             leaking[one if ranks[one] > ranks[other] else other] = True
         if set(labels[one]) != set(labels[other]):
             conflicting[[one, other]] = True
-    return Duplicates(pairs, groups_of(pairs, number), leaking, conflicting)
+    return Duplicates(pairs, duplicate_groups(pairs, number), leaking, conflicting)
 
 
-def groups_of(pairs: Pairs, number: int) -> _Rows:
+def duplicate_groups(pairs: Pairs, number: int) -> _Rows:
     """Return the number of each image's group (N,), from 1 in the order of their first images; 0 for none."""
-    parts = connected(pairs.first, pairs.second, number)
+    parts = connected_components(pairs.first, pairs.second, number)
     sizes = np.bincount(parts, minlength=1)
     numbers: dict[int, int] = {}
     return np.array(
@@ -137,7 +136,7 @@ def groups_of(pairs: Pairs, number: int) -> _Rows:
     )
 
 
-def connected(first: _Rows, second: _Rows, number: int) -> _Rows:
+def connected_components(first: _Rows, second: _Rows, number: int) -> _Rows:
     """Return a number for the part of each of `number` rows (N,), of which linked ones are in one."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

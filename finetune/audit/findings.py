@@ -1,7 +1,4 @@
-"""All that an audit found, image by image and counted, as the table and the document that are written.
-
-It decides the kinds of findings, their order and their columns; how each is found is left to its own module.
-"""
+"""Audit findings, image by image and counted: the table and the document that are written."""
 
 import csv
 import io

@@ -1,7 +1,4 @@
-"""What each image file is and looks like: its size, mode and frames, a perceptual hash, and a thumbnail when asked for.
-
-It decides which facts of a file count; what is odd about them is left to `oddities`.
-"""
+"""Image statistics: size, mode and frames of each file, a perceptual hash, and a thumbnail when asked for."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +10,7 @@ from PIL import Image, ImageOps
 
 from finetune.data.decoding import UNREADABLE
 from finetune.data.table import ImageStore
-from finetune.data.thumbnails import encoded
+from finetune.data.thumbnails import encode_jpeg
 from finetune.errors import DataError
 from finetune.runtime.device import cores
 
@@ -43,14 +40,14 @@ class ImageStats:
     contrast: float
 
 
-def look_at_all(store: ImageStore, paths: list[str]) -> list[ImageStats]:
+def measure_images(store: ImageStore, paths: list[str]) -> list[ImageStats]:
     """Return the facts of images that can be read, on all cores."""
     Image.init()
     with ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(lambda path: look_at(store, path), paths))
+        return list(pool.map(lambda path: measure_image(store, path), paths))
 
 
-def look_at(store: ImageStore, path: str) -> ImageStats:
+def measure_image(store: ImageStore, path: str) -> ImageStats:
     """Return the facts of an image.
 
     The hash is that of the low frequencies of a cosine transform (pHash).
@@ -58,7 +55,7 @@ def look_at(store: ImageStore, path: str) -> ImageStats:
     """
     import imagehash
 
-    image = opened(store, path)
+    image = open_image(store, path)
     size, mode, frames = image.size, image.mode, getattr(image, "n_frames", 1)
     turned = image.getexif().get(274, 1) in (5, 6, 7, 8)
     image.draft("L", (DECODED, DECODED))
@@ -68,7 +65,7 @@ def look_at(store: ImageStore, path: str) -> ImageStats:
     return ImageStats(width, height, mode, int(frames), bits, float(np.asarray(grey, np.float32).std()))
 
 
-def opened(store: ImageStore, path: str) -> Image.Image:
+def open_image(store: ImageStore, path: str) -> Image.Image:
     """Return an image as its file has it; one that is in no file as the store gives it."""
     try:
         return Image.open(io.BytesIO(store.content(path)))
@@ -79,6 +76,6 @@ def opened(store: ImageStore, path: str) -> Image.Image:
 def thumbnail(store: ImageStore, path: str) -> bytes | None:
     """Return an image as a small JPEG; None where it cannot be read."""
     try:
-        return encoded(store.read(path, 3), THUMBNAIL, QUALITY)
+        return encode_jpeg(store.read(path, 3), THUMBNAIL, QUALITY)
     except (DataError, OSError):
         return None

@@ -1,7 +1,4 @@
-"""An audit from a table of images and their features: every kind of finding, in the order of their dependence.
-
-It decides what is computed from what; where images and features come from is the verb's.
-"""
+"""An audit of a table of images and their features: every kind of finding, in the order of their dependence."""
 
 import time
 from collections.abc import Sequence
@@ -11,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.audit.duplicates import DuplicateThresholds, connected, find_pairs, judge
+from finetune.audit.duplicates import DuplicateThresholds, connected_components, find_pairs, group_duplicates
 from finetune.audit.findings import Findings
-from finetune.audit.image_stats import look_at_all
+from finetune.audit.image_stats import measure_images
 from finetune.audit.label_errors import LabelIssues, find_label_issues
-from finetune.audit.outliers import odd_files, outlying
+from finetune.audit.outliers import file_anomalies, outlier_scores
 from finetune.data.table import ImageTable
-from finetune.models.heads.fit import Examples
+from finetune.models.heads.fit import HeadExamples
 
 
 @dataclass(frozen=True)
@@ -57,18 +54,18 @@ def audit_images(
         unreadable: Path and reason of each image that cannot be read.
     """
     started = time.monotonic()
-    facts = look_at_all(table.store, table.frame["path"].tolist())
+    facts = measure_images(table.store, table.frame["path"].tolist())
     bits = np.stack([fact.bits for fact in facts])
     pairs = find_pairs(table.frame["digest"].tolist(), bits, features, settings.likeness)
-    duplicates = judge(pairs, table.frame["split"].tolist(), table.names())
+    duplicates = group_duplicates(pairs, table.frame["split"].tolist(), table.names())
     return Findings(
         table=table,
         own_splits=own_splits,
         facts=facts,
         duplicates=duplicates,
         labels=label_issues(table, features, duplicates.group, settings) if settings.labels else None,
-        distances=outlying(features),
-        odd=odd_files(facts),
+        distances=outlier_scores(features),
+        odd=file_anomalies(facts),
         unreadable=unreadable,
         seconds=time.monotonic() - started,
     )
@@ -78,7 +75,7 @@ def label_issues(
     table: ImageTable, features: npt.NDArray[np.float32], duplicates: npt.NDArray[np.int64], settings: AuditChecks
 ) -> LabelIssues:
     """Return which labels are likely wrong; an image's duplicates are not among what judges it."""
-    examples = Examples(
+    examples = HeadExamples(
         features=torch.from_numpy(np.ascontiguousarray(features, np.float32)),
         targets=torch.from_numpy(table.targets()),
         task=table.task,
@@ -98,4 +95,4 @@ def _units_of(table: ImageTable, duplicates: npt.NDArray[np.int64], group: str |
         keys += [("group", value)] if isinstance(value, str) else []
         links += [(row, first.setdefault(key, row)) for key in keys]
     ends = np.array(links, np.int64).reshape(-1, 2)
-    return connected(ends[:, 0], ends[:, 1], len(table))
+    return connected_components(ends[:, 0], ends[:, 1], len(table))

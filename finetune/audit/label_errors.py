@@ -1,7 +1,4 @@
-"""Labels that are likely wrong, by confident learning on what a head says of images that it was not fitted to.
-
-It decides how those probabilities come about; which labels are issues is cleanlab's.
-"""
+"""Label errors by confident learning (cleanlab), on what heads say of images that they were not fitted to."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +8,7 @@ import torch
 
 from finetune.data.table import LabelTask
 from finetune.errors import ConfigError
-from finetune.models.heads.fit import Examples, solve_head
+from finetune.models.heads.fit import HeadExamples, fit_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.penalty_cv import make_label_folds, rarest_label
 from finetune.models.heads.settings import SolverSettings
@@ -34,7 +31,7 @@ class LabelIssues:
     wrong: npt.NDArray[np.bool_]
 
 
-def find_label_issues(examples: Examples, *, folds: int, seed: int) -> LabelIssues:
+def find_label_issues(examples: HeadExamples, *, folds: int, seed: int) -> LabelIssues:
     """Return which labels are likely wrong.
 
     Args:
@@ -49,7 +46,7 @@ def find_label_issues(examples: Examples, *, folds: int, seed: int) -> LabelIssu
     """
     if folds < 2:
         raise ConfigError(f"audit.folds={folds} must be a whole number of 2 or more.")
-    probabilities = held_out(examples, folds, seed)
+    probabilities = held_out_probabilities(examples, folds, seed)
     known = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
     quality, wrong = np.full(len(probabilities), np.nan), np.zeros(len(probabilities), bool)
     if len(known):
@@ -58,7 +55,7 @@ def find_label_issues(examples: Examples, *, folds: int, seed: int) -> LabelIssu
     return LabelIssues(probabilities, quality, wrong)
 
 
-def held_out(examples: Examples, folds: int, seed: int) -> npt.NDArray[np.float64]:
+def held_out_probabilities(examples: HeadExamples, folds: int, seed: int) -> npt.NDArray[np.float64]:
     """Return the probabilities (N, K) of heads that have not seen the image; NaN where it could not be held out.
 
     The strength of the penalty is chosen once, by cross-validation on all images.
@@ -83,11 +80,11 @@ def held_out(examples: Examples, folds: int, seed: int) -> npt.NDArray[np.float6
     return result
 
 
-def _fitted(examples: Examples, settings: SolverSettings) -> tuple[torch.nn.Module, float]:
+def _fitted(examples: HeadExamples, settings: SolverSettings) -> tuple[torch.nn.Module, float]:
     """Return a head that fits the examples, and the strength of its penalty."""
     with torch.random.fork_rng(devices=[]):
         head = build_head(_HEAD, examples.features.shape[1], examples.num_classes)
-    solved = solve_head(head, _HEAD, examples, settings)
+    solved = fit_head(head, _HEAD, examples, settings)
     return head.eval(), solved.l2
 
 

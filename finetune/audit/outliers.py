@@ -1,6 +1,6 @@
-"""Images that are unlike the others: in their size or mode, or in what they show.
+"""Outliers: images unlike the others in size, mode or content, by robust statistics of the set itself.
 
-It decides what counts as unlike by robust statistics of the set itself, since what is usual differs from set to set.
+What is usual differs from set to set, hence no fixed bounds.
 """
 
 from collections import Counter
@@ -19,20 +19,23 @@ NEIGHBOURS = 5
 _SPREAD = 0.02  # least robust standard deviation, in logarithms, so that a set of one size is not all outliers
 
 
-def odd_files(facts: Sequence[ImageStats]) -> list[str]:
+def file_anomalies(facts: Sequence[ImageStats]) -> list[str]:
     """Return what is odd about each image's file (N,); nothing for most.
 
     Sizes are compared by the logarithm of their pixels, and modes with the one that nearly all images have.
     """
     pixels = np.log([fact.width * fact.height for fact in facts])
-    far = np.abs(robust(pixels, _SPREAD)) > FAR_SIZE
+    far = np.abs(robust_z_scores(pixels, _SPREAD)) > FAR_SIZE
     modes = Counter(fact.mode for fact in facts)
     usual, count = modes.most_common(1)[0]
     strict = count >= _USUAL * len(facts)
-    return ["; ".join(odd(fact, bool(out), usual if strict else None)) for fact, out in zip(facts, far, strict=True)]
+    return [
+        "; ".join(describe_anomaly(fact, bool(out), usual if strict else None))
+        for fact, out in zip(facts, far, strict=True)
+    ]
 
 
-def odd(fact: ImageStats, far: bool, usual: str | None) -> list[str]:
+def describe_anomaly(fact: ImageStats, far: bool, usual: str | None) -> list[str]:
     """Return what is odd about an image's file, in words."""
     found = []
     long, short = max(fact.width, fact.height), min(fact.width, fact.height)
@@ -51,7 +54,7 @@ def odd(fact: ImageStats, far: bool, usual: str | None) -> list[str]:
     return found
 
 
-def outlying(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def outlier_scores(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Return how far each image (N,) is from its nearest others, in robust standard deviations of that distance.
 
     The distance is the mean over the nearest five of that between standardised features, which notices what one image
@@ -66,10 +69,10 @@ def outlying(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     scaled = (features - features.mean(axis=0)) / np.where(spread > 1e-6, spread, 1)
     near = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(scaled)
     distances = near.kneighbors(scaled)[0][:, 1:].mean(axis=1)
-    return robust(np.log(np.maximum(distances, 1e-6)), _SPREAD)
+    return robust_z_scores(np.log(np.maximum(distances, 1e-6)), _SPREAD)
 
 
-def robust(values: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.float64]:
+def robust_z_scores(values: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.float64]:
     """Return values (N,) as multiples of their robust standard deviation from their median.
 
     Source: Rousseeuw and Croux 1993, Alternatives to the median absolute deviation, section 1.

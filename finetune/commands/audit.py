@@ -12,15 +12,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from finetune.audit.audit_store import remember
+from finetune.audit.audit_store import save_audit
 from finetune.audit.duplicates import DuplicateThresholds
 from finetune.audit.findings import Findings, write_findings
 from finetune.audit.inspection import AuditChecks, audit_images
-from finetune.config.compose import build
+from finetune.config.compose import instantiate_target
 from finetune.config.resolve import resolve
 from finetune.config.settings.roots import AuditRootSettings
 from finetune.data.cache.store import Cache
-from finetune.data.image_stores import check_all
+from finetune.data.image_stores import check_images
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
@@ -73,13 +73,13 @@ def _load(settings: AuditRootSettings, cache: Cache | None) -> tuple[ImageTable,
     Raises:
         DataError: No image can be read.
     """
-    given: ImageTable = build(settings.data.source)
+    given: ImageTable = instantiate_target(settings.data.source)
     require_single_images(given, "finetune audit", "Audit the frames as images: data=folder, or data=csv.")
     table = check_and_split(given, replace(settings.data, unreadable="skip"), known_files(cache))
     own_splits = not given.frame["split"].isna().any()
     frame = given.frame
     gone = replace(given, frame=frame[frame["id"].isin(table.skipped)].reset_index(drop=True))
-    reasons = [problem or "it could not be read a moment ago" for _, problem in check_all(gone, None)]
+    reasons = [problem or "it could not be read a moment ago" for _, problem in check_images(gone, None)]
     return table, list(zip(gone.frame["path"].tolist(), reasons, strict=True)), own_splits
 
 
@@ -107,7 +107,7 @@ def _finish(
     if cache is not None:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         kept = {"created": created, "counts": document["counts"], "images": document["images"]}
-        remember(cache.folder, document["fingerprint"], {**kept, "page": str(page.absolute())})
+        save_audit(cache.folder, document["fingerprint"], {**kept, "page": str(page.absolute())})
     console.print(findings_table(document["counts"]))
     for line in commands.splitlines():
         console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -19,7 +19,7 @@ from finetune.runtime.log_filters import quieten
 from finetune.training.build import build_callbacks, known_files, load_network, load_table, open_cache
 from finetune.training.callbacks.progress import PhaseProgressBar
 from finetune.training.throughput.advice import measure_phase
-from finetune.training.throughput.throughput import Subject
+from finetune.training.throughput.throughput import PhaseBenchmark
 
 
 def benchmark(cfg: DictConfig) -> None:
@@ -35,7 +35,7 @@ def benchmark(cfg: DictConfig) -> None:
     callbacks = build_callbacks(settings.callbacks, PhaseProgressBar)
     with tempfile.TemporaryDirectory() as folder:
         phase = choose_phase(settings.strategy, settings.phase)
-        subject = Subject(network, phase, images, recipe, batches=settings.batches, folder=Path(folder))
+        subject = PhaseBenchmark(network, phase, images, recipe, batches=settings.batches, folder=Path(folder))
         report = measure_phase(subject, callbacks(), settings.repeats)
     output = Path(settings.output).expanduser()
     write_json(output, report.document())

@@ -9,14 +9,10 @@ from finetune.config.resolve import resolve
 from finetune.config.settings.review_roots import CompareRootSettings
 from finetune.errors import ConfigError, RunError
 from finetune.evaluation.compare.comparison import Comparison, compare_runs, find_compared_run
-from finetune.evaluation.compare.gate import GateCondition, check, read_gate
+from finetune.evaluation.compare.gate import GateCondition, check_gate, read_gate
 from finetune.report.html.render import render
 from finetune.report.pages.comparison_page import comparison_sections
-from finetune.report.pages.comparison_summary import (
-    Verdicts,
-    comparison_document,
-    show_comparison,
-)
+from finetune.report.pages.comparison_summary import Verdicts, comparison_document, show_comparison
 from finetune.runs.run import write_atomic, write_json
 from finetune.runs.sweep_folder import best_folders
 
@@ -73,5 +69,7 @@ def references(settings: CompareRootSettings) -> list[str]:
 def _judge(contest: Comparison, conditions: tuple[GateCondition, ...], rule: str) -> Verdicts:
     """Return whether each candidate meets each condition."""
     return [
-        (pair.name, check(condition, pair.changes.metrics, rule)) for pair in contest.pairs for condition in conditions
+        (pair.name, check_gate(condition, pair.changes.metrics, rule))
+        for pair in contest.pairs
+        for condition in conditions
     ]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from finetune.commands.run_end import finish_run
 from finetune.commands.run_start import record_images
-from finetune.data.folds import Fold, make_folds, pool_of, with_fold
+from finetune.data.folds import Fold, crossval_pool, make_folds, with_fold
 from finetune.data.table import ImageTable
 from finetune.ensembles.crossval.aggregate import aggregate_folds, crossval_table
-from finetune.ensembles.crossval.crossval_plan import CHANGEABLE, OWN, VERB, CrossvalPlan, make_crossval_plan
+from finetune.ensembles.crossval.crossval_plan import CHANGEABLE, COMMAND, OWN, CrossvalPlan, make_crossval_plan
 from finetune.ensembles.crossval.fold_jobs import run_fold_jobs
 from finetune.ensembles.crossval.fold_recipe import with_recipe
 from finetune.ensembles.crossval.in_process import FoldHeadTrainer, FoldResult, read_table, train_folds
@@ -26,7 +26,7 @@ from finetune.search.autoconfig.rules import RecipeChoice
 from finetune.search.command_line import Request, read_request, request_of
 from finetune.search.multirun.scheduler import stoppable
 from finetune.search.spaces.grammar import parse_all
-from finetune.training.run_lifecycle import check_verb, recorded, resume_command
+from finetune.training.run_lifecycle import check_command, record_outcome, resume_command
 from finetune.uncertainty.ood.settings import check_ood_settings
 
 log = logging.getLogger(__name__)
@@ -44,18 +44,18 @@ def run_crossval(arguments: Sequence[str]) -> int:
     """
     started = time.monotonic()
     quieten()
-    typed = read_request(arguments, OWN, VERB)
+    typed = read_request(arguments, OWN, COMMAND)
     plan, resumed, choices = _begin(typed)
     table = read_table(plan.base)
     folds = checked_folds(plan, table)
     check_ood_settings(plan.base.ood, table.task)
     run = Run(plan.folder)
-    with recorded(run, plan.config, resume=resumed) as tracker:
+    with record_outcome(run, plan.config, resume=resumed) as tracker:
         keep_log(run.log_file)
         run.update(crossval={"request": plan.request.to_json(), "folds": len(folds)})
         record_choices(run, choices)
         record_images(run, crossval_table(table))
-        log.info("%d folds of %d images, %s", len(folds), len(pool_of(table)), _place_of(plan))
+        log.info("%d folds of %d images, %s", len(folds), len(crossval_pool(table)), _place_of(plan))
         try:
             model = aggregate_folds(plan, table, _train(plan, run, table, folds))
             finish_run(run, plan.config, model, tracker, started, summary=crossval_lines)
@@ -84,7 +84,7 @@ def _begin(typed: Request) -> tuple[CrossvalPlan, bool, list[RecipeChoice]]:
         return make_crossval_plan(request), False, choices
     roots = [each.value() for each in parse_all(typed.fixed) if each.key_or_group == "runs"]
     run = Run.find(str(reference), Path(str(roots[0]) if roots else "runs"))
-    check_verb(run, VERB)
+    check_command(run, COMMAND)
     lines = [str(each.input_line) for each in parse_all([*typed.own, *typed.fixed, *typed.swept])]
     others = [line for line in lines if line.partition("=")[0].split(".")[0] not in CHANGEABLE]
     if others:
@@ -105,7 +105,7 @@ def checked_folds(plan: CrossvalPlan, table: ImageTable) -> list[Fold]:
         ConfigError: There are too few images, or groups.
         DataError: A fold would lack training images of a class.
     """
-    splits, pool = plan.base.data.splits, pool_of(table)
+    splits, pool = plan.base.data.splits, crossval_pool(table)
     folds = make_folds(pool, plan.settings, splits.group)
     for fold in folds:
         with_fold(pool, fold, val=splits.val, seed=splits.seed, group=splits.group)

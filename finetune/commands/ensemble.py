@@ -16,15 +16,15 @@ from finetune.commands.run_start import record_images
 from finetune.config.resolve import resolve, stored_settings
 from finetune.config.settings.review_roots import EnsembleRootSettings
 from finetune.config.settings.roots import TrainSettings
-from finetune.ensembles.combine.joined_model import (
-    against_best,
-    calibrate_joined,
-    shared_detector,
-    with_predictions,
-)
+from finetune.ensembles.combine.joined_model import against_best, calibrate_joined, shared_detector, with_predictions
 from finetune.ensembles.combine.member_inference import Runner
 from finetune.ensembles.combine.members import MemberCandidate, check_candidates, find_members
-from finetune.ensembles.combine.methods import Joined, Judge, check_combination_method, combine_members
+from finetune.ensembles.combine.methods import (
+    UncalibratedEnsemble,
+    ValidationScorer,
+    check_combination_method,
+    combine_members,
+)
 from finetune.evaluation.calibrated import FinishedModel
 from finetune.evaluation.images import Vocabulary, run_table
 from finetune.evaluation.rerun_settings import rerun_settings
@@ -32,7 +32,7 @@ from finetune.report.pages.comparison_summary import against_best_lines
 from finetune.report.pages.comparison_summary import candidate as compared
 from finetune.runs.run import Run
 from finetune.runtime.log_filters import quieten
-from finetune.training.run_lifecycle import recorded
+from finetune.training.run_lifecycle import record_outcome
 from finetune.uncertainty.scaling import check_calibration_method as check_calibration
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ def ensemble(cfg: DictConfig) -> None:
     rerun = rerun_settings(first.run, settings.device, batch_size=settings.batch_size, workers=settings.workers)
     runner = Runner(first.run, Vocabulary(first.bundle.labels, first.bundle.task), rerun)
     candidates = [each if each.fold or each.test is not None else with_predictions(each, runner) for each in candidates]
-    judge = Judge(own.monitor, 1.0 if own.mode == "max" else -1.0)
-    with recorded(run, own, resume=False) as tracker:
+    judge = ValidationScorer(own.monitor, 1.0 if own.mode == "max" else -1.0)
+    with record_outcome(run, own, resume=False) as tracker:
         table = run_table(first.run)
         record_images(run, table)
         log.info("Joining %d models by %s: %s", len(candidates), method, ", ".join(each.name for each in candidates))
@@ -85,7 +85,7 @@ def ensemble_settings(settings: EnsembleRootSettings, candidates: Sequence[Membe
     return stored_settings({**first, **mine, "ensemble": made})
 
 
-def member_records(candidates: Sequence[MemberCandidate], joined: Joined) -> list[dict[str, Any]]:
+def member_records(candidates: Sequence[MemberCandidate], joined: UncalibratedEnsemble) -> list[dict[str, Any]]:
     """Return the members and what each counts."""
     return [
         {"name": each.name, "path": str(each.run.path), "weight": weight}

@@ -21,7 +21,7 @@ from finetune.evaluation.robustness.corruptions import check_corruptions
 from finetune.report.console.evaluation_console import (
     difference_table,
     show_drift,
-    show_unlike,
+    show_ood,
     show_weakest,
     timeline_table,
 )
@@ -63,7 +63,7 @@ def evaluate(cfg: DictConfig) -> None:
     show_weakest(document["groups"][split], console)
     show_drift(facts.get("drift"), console)
     show_robustness(more.get("robustness"), console)
-    show_unlike(more.get("ood"), console)
+    show_ood(more.get("ood"), console)
     if facts["images"] == "other":
         console.print(timeline_table(timeline(run), console.width))
     if settings.report:

@@ -15,12 +15,12 @@ from finetune.config.settings.review_roots import ExplainRootSettings
 from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.cache.store import Cache
 from finetune.data.datamodule import ImageData
-from finetune.data.thumbnails import encoded
+from finetune.data.thumbnails import encode_jpeg
 from finetune.data.transforms import eval_transform
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.explain.attributions import attribute, resolve_method
 from finetune.evaluation.explain.chosen_images import find_explained, label_number
-from finetune.evaluation.explain.overlay import overlay, seen_box
+from finetune.evaluation.explain.overlay import overlay, visible_box
 from finetune.evaluation.images import Vocabulary, own_images
 from finetune.evaluation.inference import Predictor
 from finetune.evaluation.predictions import to_probabilities
@@ -63,8 +63,8 @@ def explain(cfg: DictConfig) -> None:
     known = training_images(run, bundle, machine, open_cache(settings.cache)) if settings.neighbours else None
     found = explain_images(images, bundle, target, method, machine)
     for name, image, values in zip(file_names(asked), images, found.maps, strict=True):
-        drawn = overlay(image.convert("RGB"), values, seen_box(bundle.network.spec, image.size))
-        write_atomic(output / name, encoded(drawn, quality=90))
+        drawn = overlay(image.convert("RGB"), values, visible_box(bundle.network.spec, image.size))
+        write_atomic(output / name, encode_jpeg(drawn, quality=90))
     sections = explain_sections(asked, images, found, bundle, known, neighbours=settings.neighbours, method=method)
     page = render("Explanations", sections, subtitle=f"{run.path.name}, {method.replace('_', ' ')}")
     write_atomic(output / "explain.html", page)

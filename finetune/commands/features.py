@@ -27,7 +27,7 @@ from finetune.training.build import (
     open_cache,
     prepare_machine,
 )
-from finetune.training.imbalance import draws_of
+from finetune.training.imbalance import build_resampling
 from finetune.training.sequence_checks import check_views
 from finetune.training.trainer import start_pass
 
@@ -67,7 +67,7 @@ def compute(settings: FeaturesRootSettings, cache: Cache, console: Console) -> N
     network = load_backbone(settings.model, settings.data, table)
     images = images_of(
         settings.data, settings.augment, settings.trainer.accelerator, settings.seed, table, network, cache,
-        draws=draws_of(settings.imbalance, settings.data, table),
+        draws=build_resampling(settings.imbalance, settings.data, table),
     )  # fmt: skip
     how = build_features(settings.features, settings.tta_views, cache, augmented=settings.augment.enabled)
     source = feature_source(network, images, how, machine)

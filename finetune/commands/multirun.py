@@ -1,8 +1,4 @@
-"""A multirun: the jobs of a grid on the devices of a pool, shown as they go and told one by one at the end.
-
-It decides what is kept of a multirun and with which exit code it ends; which jobs there are is the grid's, and where
-they run is the pool's.
-"""
+"""A multirun: the jobs of a grid on the devices of a pool, shown as they go and told one by one at the end."""
 
 import sys
 from collections.abc import Sequence

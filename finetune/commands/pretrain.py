@@ -7,13 +7,13 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from finetune.commands.run_start import locate_run, open_history, record_images
-from finetune.config.compose import build
+from finetune.config.compose import instantiate_target
 from finetune.config.settings.data_groups import DataSettings
 from finetune.config.settings.roots import PretrainRootSettings
 from finetune.config.settings.training_groups import PretrainSettings, TrainerSettings
 from finetune.data.cache.file_digests import KnownFiles
 from finetune.data.datamodule import ImageData
-from finetune.data.image_stores import verify
+from finetune.data.image_stores import verify_images
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.sources.unlabelled import is_unlabelled
 from finetune.data.table import ImageTable
@@ -32,15 +32,11 @@ from finetune.training.build import (
     prepare_machine,
 )
 from finetune.training.callbacks.checkpoints import CheckpointIO, read_checkpoint
-from finetune.training.imbalance import draws_of
+from finetune.training.imbalance import build_resampling
 from finetune.training.pretraining.autoencoder import MaskedAutoencoder
 from finetune.training.pretraining.encoder import freeze_pooling, plain_vit
-from finetune.training.pretraining.mae_module import (
-    EpochEnd,
-    UnlabelledImages,
-    build_module,
-)
-from finetune.training.run_lifecycle import is_first_rank, recorded
+from finetune.training.pretraining.mae_module import EpochEnd, UnlabelledImages, build_module
+from finetune.training.run_lifecycle import is_first_rank, record_outcome
 from finetune.training.trainer import build_trainer
 
 
@@ -59,12 +55,12 @@ def pretrain(cfg: DictConfig) -> None:
     model = MaskedAutoencoder(encoder, network.spec.channels, plan)
     images = images_of(
         settings.data, settings.augment, machine.accelerator, settings.seed, table, network, cache,
-        draws=draws_of(settings.imbalance, settings.data, table),
+        draws=build_resampling(settings.imbalance, settings.data, table),
     )  # fmt: skip
     loggers = build_loggers(run, settings.logger)
     module = build_module(settings, model, machine)
     module.build_optimizer(model)  # what cannot work is said before a run begins
-    with recorded(run, settings, resume=cfg.resume is not None) as tracker:
+    with record_outcome(run, settings, resume=cfg.resume is not None) as tracker:
         if is_first_rank():
             record_images(run, table)
             describe_pretraining(table, settings.model, model)
@@ -110,13 +106,13 @@ def build_machine(settings: PretrainRootSettings) -> TrainerSettings:
 def _load_table(data: DataSettings, stored: Path, known: KnownFiles | None) -> ImageTable:
     """Return the images: all of a source without labels, else those of the splits that training would make."""
     try:
-        table: ImageTable = build(data.source)
+        table: ImageTable = instantiate_target(data.source)
     except DataError as error:
         raise DataError(f"{error} Images without labels are named by data=unlabelled data.root=FOLDER.") from error
     require_single_images(table, "finetune pretrain", "Name the frames as images: data=unlabelled data.root=FOLDER.")
     if stored.exists():
         return table.with_splits_of(stored)
-    return verify(table, data.unreadable, known) if is_unlabelled(table) else check_and_split(table, data, known)
+    return verify_images(table, data.unreadable, known) if is_unlabelled(table) else check_and_split(table, data, known)
 
 
 def _finish(run: Run, model: MaskedAutoencoder, images: ImageData, settings: PretrainSettings, seed: int) -> None:

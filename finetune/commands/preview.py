@@ -18,7 +18,7 @@ from finetune.report.pages.preview_page import evaluation_words, preview_section
 from finetune.runs.run import write_atomic
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import images_of, known_files, load_backbone, load_table, open_cache, repeats_of
-from finetune.training.imbalance import draws_of
+from finetune.training.imbalance import build_resampling
 
 REPEATS = (
     "Draws of rare classes that are repeats are varied by RandAugment and erasing too (imbalance=augment_minority)."
@@ -42,7 +42,7 @@ def preview(cfg: DictConfig) -> None:
     network = load_backbone(replace(settings.model, weights="none"), settings.data, table)
     images = images_of(  # made in this process, and varied as in training
         settings.data, augment, "cpu", settings.seed, table, network, cache,
-        draws=draws_of(settings.imbalance, settings.data, table),
+        draws=build_resampling(settings.imbalance, settings.data, table),
         repeats=repeats_of(settings.imbalance, settings.data, augment, network),
     )  # fmt: skip
     rows = choose_rows(table, options.images, settings.seed)

@@ -1,4 +1,4 @@
-"""finetune rank: which of timm's backbones suits these images best, by one pass of the training images through each.
+"""The command rank: which of timm's backbones suits these images best, from one pass of them through each.
 
 Val and test images are not looked at.
 """

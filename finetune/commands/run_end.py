@@ -14,7 +14,7 @@ from finetune.evaluation.calibrated import FinishedModel
 from finetune.evaluation.explain.explain_run import explain_run
 from finetune.evaluation.fairness.group_metrics import groups_document
 from finetune.evaluation.fairness.partition import check_group_columns
-from finetune.evaluation.ood import acceptance
+from finetune.evaluation.ood import acceptance_document
 from finetune.models.bundle import save_bundle
 from finetune.models.cost import cost
 from finetune.report.run_page import attempt, write_report
@@ -77,7 +77,7 @@ def write_results(run: Run, settings: TrainSettings, model: FinishedModel) -> di
     document = metrics_document(predictions, resamples=settings.bootstrap, seed=settings.seed)
     document["calibration"] = model.calibrated.document
     if model.detector is not None:
-        document["ood"] = acceptance(model.detector, model.seen)
+        document["ood"] = acceptance_document(model.detector, model.seen)
     groups = check_group_columns(settings.groups, list(map(str, any_split.groups.columns)))
     document["groups"] = groups_document(predictions, groups, resamples=settings.bootstrap, seed=settings.seed)
     document["model"] = cost(model.network, device=accelerator_device(trainer.accelerator), precision=trainer.precision)

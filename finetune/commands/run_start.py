@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from finetune.audit.audit_store import audit_line, recall
-from finetune.audit.drop_label_errors import leave_out_suspects
+from finetune.audit.audit_store import audit_line, load_audit
+from finetune.audit.drop_label_errors import drop_suspects
 from finetune.config.resolve import resolve, resumed_settings
 from finetune.config.settings.roots import PartsSettings, RootSettings, TrainSettings
 from finetune.data.cache.store import Cache
@@ -43,7 +43,7 @@ from finetune.training.build import (
 from finetune.training.callbacks.progress import PhaseProgressBar
 from finetune.training.final_predictions import FinalizeSettings, read_finalize_settings
 from finetune.training.fit import Recipe, rehearse
-from finetune.training.run_lifecycle import check_verb, is_first_rank
+from finetune.training.run_lifecycle import check_command, is_first_rank
 
 RootT = TypeVar("RootT", bound=RootSettings)
 
@@ -102,7 +102,7 @@ def prepare(cfg: DictConfig) -> TrainingSetup:
     finalize = read_finalize_settings(settings, whole)
     network = load_network(settings, whole)
     check_explained(network, settings.explain)
-    table = leave_out_suspects(run, settings, whole, network, cache)
+    table = drop_suspects(run, settings, whole, network, cache)
     recipe, images = build_training(settings, table, network, cache)
     callbacks = build_callbacks(settings.callbacks, PhaseProgressBar, *trial_reports())
     loggers = build_loggers(run, settings.logger)
@@ -119,7 +119,7 @@ def locate_run(cfg: DictConfig, root: type[RootT]) -> tuple[Run, RootT]:
     if cfg.resume is None:
         return Run(Path(hydra.runtime.output_dir)), resolve(cfg, root, words, tell=True)
     run = Run.open(Path(cfg.resume))
-    check_verb(run, str(cfg.verb))
+    check_command(run, str(cfg.verb))
     if is_first_rank():
         run.check_resumable()
     return run, resumed_settings(run.config, root, words)
@@ -153,7 +153,7 @@ def record_start(setup: TrainingSetup) -> None:
     """Note in the run's folder what it is made of, and show what is about to be trained."""
     run, whole = setup.run, setup.whole
     record_images(run, whole, left_out=len(whole) - len(setup.table))
-    found = recall(setup.cache.folder, whole.fingerprint()) if setup.cache is not None else None
+    found = load_audit(setup.cache.folder, whole.fingerprint()) if setup.cache is not None else None
     if found is not None:
         run.update(audit=found)
         print(audit_line(found))

@@ -14,7 +14,7 @@ from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.final_predictions import predict_final
 from finetune.training.fit import find_resume_point, fit
-from finetune.training.run_lifecycle import is_first_rank, recorded
+from finetune.training.run_lifecycle import is_first_rank, record_outcome
 from finetune.training.trainer import start_pass
 from finetune.training.weight_selection import SelectedWeights, select_weights
 
@@ -25,7 +25,7 @@ def train(cfg: DictConfig) -> None:
     """Train a classifier as configured, score it on the test split and write its run folder."""
     started = time.monotonic()
     setup = prepare(cfg)
-    with recorded(setup.run, setup.settings, resume=setup.resumed) as tracker:
+    with record_outcome(setup.run, setup.settings, resume=setup.resumed) as tracker:
         if is_first_rank():
             record_start(setup)
         fit_phases(setup, tracker)

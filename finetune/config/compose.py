@@ -1,7 +1,4 @@
-"""Configuration: where conf/ is, which keys it may have, and how it becomes a plain dictionary.
-
-It decides what is a valid key; what the values mean is left to the parts that receive them.
-"""
+"""Configuration: where conf/ is, which keys it may have, and how it becomes a plain dictionary."""
 
 import hashlib
 import re
@@ -122,7 +119,7 @@ def check_missing(config: DictConfig) -> None:
             raise ConfigError(f"{key} is not set. Type {key}=VALUE.")
 
 
-def build(target: Target, **options: Any) -> Any:
+def instantiate_target(target: Target, **options: Any) -> Any:
     """Return what a target makes of its arguments and the options.
 
     Raises:
@@ -234,6 +231,6 @@ def check_read(config: DictConfig) -> None:
 
 
 @lru_cache(maxsize=1)
-def verbs() -> tuple[str, ...]:
-    """Return the verbs: the root configurations; a name with _ is what others build on."""
+def command_names() -> tuple[str, ...]:
+    """Return the commands: the root configurations; a name with _ is what others build on."""
     return tuple(sorted(file.stem for file in conf_dir().glob("*.yaml") if not file.stem.startswith("_")))

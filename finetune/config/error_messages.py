@@ -1,7 +1,4 @@
-"""Hydra's and OmegaConf's errors, told in one line with the nearest right spelling.
-
-It decides how a composition error reads; which errors are whose fault is decided where they are raised.
-"""
+"""Hydra's and OmegaConf's errors, told in one line with the nearest right spelling."""
 
 import re
 from collections.abc import Iterable, Sequence

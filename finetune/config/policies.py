@@ -1,8 +1,4 @@
-"""Policies become settings: what `imbalance`, `label_noise` and `regularize` mean for loss, augmentation and decay.
-
-It decides which settings a word changes, says so in the log, and refuses what contradicts it; what the settings do is
-left to the parts that receive them.
-"""
+"""Policies: what `imbalance`, `label_noise` and `regularize` mean for loss, augmentation and weight decay."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -33,7 +29,7 @@ def resolve_policies(config: _Config, typed: Sequence[str] = ()) -> tuple[_Confi
     """
     result = copy.deepcopy(config)
     keys = {override.lstrip("+~").partition("=")[0] for override in typed}
-    lines = [*resolve_imbalance(result, keys), *resolve_noise(result, keys), *resolve_regularize(result, keys)]
+    lines = [*resolve_imbalance(result, keys), *resolve_label_noise(result, keys), *resolve_regularize(result, keys)]
     return result, lines
 
 
@@ -43,13 +39,13 @@ def resolve_imbalance(config: _Config, keys: set[str]) -> Iterator[str]:
         yield from choose_loss(config, keys, "imbalance=focal", "Focal")
 
 
-def resolve_noise(config: _Config, keys: set[str]) -> Iterator[str]:
+def resolve_label_noise(config: _Config, keys: set[str]) -> Iterator[str]:
     """Choose the loss, its smoothing or the mixing that `label_noise` asks for."""
     word = config["label_noise"]
     if word == "generalised_ce":
         yield from choose_loss(config, keys, "label_noise=generalised_ce", "GeneralisedCrossEntropy")
     elif word == "smoothing":
-        yield smooth(config, keys)
+        yield smooth_labels(config, keys)
     elif word == "mixup" and config["augment"]["enabled"] and not config["augment"]["mixup"]:
         if "augment.mixup" in keys:
             raise ConfigError("label_noise=mixup mixes images, and augment.mixup=0 does not. Leave one of them out.")
@@ -78,7 +74,7 @@ def choose_loss(config: _Config, keys: set[str], word: str, name: str) -> Iterat
     yield f"{word}: the loss is {name} with {', '.join(f'loss.{key}={options[key]:g}' for key in options)}"
 
 
-def smooth(config: _Config, keys: set[str]) -> str:
+def smooth_labels(config: _Config, keys: set[str]) -> str:
     """Smooth the targets of the loss where they are not.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from finetune.config.command_help import own_settings
-from finetune.config.compose import conf_dir, register, verbs
+from finetune.config.compose import command_names, conf_dir, register
 from finetune.config.settings_reference import (
     Setting,
     command_groups,
@@ -33,7 +33,7 @@ setting must be typed. `${key}` takes the value of another setting.
 
 def reference_page() -> str:
     """Return the page as Markdown."""
-    configs = {command: compose_command(command) for command in verbs()}
+    configs = {command: compose_command(command) for command in command_names()}
     readers: dict[str, list[str]] = defaultdict(list)
     for command, config in configs.items():
         for setting in list_settings(config, command):

@@ -1,7 +1,4 @@
-"""From a configuration to typed settings: the one way for commands, trials, folds, recipes and resumed runs.
-
-It decides the order: what must be typed is there, every key is read, policies become settings, values are in range.
-"""
+"""From a configuration to typed settings: the one way for commands, trials, folds, recipes and resumed runs."""
 
 import logging
 from collections.abc import Mapping, Sequence

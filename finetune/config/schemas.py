@@ -29,7 +29,7 @@ _FIRST = {
 
 
 def schemas(folder: Path) -> dict[str, Any]:
-    """Return the schema of each root by its name; that of -m has no file, since it is no verb.
+    """Return the schema of each root by its name; that of -m has no file, since it is no command.
 
     Args:
         folder: Of the configurations.

@@ -1,7 +1,4 @@
-"""From the stored configuration of a run of an earlier version to one of today's form, once, when it is read.
-
-It decides which values keys had before there were keys for them: a run is evaluated and continued as it was begun.
-"""
+"""From the stored configuration of a run of an earlier version to one of today's form, once, when it is read."""
 
 import copy
 from collections.abc import Mapping

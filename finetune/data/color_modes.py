@@ -1,7 +1,4 @@
-"""From any mode of PIL to upright grey, RGB or RGBA of 8 bits.
-
-It decides how modes are converted and how EXIF rotation is applied; reading files is left to its neighbours.
-"""
+"""Color modes: from any mode of PIL to upright grey, RGB or RGBA of 8 bits."""
 
 import struct
 

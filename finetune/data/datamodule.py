@@ -1,7 +1,4 @@
-"""Batches of images for training and evaluation, the same whatever the number of workers or ranks.
-
-It decides how a draw becomes a tensor and how loaders are set up; the order of draws is decided in `sampling`.
-"""
+"""Data module: batches of images for training and evaluation, the same whatever the number of workers or ranks."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +23,7 @@ from finetune.data.gpu.transform import FORMAT, DeviceTransform
 from finetune.data.pixel_cache import PixelCache, StoredImages
 from finetune.data.resampling import Balance
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
-from finetune.data.table import ImageTable, digest
+from finetune.data.table import ImageTable, content_digest
 from finetune.data.transforms import InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError
 from finetune.runtime.device import cores
@@ -243,7 +240,9 @@ class ImageData(pl.LightningDataModule):
         """Return the digest of the content of each row's image."""
         frame = self.table.frame.iloc[rows]
         known = zip(frame["digest"].tolist(), frame["path"].tolist(), strict=True)
-        return [found if isinstance(found, str) else digest(self.table.store.content(path)) for found, path in known]
+        return [
+            found if isinstance(found, str) else content_digest(self.table.store.content(path)) for found, path in known
+        ]
 
     def draws(
         self, batches: Iterable[list[Draw]], *, augmented: bool, stored: StoredImages | None = None

@@ -1,8 +1,4 @@
-"""A picture is opened first and decoded when it is known which region of it is needed, and at what size.
-
-It decides how small a JPEG may be decoded and what counts as unreadable; which region is needed is left to the
-transforms, and how modes become channels to `channels`.
-"""
+"""Lazy decoding: an image is opened first, and decoded when it is known which region is needed at what size."""
 
 import io
 import struct
@@ -43,7 +39,7 @@ class UnreadableError(DataError):
         super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
 
 
-def reason(error: BaseException) -> str:
+def unreadable_reason(error: BaseException) -> str:
     """Return in a few words why an image cannot be read."""
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible decompression bomb"
@@ -55,13 +51,14 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
+def name_unreadable(name: str) -> Iterator[None]:
     """Turn whatever PIL raises into an error that names the image."""
     try:
         yield
     except UNREADABLE as error:
         raise UnreadableError(
-            f"{name} cannot be read: {reason(error)}. Restore it, or start a run without it (data.unreadable=skip)."
+            f"{name} cannot be read: {unreadable_reason(error)}. Restore it, or start a run without it "
+            "(data.unreadable=skip)."
         ) from error
 
 
@@ -107,7 +104,7 @@ class DecodedImage:
         self.channels = channels
         self.name = name
         self.content = content
-        with readable(name):
+        with name_unreadable(name):
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError
@@ -122,7 +119,7 @@ class DecodedImage:
         Raises:
             UnreadableError: It is missing, empty, truncated, not an image, or larger than is safe to decode.
         """
-        with readable(name):
+        with name_unreadable(name):
             content = source if isinstance(source, bytes) else source.read_bytes()
             image = Image.open(io.BytesIO(content))
         return cls(image, channels, name=name, content=content)
@@ -141,7 +138,7 @@ class DecodedImage:
         """
         if not self.waits:
             return self.image
-        with readable(self.name):
+        with name_unreadable(self.name):
             if scale > 1:
                 width, height = self.image.size
                 self.image.draft(self.image.mode, (max(1, width // scale), max(1, height // scale)))

@@ -1,7 +1,4 @@
-"""The folds of a cross-validation: which images are held out and which are learnt from, whatever the order of rows.
-
-It decides that alone; who trains the folds, and what is made of them, is left to `finetune.ensembles`.
-"""
+"""The folds of a cross-validation: which images are held out and which are learnt from, whatever the order of rows."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -13,7 +10,7 @@ import pandas as pd
 from finetune.config.settings.data_groups import FoldSettings, SplitSettings
 from finetune.data.fold_assignment import assign_folds
 from finetune.data.splits import make_splits
-from finetune.data.table import ImageTable, objects
+from finetune.data.table import ImageTable, object_column
 from finetune.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
@@ -35,7 +32,7 @@ class Fold:
     counts: npt.NDArray[np.int64]
 
 
-def pool_of(table: ImageTable) -> ImageTable:
+def crossval_pool(table: ImageTable) -> ImageTable:
     """Return the images that are cross-validated: those of a table that is split, without its test split."""
     rows = np.flatnonzero(table.frame["split"].isin(POOLED).to_numpy())
     return replace(table, frame=table.frame.iloc[rows].reset_index(drop=True))
@@ -174,12 +171,12 @@ def with_fold(pool: ImageTable, fold: Fold, *, val: float, seed: int, group: str
     kept = fold.held | (fold.counts > 0)
     splits: list[str | None] = ["test" if held else None for held in fold.held[kept].tolist()]
     frame = pool.frame.loc[kept].reset_index(drop=True)
-    sub = replace(pool, frame=frame.assign(split=objects(splits)))
+    sub = replace(pool, frame=frame.assign(split=object_column(splits)))
     done = make_splits(sub, val=val, test=0.0, seed=seed, group=group, quiet=True)
-    return with_copies(done, fold.counts[kept])
+    return with_bootstrap_copies(done, fold.counts[kept])
 
 
-def with_copies(table: ImageTable, counts: npt.NDArray[np.int64]) -> ImageTable:
+def with_bootstrap_copies(table: ImageTable, counts: npt.NDArray[np.int64]) -> ImageTable:
     """Return a table whose training images are there as often as they were drawn."""
     train = (table.frame["split"] == "train").to_numpy()
     again = np.where(train, counts - 1, 0).clip(min=0)
@@ -189,7 +186,7 @@ def with_copies(table: ImageTable, counts: npt.NDArray[np.int64]) -> ImageTable:
     copies = table.frame.iloc[rows].reset_index(drop=True)
     number = np.concatenate([np.arange(2, count + 2) for count in again[again > 0]])
     names = [f"{name}#{copy}" for name, copy in zip(copies["id"].tolist(), number.tolist(), strict=True)]
-    copies = copies.assign(id=objects(names))
+    copies = copies.assign(id=object_column(names))
     return replace(table, frame=pd.concat([table.frame, copies], ignore_index=True))
 
 
@@ -202,7 +199,7 @@ def split_table(table: ImageTable, splits: SplitSettings) -> ImageTable:
     """
     if splits.fold is None:
         return make_splits(table, val=splits.val, test=splits.test, seed=splits.seed, group=splits.group)
-    index, pool = splits.fold.index, pool_of(without_fold(table, splits))
+    index, pool = splits.fold.index, crossval_pool(without_fold(table, splits))
     folds = make_folds(pool, splits.fold, splits.group)
     if index >= len(folds):
         raise ConfigError(f"data.splits.fold has index {index}; there are the folds 0 to {len(folds) - 1}.")

@@ -1,8 +1,4 @@
-"""Groups of images by the values of columns: their names, and weights that let each group count the same.
-
-It decides how values are named and what balance means; where the weights go, into draws or into the loss, is left to
-the data module and to training.
-"""
+"""Groups of images by the values of columns: their names, and weights that let each group count the same."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,4 @@
-"""Where images lie, in files or in memory, and which of them cannot be read, found before anything is trained.
-
-It decides what an image's content is and that each is checked; how one is decoded is left to `pictures`.
-"""
+"""Image stores: where images lie, in files or in memory, and what their content is."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +11,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.cache.file_digests import KnownFiles, file_state
-from finetune.data.decoding import DecodedImage, reason
-from finetune.data.sequences.frame_store import SequenceStore, frame_table, sequences_checked
-from finetune.data.table import ImageTable, digest, objects
+from finetune.data.decoding import DecodedImage, unreadable_reason
+from finetune.data.sequences.frame_store import SequenceStore, frame_table, sequence_digests
+from finetune.data.table import ImageTable, content_digest, object_column
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.runtime.device import cores
 
@@ -95,7 +92,7 @@ class ArrayStore:
         return self._at(path).tobytes()
 
 
-def verify(table: ImageTable, unreadable: str, known: KnownFiles | None = None) -> ImageTable:
+def verify_images(table: ImageTable, unreadable: str, known: KnownFiles | None = None) -> ImageTable:
     """Read and decode every image once, on all cores, and note its digest, so that nothing unreadable is met later.
 
     Args:
@@ -114,7 +111,7 @@ def verify(table: ImageTable, unreadable: str, known: KnownFiles | None = None) 
     if len(table) > _MANY:
         log.info("Checking that %s images can be read.", f"{len(table):,}")
     of_sequences = isinstance(table.store, SequenceStore)
-    found = check_all(table, known if isinstance(table.store, FileStore | SequenceStore) else None)
+    found = check_images(table, known if isinstance(table.store, FileStore | SequenceStore) else None)
     ids = table.frame["id"].tolist()
     bad = [(name, problem) for name, (_, problem) in zip(ids, found, strict=True) if problem]
     if bad:
@@ -128,18 +125,18 @@ def verify(table: ImageTable, unreadable: str, known: KnownFiles | None = None) 
         log.warning("%s They are left out.", message)
     rows = [row for row, (_, problem) in enumerate(found) if problem is None]
     frame = table.frame.iloc[rows].reset_index(drop=True)
-    frame = frame.assign(digest=objects([found[row][0] for row in rows]))
+    frame = frame.assign(digest=object_column([found[row][0] for row in rows]))
     return replace(table, frame=frame, skipped=(*table.skipped, *(name for name, _ in bad)))
 
 
-def check_all(table: ImageTable, known: KnownFiles | None) -> list[tuple[str | None, str | None]]:
+def check_images(table: ImageTable, known: KnownFiles | None) -> list[tuple[str | None, str | None]]:
     """Return of each image its digest, or why it cannot be read; files that have not changed are not read again.
 
     A sequence can be read where all its frames can.
     """
     if isinstance(table.store, SequenceStore):
         frames, starts = frame_table(table)
-        return sequences_checked(table, starts, check_all(frames, known))
+        return sequence_digests(table, starts, check_images(frames, known))
     paths = table.frame["path"].tolist()
     before = {} if known is None else known.digests(paths)
     unread = [path for path in dict.fromkeys(paths) if path not in before]
@@ -159,5 +156,5 @@ def _check(table: ImageTable, path: str) -> tuple[str | None, str | None]:
         if not isinstance(table.store, ArrayStore):
             decode(content, 3, name=path, draft=True)
     except (DataError, OSError) as error:
-        return None, reason(error.__cause__ or error)
-    return digest(content), None
+        return None, unreadable_reason(error.__cause__ or error)
+    return content_digest(content), None

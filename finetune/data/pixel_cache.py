@@ -1,7 +1,6 @@
-"""Decoded pixels on disk, so that an image is decoded once for all epochs and runs.
+"""Pixel cache: decoded images on disk, so that each is decoded once for all epochs and runs.
 
-It decides what is kept of an image: for evaluation just what the weights are shown, for training as many pixels as the
-smallest crop needs. Where the cache lies and what is evicted is left to `finetune.cache`.
+For evaluation it holds just what the weights are shown, for training as many pixels as the smallest crop needs.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""How training images are drawn so that rare classes count as much as frequent ones.
-
-It decides which images are drawn how often for each policy; what weighs or moves the loss is left to training.
-"""
+"""Resampling against class imbalance: how often each training image is drawn under each policy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +37,7 @@ class Balance:
         """Return how an epoch brings classes to the same size; None where it does not."""
         if self.policy not in RESAMPLED:
             return None
-        return Resampling(training_cells(table, self.columns), RESAMPLED[self.policy])
+        return Resampling(training_strata(table, self.columns), RESAMPLED[self.policy])
 
     def weights(self, table: ImageTable) -> npt.NDArray[np.float64] | None:
         """Return how often each training image (N,) is drawn on average over epochs; None where all are alike."""
@@ -71,7 +68,7 @@ class Balance:
         )
 
 
-def training_cells(table: ImageTable, columns: Sequence[str]) -> npt.NDArray[np.int64]:
+def training_strata(table: ImageTable, columns: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the number of the class, in each group of the columns, that a table's training images (N,) count for.
 
     An image with several labels counts for the rarest of them in training, one with none for a class of its own.

@@ -1,8 +1,4 @@
-"""The first step of timm's transforms, done on a region of a picture that may be decoded at a fraction of its size.
-
-It decides how a region is resized and how far the result may be from timm's own; which region is timm's choice, drawn
-from the size of the whole picture.
-"""
+"""Resizing, the first step of timm's transforms, on a region that may be decoded at a fraction of its size."""
 
 import math
 from collections.abc import Callable
@@ -93,13 +89,13 @@ def resize_bytes(part: Tensor, extent: tuple[float, float], size: Size, interpol
     if extent == (part.shape[2], part.shape[1]):
         return interpolate(batch, (size[1], size[0]), mode=interpolation, antialias=True)[0]
     factors = [
-        factor_to(wanted, length, given)
+        covering_factor(wanted, length, given)
         for wanted, length, given in zip(reversed(size), reversed(extent), part.shape[1:], strict=True)
     ]
     return interpolate(batch, scale_factor=factors, mode=interpolation, antialias=True)[0, :, : size[1], : size[0]]
 
 
-def factor_to(size: int, extent: float, given: int) -> float:
+def covering_factor(size: int, extent: float, given: int) -> float:
     """Return what an extent of at most `given` pixels is multiplied by, so that these become at least `size` pixels.
 
     torch makes as many pixels as are whole in their product, which may be a hair below a whole number.

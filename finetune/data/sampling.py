@@ -1,7 +1,7 @@
-"""Batches of row numbers: which images make up a batch, in which order, on which rank.
+"""Samplers: which images make up a batch, in which order, on which rank.
 
-It decides order, padding and the random seed of every draw as pure functions of seed and epoch, so that a resumed or
-distributed run sees what an uninterrupted one sees; reading the images is left to the data module.
+Order, padding and the seed of every draw are pure functions of seed and epoch, so that a resumed or distributed run
+sees what an uninterrupted one sees.
 """
 
 from collections.abc import Iterator, Sequence

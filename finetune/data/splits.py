@@ -1,7 +1,4 @@
-"""Making the splits a data set lacks: stratified, seeded, and with no group on two sides.
-
-It decides which image is used for what; checks at the end say what follows from classes that are too small.
-"""
+"""Train, val and test splits where a data set lacks them: stratified, seeded, and with no group on two sides."""
 
 import hashlib
 import logging
@@ -11,14 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from finetune.data.sources.unlabelled import refuse_unlabelled
-from finetune.data.table import SPLITS, ImageTable, objects
+from finetune.data.table import SPLITS, ImageTable, object_column
 from finetune.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Unit:
+class SplitUnit:
     """Images that stay together.
 
     Attributes:
@@ -74,9 +71,9 @@ def make_splits(
     few = len(loose) < sum(wanted.values()) * len(free) + 1
     units = _units_of(table, free if few else loose, group)
     shares = {name: share if few else share * len(free) / len(loose) for name, share in wanted.items()}
-    taken = divide(units, shares, seed, present=_label_counts(table, free))
+    taken = assign_splits(units, shares, seed, present=_label_counts(table, free))
     result = [taken.get(row, split or "train") for row, split in enumerate(splits)]
-    done = replace(table, frame=table.frame.assign(split=objects(result).set_axis(table.frame.index)))
+    done = replace(table, frame=table.frame.assign(split=object_column(result).set_axis(table.frame.index)))
     check_splits(done, needed, quiet=quiet)
     return done
 
@@ -130,7 +127,7 @@ def joined_groups(table: ImageTable, group: str | None) -> list[str | None]:
     return [split or side.get(value) for value, split in zip(values, splits, strict=True)]
 
 
-def _units_of(table: ImageTable, pool: Collection[int], group: str | None) -> list[Unit]:
+def _units_of(table: ImageTable, pool: Collection[int], group: str | None) -> list[SplitUnit]:
     """Return the images of a pool as units: one for each group, and one for each image without one."""
     names, ids = table.names(), table.frame["id"].tolist()
     values = table.frame[group].tolist() if group else [None] * len(table)
@@ -143,7 +140,7 @@ def _units_of(table: ImageTable, pool: Collection[int], group: str | None) -> li
     for name, rows in sorted(members.items()):
         labels = Counter(label for row in rows for label in names[row])
         stratum = min(labels, key=lambda label: (frequency[label], label), default="")
-        units.append(Unit(name, tuple(rows), labels, stratum))
+        units.append(SplitUnit(name, tuple(rows), labels, stratum))
     return units
 
 
@@ -153,7 +150,9 @@ def _label_counts(table: ImageTable, rows: Collection[int]) -> Counter[str]:
     return Counter(label for row in rows for label in names[row])
 
 
-def divide(units: Collection[Unit], shares: Mapping[str, float], seed: int, *, present: Counter[str]) -> dict[int, str]:
+def assign_splits(
+    units: Collection[SplitUnit], shares: Mapping[str, float], seed: int, *, present: Counter[str]
+) -> dict[int, str]:
     """Return the split of each row that leaves train.
 
     The strata are gone through one after another, and so many images are taken from each that the number taken so far
@@ -169,17 +168,17 @@ def divide(units: Collection[Unit], shares: Mapping[str, float], seed: int, *, p
         seed: Seeds the order of strata and units.
         present: How many images each label has now that could train.
     """
-    strata: dict[str, list[Unit]] = {}
+    strata: dict[str, list[SplitUnit]] = {}
     for unit in units:
         strata.setdefault(unit.stratum, []).append(unit)
     left = Counter(present)
     taken: dict[int, str] = {}
     seen, given = 0, dict.fromkeys(shares, 0)
 
-    def spare(unit: Unit) -> bool:
+    def spare(unit: SplitUnit) -> bool:
         return unit.rows[0] not in taken and all(left[label] > number for label, number in unit.labels.items())
 
-    def take(unit: Unit, split: str) -> None:
+    def take(unit: SplitUnit, split: str) -> None:
         given[split] += len(unit.rows)
         left.subtract(unit.labels)
         taken.update(dict.fromkeys(unit.rows, split))
@@ -193,7 +192,7 @@ def divide(units: Collection[Unit], shares: Mapping[str, float], seed: int, *, p
         most = {split: given[split] + math.ceil(share * images) + largest - 1 for split, share in shares.items()}
         for unit in members:
             size = len(unit.rows)
-            owed = {split: rounding(split, share * seen) - given[split] for split, share in shares.items()}
+            owed = {split: round_share(split, share * seen) - given[split] for split, share in shares.items()}
             open_to = [split for split in shares if owed[split] >= size / 2 and given[split] + size <= most[split]]
             if open_to and spare(unit):
                 take(unit, max(open_to, key=lambda name: owed[name]))
@@ -204,7 +203,7 @@ def divide(units: Collection[Unit], shares: Mapping[str, float], seed: int, *, p
     return taken
 
 
-def rounding(split: str, number: float) -> int:
+def round_share(split: str, number: float) -> int:
     """Return a whole number near `number`: the nearest for the test split, the next above for another."""
     return math.floor(number + 0.5) if split == "test" else math.ceil(number - 1e-9)
 

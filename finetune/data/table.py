@@ -1,8 +1,4 @@
-"""The table of images: one row per image with its id, label, split and groups, and the store that reads its pixels.
-
-It decides what a data set is for all later parts; where rows come from, how they are split and how pixels become
-tensors is left to its neighbours.
-"""
+"""The table of images: one row per image with its id, label, split and groups, and the store that reads its pixels."""
 
 import hashlib
 import json
@@ -113,7 +109,7 @@ class ImageTable:
         """Return a digest of ids, labels, splits and contents, the same whatever the order of rows."""
         columns = (_plain(self.frame[name]) for name in ("id", "label", "split", "digest"))
         lines = sorted(json.dumps(row) for row in zip(*columns, strict=True))
-        return digest("\n".join(lines).encode())
+        return content_digest("\n".join(lines).encode())
 
     def save(self, path: Path) -> None:
         """Write all but the pixels to a Parquet file."""
@@ -134,7 +130,7 @@ class ImageTable:
         Raises:
             DataError: Images of the stored table are gone, have another label, or another content.
         """
-        saved, meta = read_saved(path)
+        saved, meta = load_saved_table(path)
         row_of = {name: row for row, name in enumerate(self.frame["id"].tolist())}
         ids = saved["id"].tolist()
         gone = [name for name in ids if name not in row_of]
@@ -151,7 +147,7 @@ class ImageTable:
         paths = self.frame["path"].iloc[rows].tolist()
         table = replace(
             self,
-            frame=saved.assign(path=objects(paths)),
+            frame=saved.assign(path=object_column(paths)),
             labels=tuple(meta["labels"]),
             task=meta["task"],
             groups=tuple(meta["groups"]),
@@ -173,7 +169,7 @@ class ImageTable:
         known = [row for row, found in enumerate(self.frame["digest"].tolist()) if isinstance(found, str)]
         frame = self.frame.iloc[known]
         with ThreadPoolExecutor(cores()) as pool:
-            now = pool.map(lambda path: digest(self.store.content(path)), frame["path"].tolist())
+            now = pool.map(lambda path: content_digest(self.store.content(path)), frame["path"].tolist())
             triples = zip(frame["id"].tolist(), frame["digest"].tolist(), now, strict=True)
             changed = [name for name, before, found in triples if before != found]
         if changed:
@@ -199,7 +195,7 @@ def _check_labels(saved: pd.DataFrame, now: Sequence[Any]) -> None:
         )
 
 
-def read_saved(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def load_saved_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the rows and the vocabulary of a stored table.
 
     Raises:
@@ -215,17 +211,17 @@ def read_saved(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     columns = table.to_pydict()
     if meta["task"] == "multilabel":
         columns["label"] = [tuple(names) for names in columns["label"]]
-    return frame_of(columns), meta
+    return build_frame(columns), meta
 
 
-def frame_of(columns: Mapping[str, Collection[Any]]) -> pd.DataFrame:
+def build_frame(columns: Mapping[str, Collection[Any]]) -> pd.DataFrame:
     """Return columns as a frame of plain Python objects, with the columns that every table has."""
     size = len(columns["id"])
     absent = {name: [None] * size for name in _COLUMNS if name not in columns}
-    return pd.DataFrame({name: objects(values) for name, values in {**columns, **absent}.items()})
+    return pd.DataFrame({name: object_column(values) for name, values in {**columns, **absent}.items()})
 
 
-def objects(values: Collection[Any]) -> "pd.Series[Any]":
+def object_column(values: Collection[Any]) -> "pd.Series[Any]":
     """Return a column of plain objects, in which None stays None and a tuple stays a tuple."""
     return pd.Series(np.fromiter(values, dtype=object, count=len(values)), dtype=object)
 
@@ -235,6 +231,6 @@ def _plain(column: "pd.Series[Any]") -> list[Any]:
     return [None if value is None or value != value else value for value in column.tolist()]
 
 
-def digest(content: bytes) -> str:
+def content_digest(content: bytes) -> str:
     """Return the digest of an image's bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()

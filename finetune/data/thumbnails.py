@@ -1,11 +1,11 @@
-"""Images as a page holds them: small JPEGs."""
+"""Thumbnails: images as a page holds them, small JPEGs."""
 
 import io
 
 from PIL import Image
 
 
-def encoded(image: Image.Image, side: int | None = None, quality: int = 78) -> bytes:
+def encode_jpeg(image: Image.Image, side: int | None = None, quality: int = 78) -> bytes:
     """Return an image as a JPEG, no side longer than `side` pixels; small ones are enlarged without smoothing."""
     if side is not None and max(image.size) < side // 2:
         scale = side // max(image.size)

@@ -1,7 +1,4 @@
-"""From a PIL image to the tensor that the weights expect, for evaluation and, augmented, for training.
-
-It decides the transforms of single images; mixing several images of a batch is left to training.
-"""
+"""Transforms: from a PIL image to the tensor that the weights expect, augmented for training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""How sure the metrics are: percentile bootstrap intervals over images, and the document written as metrics.json.
-
-It decides how images are resampled and what is done where resampling is blind; the metrics themselves are `scores`'.
-"""
+"""Bootstrap: percentile intervals of metrics over images, and the document written as metrics.json."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,12 +12,12 @@ from finetune.evaluation.metrics import (
     BINS,
     CLASS_SCORES,
     TOP,
+    compute_metrics,
     image_losses,
     indicators,
     judged_decisions,
     per_class,
     probability_bins,
-    score,
 )
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.weighted_auc import Ranking
@@ -35,7 +32,7 @@ PROPORTIONS = ("accuracy", "accuracy_top5", "exact_match")
 def bootstrap(
     predictions: Predictions, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, Interval]:
-    """Give each metric of `score` the interval between the percentiles of its resampled values.
+    """Give each metric of `compute_metrics` the interval between the percentiles of its resampled values.
 
     Whole images are drawn with replacement. A resample in which a metric is undefined is left out of that metric, and
     an interval that misses the measured value (the calibration error of resamples is biased upwards) is widened to
@@ -65,7 +62,7 @@ class Resamples:
     """The metrics of R resamples of the images, NaN where they are undefined.
 
     Attributes:
-        scores: (R,) float64 by name, for each metric of `score`.
+        scores: (R,) float64 by name, for each metric of `compute_metrics`.
         classes: (K, R) float64 by name, for each of CLASS_SCORES.
     """
 
@@ -85,7 +82,7 @@ class Resamples:
 
 
 def resampled_scores(predictions: Predictions, resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Compute each metric of `score` on each of the resamples: name to (resamples,) float64, NaN where undefined."""
+    """Compute each metric on each of the resamples: name to (resamples,) float64, NaN where undefined."""
     return Resamples.draw(predictions, resamples, seed).scores
 
 
@@ -116,7 +113,7 @@ def metrics_document(
         intervals = set_intervals(predictions, draws, level)
         document[split] = {
             name: {"value": _plain(value), "low": _plain(intervals[name][0]), "high": _plain(intervals[name][1])}
-            for name, value in score(predictions).items()
+            for name, value in compute_metrics(predictions).items()
         }
         classes[split] = _class_rows(predictions, draws, level)
     document["per_class"] = classes
@@ -125,8 +122,8 @@ def metrics_document(
 
 
 def set_intervals(predictions: Predictions, draws: Resamples | None, level: float) -> dict[str, Interval]:
-    """Give each metric of `score` its interval in the resamples; everything is NaN without them."""
-    values = score(predictions)
+    """Give each metric of `compute_metrics` its interval in the resamples; everything is NaN without them."""
+    values = compute_metrics(predictions)
     if draws is None:
         return dict.fromkeys(values, UNKNOWN)
     return {

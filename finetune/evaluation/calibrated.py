@@ -1,8 +1,4 @@
-"""Predictions whose probabilities were scaled on validation, and what the scaling changes.
-
-It decides that validation is what scalings are fitted on, and what is noted of them; the scalings themselves are those
-of `finetune.uncertainty`.
-"""
+"""Calibrated predictions: probabilities scaled on validation, and what the scaling changes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,18 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.table import ImageTable
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 from finetune.models.network import Network
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
-from finetune.uncertainty.scaling import Fitted, Method, fit_scaling
+from finetune.uncertainty.scaling import FittedScaling, Method, fit_scaling
 
 FITTED_ON = "val"
 Outputs = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibratedPredictions:
     """What a finished network says.
 
     Attributes:
@@ -33,7 +29,7 @@ class Calibrated:
     """
 
     predictions: dict[str, Predictions]
-    fitted: Fitted
+    fitted: FittedScaling
     document: dict[str, Any]
 
 
@@ -51,14 +47,14 @@ class FinishedModel:
     """
 
     network: Network
-    calibrated: Calibrated
+    calibrated: CalibratedPredictions
     table: ImageTable
     detector: Detector | None = None
     seen: Mapping[str, FeaturesAndLogits] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def calibrate(table: ImageTable, outputs: Outputs, method: Method, seed: int) -> Calibrated:
+def calibrate(table: ImageTable, outputs: Outputs, method: Method, seed: int) -> CalibratedPredictions:
     """Return predictions from logits, scaled as suits the validation split.
 
     Args:
@@ -72,29 +68,34 @@ def calibrate(table: ImageTable, outputs: Outputs, method: Method, seed: int) ->
     fitted = fit_scaling(logits, table.targets()[rows], method, multilabel=multilabel, seed=seed)
     plain = {split: Predictions.from_logits(table, *found) for split, found in outputs.items()}
     if fitted.scaling.method == "none":
-        return Calibrated(plain, fitted, described(fitted, plain, plain))
+        return CalibratedPredictions(plain, fitted, calibration_document(fitted, plain, plain))
     scaled = {
         split: Predictions.from_logits(table, places, fitted.scaling.apply(found, multilabel=multilabel))
         for split, (places, found) in outputs.items()
     }
-    return Calibrated(scaled, fitted, described(fitted, plain, scaled))
+    return CalibratedPredictions(scaled, fitted, calibration_document(fitted, plain, scaled))
 
 
-def described(fitted: Fitted, plain: Mapping[str, Predictions], scaled: Mapping[str, Predictions]) -> dict[str, Any]:
+def calibration_document(
+    fitted: FittedScaling, plain: Mapping[str, Predictions], scaled: Mapping[str, Predictions]
+) -> dict[str, Any]:
     """Return what was done and what it changed, as plain JSON; validation is flattered, since it was fitted there."""
     scaling = fitted.scaling
     changes = {}
     for split, before in plain.items():
-        one, two = score(before), score(scaled[split])
-        changes[split] = {name: {"before": finite(one[name]), "after": finite(two[name])} for name in one}
+        one, two = compute_metrics(before), compute_metrics(scaled[split])
+        changes[split] = {
+            name: {"before": finite_or_none(one[name]), "after": finite_or_none(two[name])} for name in one
+        }
     return {
         "method": scaling.method, "asked": fitted.tried, "temperature": scaling.temperature,
         "scale": list(scaling.scale), "shift": list(scaling.shift), "fitted_on": FITTED_ON,
-        "n": plain[FITTED_ON].num, "held_out_loss": {"before": finite(fitted.before), "after": finite(fitted.after)},
+        "n": plain[FITTED_ON].num,
+        "held_out_loss": {"before": finite_or_none(fitted.before), "after": finite_or_none(fitted.after)},
         "note": fitted.note, **changes,
     }  # fmt: skip
 
 
-def finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """Return a number, or None where it is none."""
     return float(value) if np.isfinite(value) else None

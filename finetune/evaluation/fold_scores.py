@@ -1,8 +1,4 @@
-"""What the folds of a cross-validation say together: predictions of held-out images, and how much scores vary.
-
-It decides how an image that several folds held out is counted, and how wide an interval has to be although the folds
-share most of their training images; how folds are trained is left to `finetune.ensembles`.
-"""
+"""Scores over folds: out-of-fold predictions, and how much scores vary between folds."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from finetune.errors import RunError
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 
 _LEVEL = 0.95
@@ -73,7 +69,7 @@ def fold_document(folds: Sequence[Predictions], learnt: Sequence[int], *, indepe
     found: dict[str, Any] = {"folds": len(folds), "n": sizes, "learnt": list(map(int, learnt)), "metrics": {}}
     if min(sizes) < 2:  # a single image has no score worth a mean
         return found
-    scores = [score(fold) for fold in folds]
+    scores = [compute_metrics(fold) for fold in folds]
     ratio = float(np.mean([size / number for size, number in zip(sizes, learnt, strict=True)]))
     for name in scores[0]:
         values = [each.get(name, math.nan) for each in scores]

@@ -1,8 +1,4 @@
-"""What may be promised of new images: sets that hold the true label, and answers that need no second look.
-
-It decides what the promises of `finetune.calibration` mean for predictions, and reads the run's validation predictions
-for them; new images must be drawn like those for a promise to hold.
-"""
+"""Guarantees for new images: sets that hold the true label, and answers that need no second look."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +10,7 @@ from finetune.errors import ConfigError
 from finetune.evaluation.predictions import SEPARATOR, Predictions, PredictionTask, confidence_of
 from finetune.runs.run import Run
 from finetune.uncertainty.conformal import Conformal, fit_conformal
-from finetune.uncertainty.selective import Threshold, threshold_for
+from finetune.uncertainty.selective import ConfidenceThreshold, accuracy_threshold
 
 _SPLIT = "val"
 ACCEPTED, REFER = "accepted", "refer"
@@ -31,7 +27,7 @@ class Guarantees:
     """
 
     conformal: Conformal | None = None
-    threshold: Threshold | None = None
+    threshold: ConfidenceThreshold | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,13 +90,13 @@ def guaranteed_sets(known: Predictions, coverage: float) -> Conformal:
     return fit_conformal(known.probabilities.astype(np.float64), known.targets, coverage)
 
 
-def guaranteed_accuracy(known: Predictions, accuracy: float) -> Threshold:
+def guaranteed_accuracy(known: Predictions, accuracy: float) -> ConfidenceThreshold:
     """Return from which confidence on answers have an accuracy.
 
     Raises:
         ConfigError: No confidence does on so few images.
     """
-    found = threshold_for(known.confidence, known.right, accuracy)
+    found = accuracy_threshold(known.confidence, known.right, accuracy)
     if not found.coverage:
         raise ConfigError(
             f"target_accuracy={accuracy:g} cannot be promised by {known.num:,} validation images: no confidence leaves "

@@ -1,18 +1,15 @@
-"""Which images an evaluation looks at: those of the run's own split, or other ones, in the run's vocabulary.
-
-It decides what counts as the same image and what must be said when they are not; predicting them is left to others.
-"""
+"""Images to evaluate: those of the run's own split, or other ones, in the run's vocabulary."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.config.compose import build
+from finetune.config.compose import instantiate_target
 from finetune.config.resolve import stored_settings
 from finetune.config.settings.checked import Target
-from finetune.data.image_stores import FileStore, verify
-from finetune.data.table import ImageTable, read_saved
+from finetune.data.image_stores import FileStore, verify_images
+from finetune.data.table import ImageTable, load_saved_table
 from finetune.errors import ConfigError, DataError, FinetuneError, nearest
 from finetune.evaluation.predictions import PredictionTask
 from finetune.runs.run import Run
@@ -52,7 +49,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Selection:
+class EvaluationImages:
     """Images to evaluate, all of one split, and what the reader of their scores must know.
 
     Attributes:
@@ -66,7 +63,7 @@ class Selection:
     notes: tuple[str, ...] = ()
 
 
-def select_images(run: Run, changes: SourceChanges, split: str, vocabulary: Vocabulary) -> Selection:
+def select_images(run: Run, changes: SourceChanges, split: str, vocabulary: Vocabulary) -> EvaluationImages:
     """Take the run's own images, or others where anything of its data is changed.
 
     Raises:
@@ -83,7 +80,7 @@ def select_images(run: Run, changes: SourceChanges, split: str, vocabulary: Voca
     return other_images(run, source, split, vocabulary, changes.unreadable or data.unreadable)
 
 
-def own_images(run: Run, source: Target, split: str, vocabulary: Vocabulary) -> Selection:
+def own_images(run: Run, source: Target, split: str, vocabulary: Vocabulary) -> EvaluationImages:
     """Take the very images that the run stored for the split: at their stored places, else from the source.
 
     Raises:
@@ -99,12 +96,12 @@ def own_images(run: Run, source: Target, split: str, vocabulary: Vocabulary) -> 
         table.check_contents()
     except OSError as error:
         raise ImagesGoneError(f"The run's images cannot be read ({error}).") from error
-    return Selection(in_vocabulary(table, vocabulary), same=True)
+    return EvaluationImages(map_to_vocabulary(table, vocabulary), same=True)
 
 
 def _from_source(stored: ImageTable, target: Target, split: str) -> ImageTable:
     try:
-        source: ImageTable = build(target)
+        source: ImageTable = instantiate_target(target)
     except FinetuneError as error:
         raise ImagesGoneError(f"The run's images cannot be found: {error}") from error
     paths = dict(zip(source.frame["id"], source.frame["path"], strict=True))
@@ -115,22 +112,22 @@ def _from_source(stored: ImageTable, target: Target, split: str) -> ImageTable:
     return replace(stored, frame=stored.frame.assign(path=ids.map(paths)), store=source.store)
 
 
-def other_images(run: Run, source: Target, split: str, vocabulary: Vocabulary, unreadable: str) -> Selection:
+def other_images(run: Run, source: Target, split: str, vocabulary: Vocabulary, unreadable: str) -> EvaluationImages:
     """Take other images: the split of that name where the source has splits, else all of them.
 
     Raises:
         DataError: A label is unknown to the run, the split is empty, or an image cannot be read.
     """
-    table: ImageTable = build(source)
+    table: ImageTable = instantiate_target(source)
     if table.frame["split"].isna().all():
         table = replace(table, frame=table.frame.assign(split=split))
-    table = verify(in_vocabulary(one_split(table, split), vocabulary), unreadable)
+    table = verify_images(map_to_vocabulary(one_split(table, split), vocabulary), unreadable)
     saved = run_table(run).frame
     here = table.frame["digest"]
     own = saved.loc[saved["split"] == split, "digest"]
     if sorted(here) == sorted(own.dropna()):
         note = f"These are the run's own {split} images: the content of all {len(here):,} is the same."
-        return Selection(table, same=True, notes=(note,))
+        return EvaluationImages(table, same=True, notes=(note,))
     shared = int(here.isin(own).sum())
     notes = [
         f"The images differ from the run's own {len(own):,} of split {split}: {len(here):,} here, {shared:,} in both."
@@ -140,7 +137,7 @@ def other_images(run: Run, source: Target, split: str, vocabulary: Vocabulary, u
     seen = int(here.isin(saved.loc[saved["split"].isin({"train", "val"} - {split}), "digest"].dropna()).sum())
     if seen:
         notes.append(f"{seen:,} of the {len(here):,} images helped to train or select the run: the scores flatter it.")
-    return Selection(table, same=False, notes=tuple(notes))
+    return EvaluationImages(table, same=False, notes=tuple(notes))
 
 
 def override_source(stored: Target, changes: SourceChanges) -> Target:
@@ -176,7 +173,7 @@ def one_split(table: ImageTable, split: str) -> ImageTable:
     return replace(table, frame=table.frame.iloc[rows].reset_index(drop=True))
 
 
-def in_vocabulary(table: ImageTable, vocabulary: Vocabulary) -> ImageTable:
+def map_to_vocabulary(table: ImageTable, vocabulary: Vocabulary) -> ImageTable:
     """Number the table's labels as the model does.
 
     Raises:
@@ -202,5 +199,5 @@ def run_table(run: Run) -> ImageTable:
     """
     if not run.table_file.is_file():
         raise ImagesGoneError(f"The run has not stored which images it used ({run.table_file} is missing).")
-    frame, meta = read_saved(run.table_file)
+    frame, meta = load_saved_table(run.table_file)
     return ImageTable(frame, tuple(meta["labels"]), meta["task"], FileStore(), tuple(meta["groups"]))

@@ -12,11 +12,11 @@ from finetune.config.settings.checked import read_target
 from finetune.config.settings.review_roots import EvaluateSettings
 from finetune.data.table import ImageStore
 from finetune.errors import ConfigError
-from finetune.evaluation.drift.drift_report import Sample, drift_of_run
-from finetune.evaluation.drift.reference import sampled
-from finetune.evaluation.images import ImagesGoneError, Selection, SourceChanges, Vocabulary, select_images
+from finetune.evaluation.drift.drift_report import DriftSample, drift_of_run
+from finetune.evaluation.drift.reference import sample_rows
+from finetune.evaluation.images import EvaluationImages, ImagesGoneError, SourceChanges, Vocabulary, select_images
 from finetune.evaluation.inference import Predictor
-from finetune.evaluation.ood import unlike_document
+from finetune.evaluation.ood import ood_document
 from finetune.evaluation.prediction_table import ImageFiles, find_images, read_batches
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.rerun_settings import pass_options, rerun_settings
@@ -69,17 +69,17 @@ def predict_labelled(run: Run, settings: EvaluateSettings, seed: int, ways: Sequ
             predictions, {"images": "stored predictions", "data": {}, "fingerprint": None, "notes": [note]}
         )
     rows = selection.table.rows(split)
-    sample = rows if bundle.detector is not None and bundle.detector.needs_features else sampled(rows)
+    sample = rows if bundle.detector is not None and bundle.detector.needs_features else sample_rows(rows)
     images = rerun.images(selection.table, bundle.network)
     found = Predictor(bundle.network, rerun.machine).split(images, split, rerun.views, sample=sample)
     predictions = Predictions.from_logits(selection.table, found.rows, bundle.calibrate(found.logits))
     resampling = {"resamples": settings.bootstrap, "seed": seed}
     files = ImageFiles(paths, bundle.network.spec, rerun.augment, rerun.views)
     others = read_batches(files, batch_size=rerun.batch_size, workers=min(rerun.workers, len(paths)))
-    features = None if found.features is None else found.features[np.isin(sample, sampled(rows))]
+    features = None if found.features is None else found.features[np.isin(sample, sample_rows(rows))]
     more = {
         "robustness": robustness_of(bundle, selection.table, split, ways, rerun, **resampling),
-        "ood": unlike_document(
+        "ood": ood_document(
             bundle, FeaturesAndLogits(found.features, found.logits), others, machine=rerun.machine,
             source=settings.ood_data, **resampling,
         ),
@@ -117,10 +117,10 @@ def check_single(bundle: Bundle, paths: Sequence[str]) -> None:
 
 
 def _drift_of(
-    run: Run, selection: Selection, split: str, predictions: Predictions, features: np.ndarray | None
+    run: Run, selection: EvaluationImages, split: str, predictions: Predictions, features: np.ndarray | None
 ) -> _Document | None:
     """Return how far the images are from those of validation; None where these are asked for, or those of training."""
     if selection.same and split != "test":
         return None
-    new = Sample(features, predictions.probabilities)
+    new = DriftSample(features, predictions.probabilities)
     return drift_of_run(run, new, predictions.labels, predictions.task, seed=stored_settings(run.config).seed)

@@ -43,7 +43,7 @@ _MULTICLASS = {"precision": multiclass_precision, "recall": multiclass_recall, "
 _MULTILABEL = {"precision": multilabel_precision, "recall": multilabel_recall, "f1": multilabel_f1_score}
 
 
-def score(predictions: Predictions) -> dict[str, float]:
+def compute_metrics(predictions: Predictions) -> dict[str, float]:
     """Compute every metric of the set; a metric that the set cannot measure is NaN.
 
     Multi-class: accuracy, accuracy_top5 (more than 5 labels), precision, recall and F1 as macro averages, roc_auc

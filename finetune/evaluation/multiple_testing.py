@@ -1,4 +1,4 @@
-"""P-values of many tests at once, corrected for their number."""
+"""Holm's correction of p-values for multiple testing."""
 
 from collections.abc import Sequence
 

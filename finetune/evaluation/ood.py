@@ -1,7 +1,4 @@
-"""How well a run tells images unlike those of its training, and what it tells of images that nobody has labelled.
-
-It decides what is compared and how sure it is; the scores are those of `finetune.ood`.
-"""
+"""Out-of-distribution detection of a run: how well it tells other images, and what it tells of unlabelled ones."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +14,7 @@ from finetune.evaluation.prediction_table import Read
 from finetune.evaluation.weighted_auc import Ranking
 from finetune.models.bundle import Bundle
 from finetune.runtime.device import DevicePass
-from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, can_promise, logit_score
+from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, can_guarantee, logit_score
 from finetune.uncertainty.ood.settings import OF_LOGITS
 
 _Document = dict[str, Any]
@@ -31,15 +28,15 @@ _EPSILON = 1e-9  # of sums that ought to be whole numbers
 _TAIL = 0.01  # of scores that a histogram does not stretch to
 
 
-def acceptance(detector: Detector, seen: Mapping[str, FeaturesAndLogits]) -> _Document:
+def acceptance_document(detector: Detector, seen: Mapping[str, FeaturesAndLogits]) -> _Document:
     """Return what metrics.json holds of a detector: its facts, and how many images of each split it accepts."""
-    accepted = {split: share_of(~detector.unlike(detector.score(each))) for split, each in seen.items()}
+    accepted = {split: share_interval(~detector.unlike(detector.score(each))) for split, each in seen.items()}
     return {**detector.document(), "accepted": accepted, "notes": notes_of(detector)}
 
 
 def notes_of(detector: Detector) -> list[str]:
     """Return sentences for who relies on the threshold."""
-    if can_promise(detector.held_out, detector.accept):
+    if can_guarantee(detector.held_out, detector.accept):
         return []
     return [
         f"{detector.held_out:,} validation images are too few to promise that {detector.accept:.6g} of new ones are "
@@ -55,7 +52,7 @@ def ood_line(detector: Detector, unlike: int, number: int) -> str:
     )
 
 
-def share_of(chosen: npt.NDArray[np.bool_]) -> _Document:
+def share_interval(chosen: npt.NDArray[np.bool_]) -> _Document:
     """Return a share with its exact 95 % interval, as plain JSON."""
     hits, number = int(chosen.sum()), len(chosen)
     low, high = binomial_interval(np.array([hits]), np.array([number]))
@@ -125,11 +122,11 @@ def with_interval(value: float, drawn: Sequence[_Array], number: int = 0) -> _Do
         low, high = np.quantile(found, [0.025, 0.975]).tolist()
         return {"value": value, "low": min(low, value), "high": max(high, value)}
     if len(found) and number:
-        return share_of(np.arange(number) < round(value * number))
+        return share_interval(np.arange(number) < round(value * number))
     return {"value": value, "low": None, "high": None}
 
 
-def unlike_document(
+def ood_document(
     bundle: Bundle,
     own: FeaturesAndLogits,
     others: Iterable[Read],
@@ -154,24 +151,24 @@ def unlike_document(
         DataError: None of the other images can be read.
     """
     detector = bundle.detector
-    document: _Document = {} if detector is None else acceptance(detector, {"own": own})
+    document: _Document = {} if detector is None else acceptance_document(detector, {"own": own})
     if source is None:
         return document
     seen, unread = see_images(Predictor(bundle.network, machine), others)
     if detector is not None:
         scores = detector.score(own), detector.score(seen)
-        document["called_unlike"] = share_of(detector.unlike(scores[1]))
+        document["called_unlike"] = share_interval(detector.unlike(scores[1]))
         document["histogram"] = histogram(*scores, detector.threshold)
     told = {
         kind: compare_scores(*scores, resamples=resamples, seed=seed)
-        for kind, scores in all_scores(bundle, own, seen).items()
+        for kind, scores in ood_scores(bundle, own, seen).items()
     }
     notes = [*document.get("notes", []), *([f"{unread:,} images of {source} cannot be read."] if unread else [])]
     counts = {"own": own.logits.shape[-2], "others": seen.logits.shape[-2]}
     return {**document, "data": source, "n": counts, "scores": told, "notes": notes}
 
 
-def all_scores(bundle: Bundle, *images: FeaturesAndLogits) -> dict[str, tuple[_Array, ...]]:
+def ood_scores(bundle: Bundle, *images: FeaturesAndLogits) -> dict[str, tuple[_Array, ...]]:
     """Return the scores of sets of images, by kind: the bundle's own, and those of logits as references."""
     detector, task = bundle.detector, bundle.task
     found = {} if detector is None else {detector.kind: tuple(detector.score(each) for each in images)}

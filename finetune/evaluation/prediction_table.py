@@ -1,8 +1,4 @@
-"""Labels for images that nobody has labelled: a file or a folder in, a table out, however many images there are.
-
-It decides which files are images, what a row of the table holds and that a row is never made up; batches are read,
-predicted and written one at a time, and the table appears under its name only when it is whole.
-"""
+"""The table of predictions for unlabelled images, written as they come, however many there are."""
 
 import csv
 import os
@@ -22,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 from finetune.config.settings.training_groups import Augment
 from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.datamodule import seed_of, seeded, view_keys
-from finetune.data.decoding import reason
+from finetune.data.decoding import unreadable_reason
 from finetune.data.image_stores import FileStore
 from finetune.data.sources import image_suffixes
-from finetune.data.table import digest
+from finetune.data.table import content_digest
 from finetune.data.transforms import InputSpec, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.guarantees import Guarantees
@@ -110,7 +106,7 @@ class ImageFiles(Dataset[Item]):
         try:
             return path, torch.stack(list(self.seen(path))), None
         except DataError as error:
-            return path, None, reason(error.__cause__ or error)
+            return path, None, unreadable_reason(error.__cause__ or error)
 
     def seen(self, path: str) -> Iterator[Tensor]:
         """Yield the views (C, H, W) of an image.
@@ -120,7 +116,7 @@ class ImageFiles(Dataset[Item]):
         """
         store = FileStore()
         yield self.transform.apply(store.open(path, self.channels))
-        content = digest(store.content(path)) if self.views > 1 else ""
+        content = content_digest(store.content(path)) if self.views > 1 else ""
         for view in range(1, self.views):
             with seeded(seed_of(view_keys([content], view)[0])):
                 yield self.varied.apply(store.open(path, self.channels))

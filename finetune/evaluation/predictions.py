@@ -1,7 +1,4 @@
-"""What a network said about a set of images, kept in memory and as a Parquet file.
-
-It decides the columns of `predictions/*.parquet` and what counts as predicted; the metrics are left to `scores`.
-"""
+"""Predictions: what a network said about a set of images, in memory and as a Parquet file."""
 
 import json
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""How a stored run is run again: on which device, in which precision, in how many views, by how many processes.
-
-It decides what a run's own configuration says of these where nothing was typed; what is run is left to the commands.
-"""
+"""How a stored run is run again: device, precision, views and workers, by default as it was trained."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +8,7 @@ from finetune.config.settings.review_roots import EvaluateSettings, PredictSetti
 from finetune.config.settings.training_groups import Augment
 from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.datamodule import ImageData
-from finetune.data.sequences.batches import loaders_of
+from finetune.data.sequences.batches import build_datamodule
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
 from finetune.models.network import Network
@@ -41,7 +38,7 @@ class InferenceSettings:
     def images(self, table: ImageTable, network: Network) -> ImageData:
         """Return the batches of a table as a network wants them."""
         size = self.batch_size
-        images: ImageData = loaders_of(table)(
+        images: ImageData = build_datamodule(table)(
             table, network.spec, self.augment, batch_size=size, eval_batch_size=size, workers=self.workers
         )
         return images

@@ -1,7 +1,4 @@
-"""Sequences that nobody has labelled: folders of frames in, a row of the table each out.
-
-It decides which folders are sequences and what counts as one that cannot be read; rows and tables are as for images.
-"""
+"""Sequences of frames to predict on: folders in, a row of the table each out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.config.settings.training_groups import Augment
-from finetune.data.decoding import reason
+from finetune.data.decoding import unreadable_reason
 from finetune.data.image_stores import FileStore
 from finetune.data.sequences.batches import check_sequence_views
 from finetune.data.sources.frames import frames_in, sequence_folders
@@ -47,7 +44,7 @@ class SequenceFolders(ImageFiles):
             try:
                 frames.append(self.transform.apply(store.open(frame, self.channels)))
             except DataError as error:
-                return path, None, f"its frame {Path(frame).name}: {reason(error.__cause__ or error)}"
+                return path, None, f"its frame {Path(frame).name}: {unreadable_reason(error.__cause__ or error)}"
         return path, torch.stack(frames), None
 
     def together(self, batch_size: int) -> int:

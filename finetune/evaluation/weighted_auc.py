@@ -1,7 +1,4 @@
-"""ROC AUC and average precision of one class under many weightings of the images at once.
-
-It decides how ties are treated (as scikit-learn does with sample_weight); what the weights mean is the caller's.
-"""
+"""Weighted ROC AUC and average precision of one class, under many weightings of the images at once."""
 
 import math
 

@@ -1,8 +1,4 @@
-"""Features of a backbone that stands still: each image passes through it once per view, whoever asks for it.
-
-It decides what a feature depends on, which ones are missing and how they are computed and kept; which phases may use
-them is decided by `finetune.config.settings.phases`, and serving them as batches is left to `feature_data`.
-"""
+"""Feature extraction by a frozen backbone: each image passes through it once per view, whoever asks for it."""
 
 import logging
 import time

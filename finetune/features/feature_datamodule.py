@@ -1,7 +1,4 @@
-"""Batches of cached features for training, validation and prediction, as Lightning wants them.
-
-It decides how features become batches; making and finding them is left to `features`.
-"""
+"""Data module of cached features for training, validation and prediction."""
 
 from typing import Any
 

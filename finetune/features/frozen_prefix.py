@@ -1,8 +1,4 @@
-"""The frozen prefix: where a backbone can be cut so that all that moves lies behind the cut.
-
-It decides where the cut is and how the rest of the backbone goes on from activations that were kept; whether keeping
-them is worth it, and where they are kept, is left to `prefix_data`.
-"""
+"""The frozen prefix: where a backbone can be cut so that all that moves lies behind the cut."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,8 +1,4 @@
-"""Batches of kept activations for phases in which only the end of a backbone moves, where keeping them saves time.
-
-It decides by a measurement whether the frozen prefix is computed once or in every epoch, and says which and why; the
-cut is found by `prefix`, and the activations are made and kept by `features`.
-"""
+"""Data module of cached activations, for phases in which only the end of a backbone moves, where that saves time."""
 
 import logging
 import time

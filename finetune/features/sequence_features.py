@@ -1,7 +1,4 @@
-"""Features of sequences: those of their frames, each passed through the backbone once, put together in order.
-
-It decides how frames become sequences again; how frames are computed and kept is left to `features`.
-"""
+"""Features of sequences: those of their frames, put together in order."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,4 @@
-"""LoRA: low-rank changes of frozen weights, as parametrizations that torch itself merges.
-
-It decides which weights get an adapter and how it is computed; when adapters move is left to the strategies.
-"""
+"""LoRA: low-rank changes of frozen weights, as parametrizations that torch itself merges."""
 
 import copy
 from collections.abc import Iterable, Sequence

@@ -1,8 +1,4 @@
-"""Folding: BatchNorms of a backbone at rest become part of the convolutions before them.
-
-It decides which can be folded, and believes the result only if it gives the same features; when a backbone stands still
-is known to the caller.
-"""
+"""BatchNorm folding: the norms of a frozen backbone become part of the convolutions before them."""
 
 import copy
 

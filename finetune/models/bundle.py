@@ -1,7 +1,4 @@
-"""The finished model on disk: weights as safetensors and, beside them, all that is needed to use them.
-
-It decides what a shipped model consists of; loading needs neither a network connection nor the training config.
-"""
+"""The bundle: a finished model on disk, weights as safetensors and beside them all that is needed to use them."""
 
 import dataclasses
 import json

@@ -1,7 +1,4 @@
-"""What a network costs to use: parameters, time per image and memory of a pass.
-
-It decides how each is measured so that numbers can be compared; what is too much is the caller's.
-"""
+"""Cost of a network: parameters, latency per image and peak memory of a pass."""
 
 import statistics
 import time

@@ -1,8 +1,4 @@
-"""Several networks as one: their backbones side by side, and a head that joins what their heads say.
-
-It decides how members become a network that is stored, costed and run like any other; which members, and with which
-weights, is left to `finetune.ensembles`.
-"""
+"""An ensemble as one network: backbones side by side, and a head that combines what their heads say."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -158,7 +154,7 @@ class Member:
     scaling: Scaling = Scaling()
 
 
-def join(
+def join_networks(
     members: Sequence[Member], rule: Rule, task: LabelTask, weights: npt.NDArray[np.float64] | None = None
 ) -> Network:
     """Return one network of several; backbones with the same weights are there once.
@@ -175,7 +171,7 @@ def join(
         raise ConfigError(
             f"Members must agree in labels and channels, and in frames of a sequence; they have {sorted(numbers)}."
         )
-    owners, places = distinct([each.network for each in members])
+    owners, places = distinct_backbones([each.network for each in members])
     heads = [fold_standardize(each.network.head) for each in members]
     labels = members[0].network.num_classes
     structure = {
@@ -186,15 +182,15 @@ def join(
             for place, head, each in zip(places, heads, members, strict=True)
         ],
     }  # fmt: skip
-    head = JoinedHead(heads, columns(structure), labels, rule, task)
+    head = JoinedHead(heads, feature_columns(structure), labels, rule, task)
     for number, each in enumerate(members):
         head.set_scaling(number, each.scaling)
     if weights is not None:
         head.weights.copy_(torch.from_numpy(weights))
-    return assemble([owner.backbone for owner in owners], head, structure, owners[0].spec)
+    return assemble_network([owner.backbone for owner in owners], head, structure, owners[0].spec)
 
 
-def distinct(networks: Sequence[Network]) -> tuple[list[Network], list[int]]:
+def distinct_backbones(networks: Sequence[Network]) -> tuple[list[Network], list[int]]:
     """Return the networks whose backbones differ, and for each network which of them has its backbone."""
     owners: list[Network] = []
     places: list[int] = []
@@ -230,7 +226,7 @@ def _describe(network: Network) -> dict[str, Any]:
     }
 
 
-def columns(structure: Mapping[str, Any]) -> list[tuple[int, int]]:
+def feature_columns(structure: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Return which features each member reads."""
     ends = [0]
     for backbone in structure["backbones"]:
@@ -238,7 +234,7 @@ def columns(structure: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [(ends[each["backbone"]], ends[each["backbone"] + 1]) for each in structure["members"]]
 
 
-def assemble(
+def assemble_network(
     backbones: Sequence[nn.Module], head: JoinedHead, structure: Mapping[str, Any], spec: InputSpec
 ) -> Network:
     """Return the network; a single backbone stays as it is, so that all that knows backbones knows this one."""
@@ -267,14 +263,14 @@ def build_joined(structure: Mapping[str, Any]) -> Network:
         else build_head(HeadSpec(**each["head"]), owners[each["backbone"]].num_features, labels)
         for each in structure["members"]
     ]
-    head = JoinedHead(heads, columns(structure), labels, structure["rule"], structure["task"])
-    return assemble(
+    head = JoinedHead(heads, feature_columns(structure), labels, structure["rule"], structure["task"])
+    return assemble_network(
         [owner.backbone for owner in owners], head, structure, InputSpec.stored(structure["backbones"][0]["input"])
     )
 
 
-def taken_apart(network: Network) -> list[Member]:
-    """Return the members that `join` made a network of, which share what they shared."""
+def split_ensemble(network: Network) -> list[Member]:
+    """Return the members that `join_networks` made a network of, which share what they shared."""
     head, structure = network.head[0], network.options["ensemble"]
     assert isinstance(head, JoinedHead)
     joined = network.backbone
@@ -294,7 +290,7 @@ def taken_apart(network: Network) -> list[Member]:
     return found
 
 
-def members_of(network: Network) -> int:
+def count_members(network: Network) -> int:
     """Return of how many members a network consists; 1 for one that is no ensemble."""
     head = network.head[0]
     return len(head.heads) if isinstance(head, JoinedHead) else 1

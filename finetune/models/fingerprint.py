@@ -1,7 +1,4 @@
-"""What identifies a backbone: its architecture, its weights and how it pools.
-
-It decides when two backbones count as the same function of an image; what is kept by that identity is the caches'.
-"""
+"""Fingerprint of a backbone: its architecture, its weights and how it pools."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""What a backbone's weights expect of an image, with the given values in place of theirs.
-
-It decides which values make sense; how an image is brought to them is left to the transforms.
-"""
+"""Input spec: what a backbone's weights expect of an image, with the given values in place of theirs."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,4 @@
-"""The layers of a network in order of depth, for freezing and for layer-wise rates.
-
-It decides which parameter belongs to which layer, from timm's own grouping; what is done with layers is the caller's.
-"""
+"""The layers of a network in order of depth, for freezing and for layer-wise rates."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""The network: a timm backbone, a head of our own, and what its weights expect of an image.
-
-It decides how a model's name and options become a network; which of its layers move is left to the strategies.
-"""
+"""The network: a timm backbone, a head of our own, and what its weights expect of an image."""
 
 import copy
 from collections.abc import Iterator, Sequence

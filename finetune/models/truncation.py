@@ -1,7 +1,4 @@
-"""Truncation: a backbone that ends after a share of its blocks, which is smaller and faster.
-
-It decides where a timm model can end and what is left of it there; how much of it is worth keeping is the caller's.
-"""
+"""Truncation: a backbone that ends after a share of its blocks, which is smaller and faster."""
 
 import inspect
 import logging
@@ -21,7 +18,7 @@ CANNOT = "{name} cannot be cut off after some of its blocks: timm has no way to.
 
 
 @dataclass(frozen=True)
-class End:
+class TruncationPoint:
     """A place at which a backbone can end.
 
     Attributes:
@@ -54,29 +51,29 @@ def truncate(backbone: nn.Module, depth: float, name: str) -> None:
         raise ConfigError(f"model.depth={depth} is not a share of the blocks above 0 and at most 1.")
     if depth == 1:
         return
-    found = ends(backbone) if hasattr(backbone, "prune_intermediate_layers") else []
+    found = truncation_points(backbone) if hasattr(backbone, "prune_intermediate_layers") else []
     if len(found) < 2:
         raise ConfigError(CANNOT.format(name=name))
     total = found[-1].blocks
     end = next(end for end in found if end.blocks >= depth * total - 1e-9)
     if end.blocks < total:
         whole = count_parameters(backbone)
-        cut(backbone, end, last=found[-1].level)
+        truncate_at(backbone, end, last=found[-1].level)
         if count_parameters(backbone) == whole:  # timm's pruning of this model leaves everything in place
             raise ConfigError(CANNOT.format(name=name))
     log.info("%s keeps %d of its %d blocks.", name, end.blocks, total)
 
 
-def ends(backbone: nn.Module) -> list[End]:
+def truncation_points(backbone: nn.Module) -> list[TruncationPoint]:
     """Return the places at which a backbone can end, first to last; also within a level whose blocks are a list."""
-    found: dict[int, End] = {}
+    found: dict[int, TruncationPoint] = {}
     blocks = 0
     for level, modules in enumerate(_levels(backbone)):
         blocks += sum(count_blocks(module) for module in modules)
         inside = block_list(modules[-1]) if modules else None
         droppable = len(inside) - 1 if inside is not None else 0
         for dropped in range(droppable, -1, -1):
-            found[blocks - dropped] = End(blocks - dropped, level, dropped)
+            found[blocks - dropped] = TruncationPoint(blocks - dropped, level, dropped)
     return [end for number, end in sorted(found.items()) if number > 0]
 
 
@@ -128,7 +125,7 @@ def block_list(module: nn.Module) -> nn.Sequential | nn.ModuleList | None:
     return inside if isinstance(inside, nn.Sequential | nn.ModuleList) and len(inside) else None
 
 
-def cut(backbone: Any, end: End, *, last: int) -> None:
+def truncate_at(backbone: Any, end: TruncationPoint, *, last: int) -> None:
     """Leave out what comes after an end; the features are then pooled as those of the whole backbone are."""
     pool = pooling(backbone)
     if end.dropped:

@@ -1,7 +1,4 @@
-"""Where a backbone's weights come from: a bundled package, timm's download, a local file, or nowhere.
-
-It decides how weights are found, read safely and mapped to timm's names; which model they belong to is the caller's.
-"""
+"""Weights of a backbone: a bundled package, timm's download, a local file, or random ones."""
 
 import importlib
 import pickle
@@ -124,7 +121,7 @@ def _load(model: nn.Module, state: _State, name: str, source: str) -> None:
     timm's own filter adapts what depends on the input: other channels, another size of position embeddings.
     """
     state = without_prefix(state, set(model.state_dict()))
-    state = adapt(model, state)
+    state = adapt_weights(model, state)
     own = model.state_dict()
     classifier = classifier_names(model)
     extra = [key for key in state if key not in own and not key.startswith(classifier)]
@@ -149,7 +146,7 @@ def without_prefix(state: _State, own: set[str]) -> _State:
     return state
 
 
-def adapt(model: nn.Module, state: _State) -> _State:
+def adapt_weights(model: nn.Module, state: _State) -> _State:
     """Return the tensors fitted to the model by timm's own means: other channels, names or position embeddings."""
     config: dict[str, Any] = vars(model)["pretrained_cfg"]
     first = config.get("first_conv") or ()
@@ -160,10 +157,10 @@ def adapt(model: nn.Module, state: _State) -> _State:
             state = {**state, key: timm.models.adapt_input_conv(channels, state[key])}
     module = importlib.import_module(type(model).__module__)
     convert: Callable[[_State, nn.Module], _State] | None = getattr(module, "checkpoint_filter_fn", None)
-    return convert(dict(state), model) if convert is not None and not fits(model, state) else state
+    return convert(dict(state), model) if convert is not None and not weights_fit(model, state) else state
 
 
-def fits(model: nn.Module, state: _State) -> bool:
+def weights_fit(model: nn.Module, state: _State) -> bool:
     """Return whether every tensor of the model is there in its shape."""
     own = model.state_dict()
     return all(

@@ -1,7 +1,4 @@
-"""What a report is made of: the files of a run's folder, read once.
-
-It decides which files count and what a missing one means; what is told of them is left to the sections.
-"""
+"""Run data: the files of a run's folder that a report is made of, read once."""
 
 import json
 from dataclasses import dataclass, field

@@ -1,7 +1,4 @@
-"""The page of a run, from the files of its folder: which sections it has, in which order.
-
-It decides that, and that no run is lost to its page; a section that has nothing to tell is left out.
-"""
+"""The page of a run, from the files of its folder: which sections it has, in which order."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -25,7 +22,7 @@ from finetune.report.sections.evaluations_section import evaluations_section
 from finetune.report.sections.examples_section import examples_section
 from finetune.report.sections.fairness_section import fairness_section
 from finetune.report.sections.learning_section import learning_section
-from finetune.report.sections.ood_section import unlike_section
+from finetune.report.sections.ood_section import ood_section
 from finetune.report.sections.ranking_section import gains_section, ranking_section
 from finetune.report.sections.reliability_section import reliability_section
 from finetune.report.sections.robustness_section import robustness_section
@@ -53,7 +50,7 @@ BEFORE: tuple[Callable[[RunData], Section | None], ...] = (
     robustness_section,
 )
 AFTER: tuple[Callable[[RunData], Section | None], ...] = (
-    unlike_section,
+    ood_section,
     audit_section,
     data_section,
     evaluations_section,

@@ -1,8 +1,4 @@
-"""What a person reads on the screen before and after a run: what will be trained, and how good it became.
-
-It decides the words and columns, plain enough for 80 columns and for a pipe; where the numbers come from is left to
-the caller, who hands over plain values.
-"""
+"""What a person reads on the screen before and after a run: what will be trained, and how good it became."""
 
 import io
 import re

@@ -1,8 +1,7 @@
 """The curves, the confusion matrix and the predictions of a run as W&B's own charts and tables.
 
-It decides how much of them is sent, so that ten thousand images of two hundred classes stay small; when they are sent
-is the verb's. The charts are those of `wandb.plot.roc_curve` and the like, filled by ourselves: these would draw at
-random which points to keep, take the wrong column where a class has no image, and know no multi-label.
+The charts are those of `wandb.plot.roc_curve` and the like, filled by ourselves: these would draw at random which
+points to keep, take the wrong column where a class has no image, and know no multi-label.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,8 +14,8 @@ from PIL import Image
 from finetune.config.settings.run_groups import WandbSettings
 from finetune.data.table import ImageTable
 from finetune.evaluation.curves.averages import precision_recall_curves, roc_curves
-from finetune.evaluation.curves.confusion import confusion, label_counts
-from finetune.evaluation.curves.curve import thin
+from finetune.evaluation.curves.confusion import confusion_matrix, label_counts
+from finetune.evaluation.curves.curve import simplify_curve
 from finetune.evaluation.curves.threshold_counts import count_classes, count_pairs, reported_classes
 from finetune.evaluation.metrics import image_losses
 from finetune.evaluation.predictions import Predictions
@@ -50,7 +49,7 @@ def charts_of(predictions: Predictions, split: str, *, rows: int) -> dict[str, A
 
 def line_chart(lines: Sequence[Drawn], title: str, x: tuple[str, str], y: tuple[str, str]) -> Any:
     """Return the chart that `wandb.plot.roc_curve` makes; an axis is the name of its column and what is written."""
-    thinned = [(line.name, *thin(line.line, POINTS)) for line in lines]
+    thinned = [(line.name, *simplify_curve(line.line, POINTS)) for line in lines]
     data: list[Iterable[Any]] = [
         [name, *point] for name, xs, ys in thinned for point in zip(xs.tolist(), ys.tolist(), strict=True)
     ]
@@ -64,7 +63,7 @@ def line_chart(lines: Sequence[Drawn], title: str, x: tuple[str, str], y: tuple[
 
 def confusion_chart(predictions: Predictions) -> Any:
     """Return the chart that `wandb.plot.confusion_matrix` makes; of many classes, those with the most errors."""
-    matrix = confusion(predictions)
+    matrix = confusion_matrix(predictions)
     size = len(matrix.labels)
     names, groups = list(matrix.labels), np.arange(size)
     if size > _CLASSES:

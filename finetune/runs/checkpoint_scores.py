@@ -1,8 +1,4 @@
-"""What metrics.json keeps of a calibration, read without anything heavy.
-
-It decides which scores of a run count where runs are compared for their training; what is kept is
-`evaluation.calibrated`'s.
-"""
+"""What metrics.json keeps of a calibration, read without anything heavy."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,4 @@
-"""The history of a run: metrics.csv, one row per epoch or logging interval, written as the run goes.
-
-It decides how rows reach the disk so that a killed run keeps what it logged; which values are logged is the callbacks'.
-"""
+"""The history of a run: metrics.csv, one row per epoch or logging interval, written as the run goes."""
 
 import csv
 import io

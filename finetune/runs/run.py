@@ -1,8 +1,4 @@
-"""The run folder: where each file of a run lies, what state the run is in, and how a run is found again.
-
-It decides the layout that other people's scripts may rely on and writes every file atomically; what is in the files is
-left to the parts that produce them.
-"""
+"""The run folder: where each file of a run lies, what state the run is in, and how a run is found again."""
 
 import json
 import math

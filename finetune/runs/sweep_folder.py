@@ -1,7 +1,4 @@
-"""The folder of a sweep: where its files lie, and how it is found again.
-
-It decides the layout and writes the record; what the trials' own folders hold is `finetune.runs.run`'.
-"""
+"""The folder of a sweep: where its files lie, and how it is found again."""
 
 import csv
 import json

@@ -1,7 +1,4 @@
-"""Weights & Biases: one tracked run per job, which tells the truth about its configuration, its best and its end.
-
-It decides how a run is opened, continued, linked with its folder and closed; which values are logged is the callbacks'.
-"""
+"""Weights & Biases: one tracked run per job, which tells the truth about its configuration, its best and its end."""
 
 import logging
 import math

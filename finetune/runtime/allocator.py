@@ -1,7 +1,4 @@
-"""The C library's allocator: memory that is freed on the CPU stays with the process, since it is needed again at once.
-
-It decides how the allocator is set and where that is safe; when a process computes on the CPU is known to its verb.
-"""
+"""The C library's allocator: memory freed on the CPU stays with the process, since it is needed again at once."""
 
 import ctypes
 import os

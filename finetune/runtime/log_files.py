@@ -1,7 +1,4 @@
-"""The log of a command that runs many configurations: on the screen as it is, in a file with times.
-
-It decides where messages go; what is said is the verbs'.
-"""
+"""The log of a command that runs many configurations: on the screen as it is, in a file with times."""
 
 import logging
 import sys

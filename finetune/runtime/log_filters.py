@@ -1,7 +1,4 @@
-"""What Lightning and its libraries say that is no news to the user of a run.
-
-It decides which messages are left out, each for a reason; anything else reaches the log as it is.
-"""
+"""Log filters: what Lightning and its libraries say that is no news to the user of a run."""
 
 import logging
 import warnings

@@ -1,7 +1,4 @@
-"""The precisions that networks compute in, and the contexts that make them do so.
-
-It decides what a precision's name means on a device; which one a run uses is its configuration's choice.
-"""
+"""The precisions that networks compute in, and the contexts that make them do so."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

@@ -1,7 +1,4 @@
-"""Where a run comes from: the process, the versions of packages and the commit that made it.
-
-It decides what is asked of the machine; it is recorded in the run's folder by `finetune.runs.run`.
-"""
+"""Provenance of a run: the process, the versions of packages and the commit that made it."""
 
 import os
 import platform

@@ -1,7 +1,4 @@
-"""How the threads of a computation wait for each other: asleep, so that they leave the cores to whoever has work.
-
-It decides how waiting is set, before torch is loaded; how many threads there are is the trainer's business.
-"""
+"""How the threads of a computation wait for each other: asleep, so that they leave the cores to whoever has work."""
 
 from collections.abc import MutableMapping
 
@@ -10,7 +7,7 @@ POLICY = "OMP_WAIT_POLICY"
 _OTHERS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def wait_asleep(environment: MutableMapping[str, str]) -> None:
+def set_openmp_wait_policy(environment: MutableMapping[str, str]) -> None:
     """Ask OpenMP, which reads the environment when torch is loaded, not to let waiting threads spin.
 
     A network's pass waits hundreds of times for all threads. Where another process uses one of the cores, a thread that

@@ -1,7 +1,4 @@
-"""The command line of a sweep, taken apart: what is the sweep's own, what all trials share, and what varies.
-
-It decides whose a word is and composes configurations for it; what a sweep does with them is left to `sweep`.
-"""
+"""The command line of a sweep, taken apart: what is the sweep's own, what all trials share, and what varies."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -140,26 +137,26 @@ def request_of(stored: Mapping[str, Any]) -> Request:
     return Request(**lists, config_dir=stored["config_dir"])
 
 
-def read_request(arguments: Sequence[str], own_groups: Sequence[str] = _OWN, verb: str = "sweep") -> Request:
+def read_request(arguments: Sequence[str], own_groups: Sequence[str] = _OWN, command: str = "sweep") -> Request:
     """Return what a command line asks for.
 
     Args:
-        arguments: With --config-name, and the verb.
-        own_groups: Whose settings are the verb's own, and not its runs'.
-        verb: The verb.
+        arguments: With --config-name, and the command.
+        own_groups: Whose settings are the command's own, and not its runs'.
+        command: The command.
 
     Raises:
         ConfigError: A word is not Hydra's grammar, or has no place in a sweep.
     """
     parsed = get_args_parser().parse_args(list(arguments))
     if parsed.multirun:
-        raise ConfigError(f"finetune {verb} runs many configurations by itself. Leave -m out.")
+        raise ConfigError(f"finetune {command} runs many configurations by itself. Leave -m out.")
     own: list[str] = []
     fixed: list[str] = []
     swept: list[str] = []
     for override in parse_all(parsed.overrides):
         is_own = override.key_or_group.split(".")[0] in own_groups
-        check_override(override, is_own=is_own, verb=verb)
+        check_override(override, is_own=is_own, command=command)
         line = str(override.input_line)
         kind = own if is_own else swept if override.is_sweep_override() else fixed
         kind.append(line)
@@ -169,7 +166,7 @@ def read_request(arguments: Sequence[str], own_groups: Sequence[str] = _OWN, ver
     return Request(tuple(own), tuple(fixed), tuple(swept), folder)
 
 
-def check_override(override: Override, *, is_own: bool, verb: str) -> None:
+def check_override(override: Override, *, is_own: bool, command: str) -> None:
     """Check that an override has a place in a sweep, or whatever runs many configurations.
 
     Raises:
@@ -177,9 +174,9 @@ def check_override(override: Override, *, is_own: bool, verb: str) -> None:
     """
     key, line = override.key_or_group, override.input_line
     if key.startswith(("hydra.", "hydra/")) and not is_own:
-        raise ConfigError(f"{line} cannot be used in a {verb}: each of its runs has a folder of its own.")
+        raise ConfigError(f"{line} cannot be used in a {command}: each of its runs has a folder of its own.")
     if is_own and override.is_sweep_override():
-        raise ConfigError(f"{line} has several values, and a {verb} has one {key}. For two spaces: space=[a,b].")
+        raise ConfigError(f"{line} has several values, and a {command} has one {key}. For two spaces: space=[a,b].")
 
 
 def without_sweeps(arguments: Sequence[str]) -> list[str]:

@@ -1,7 +1,4 @@
-"""From the command line of a sweep to its parts: the space, how it is searched, and what its trials share.
-
-It decides which key goes to which argument and checks all before anything is written; running is left to `sweep`.
-"""
+"""From the command line of a sweep to its parts: the space, how it is searched, and what its trials share."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -23,7 +20,7 @@ from finetune.search.pools.jobs import Pool
 from finetune.search.spaces.grammar import build_space, parse_all
 from finetune.search.spaces.space import SearchSpace
 from finetune.search.spaces.space_checks import check_space
-from finetune.search.study.loop import Policy
+from finetune.search.study.loop import FailurePolicy
 from finetune.search.study.samplers import SearchSettings, check_search_settings, read_objectives
 from finetune.search.study.study import Search
 from finetune.search.study.trials import StudyLocation
@@ -55,7 +52,7 @@ class SweepPlan:
     request: Request
     space: SearchSpace
     settings: SearchSettings
-    policy: Policy
+    policy: FailurePolicy
     trials: int
     trial_timeout: float | None
     pool: PoolSettings
@@ -131,7 +128,7 @@ def make_sweep_plan(request: Request, root: str = "sweep") -> SweepPlan:
         request=request,
         space=space,
         settings=settings,
-        policy=Policy(sweep.on_failure, sweep.retries, sweep.timeout),
+        policy=FailurePolicy(sweep.on_failure, sweep.retries, sweep.timeout),
         trials=sweep.trials,
         trial_timeout=own.pool.time_limit if sweep.trial_timeout is None else sweep.trial_timeout,
         pool=own.pool,

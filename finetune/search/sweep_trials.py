@@ -7,8 +7,8 @@ from finetune.search.head_only.in_process import share_process
 from finetune.search.multirun.live_table import DONE, LiveTable
 from finetune.search.multirun.scheduler import Stop
 from finetune.search.spaces.sample_configs import TrialConfigs
-from finetune.search.study.loop import Loop
-from finetune.search.study.study import Result, Search, TrialSpec
+from finetune.search.study.loop import TrialLoop
+from finetune.search.study.study import Search, TrialResult, TrialSpec
 from finetune.search.study.trials import QUICK, TrialJobs, unless_typed
 from finetune.search.sweep_plan import Sweep
 
@@ -32,7 +32,7 @@ def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
             epochs = sum(phase.epochs for phase in phases)
             board.begin(str(asked.number), what, slot, folder=sweep.place.run_of(asked.number).path, epochs=epochs)
 
-        def on_end(asked: TrialSpec, result: Result) -> None:
+        def on_end(asked: TrialSpec, result: TrialResult) -> None:
             state = DONE if result.state == "complete" else result.state
             board.end(str(asked.number), state, result.values[0] if result.values else None)
             record.info("%s", _trial_line(search, asked, result))
@@ -41,7 +41,7 @@ def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
             board.follow(sweep.pool.running())
             board.refresh()
 
-        loop = Loop(search, jobs, sweep.pool, plan.policy, on_start=on_start, on_end=on_end, tick=tick)
+        loop = TrialLoop(search, jobs, sweep.pool, plan.policy, on_start=on_start, on_end=on_end, tick=tick)
         loop.run(left, stop)
     return loop.stopped
 
@@ -54,7 +54,7 @@ def jobs_of(sweep: Sweep, program: tuple[str, ...]) -> TrialJobs:
     return TrialJobs(sweep.place, plan.space, plan.settings, command, fixed, plan.trial_timeout)
 
 
-def _trial_line(search: Search, asked: TrialSpec, result: Result) -> str:
+def _trial_line(search: Search, asked: TrialSpec, result: TrialResult) -> str:
     """Return how a trial ended, and which is the best."""
     names = [each.name for each in search.settings.objectives]
     values = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, result.values, strict=False))

@@ -1,7 +1,4 @@
-"""From settings to parts: table, network, images, recipe, callbacks, loggers.
-
-It decides which setting goes to which argument and resolves what depends on the machine or the data.
-"""
+"""Typed parts from a configuration: table, network, recipe, callbacks, loggers."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from finetune.config.compose import build
+from finetune.config.compose import instantiate_target
 from finetune.config.policies import MIXUP
 from finetune.config.settings.checked import Target
 from finetune.config.settings.data_groups import CacheSettings, DataSettings, Imbalance
@@ -31,10 +28,10 @@ from finetune.data.cache.file_digests import KnownFiles
 from finetune.data.cache.store import Cache, default_dir, parse_size
 from finetune.data.datamodule import ImageData
 from finetune.data.folds import split_table
-from finetune.data.image_stores import verify
+from finetune.data.image_stores import verify_images
 from finetune.data.pixel_cache import PixelCache
 from finetune.data.resampling import Balance
-from finetune.data.sequences.batches import loaders_of
+from finetune.data.sequences.batches import build_datamodule
 from finetune.data.sequences.frame_store import sequence_limit
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
@@ -48,7 +45,7 @@ from finetune.runs.wandb import Tracker, start_wandb
 from finetune.runtime.device import accelerator_device, image_workers, prepare_process
 from finetune.training.callbacks.epoch_metrics import check_monitor
 from finetune.training.fit import Recipe
-from finetune.training.imbalance import build_image_weights, build_loss, draws_of, stronger
+from finetune.training.imbalance import build_image_weights, build_loss, build_resampling, minority_augmentation
 from finetune.training.losses import is_convex
 from finetune.training.mixing import FeatureMixing, build_mixing
 from finetune.training.policy_checks import check_solver_policies
@@ -103,7 +100,7 @@ def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles
         stored: The run's stored table; where it exists (a resumed run), its splits are used again.
         known: Files that were read before, which need not be read again where they have not changed.
     """
-    table: ImageTable = build(data.source)
+    table: ImageTable = instantiate_target(data.source)
     if stored is not None and stored.exists():
         return table.with_splits_of(stored)
     return check_and_split(table, data, known)
@@ -111,7 +108,7 @@ def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles
 
 def check_and_split(table: ImageTable, data: DataSettings, known: KnownFiles | None) -> ImageTable:
     """Return a source's images without those that cannot be read, all of them in a split."""
-    return split_table(verify(table, data.unreadable, known), data.splits)
+    return split_table(verify_images(table, data.unreadable, known), data.splits)
 
 
 def load_network(settings: PartsSettings, table: ImageTable) -> Network:
@@ -148,7 +145,7 @@ def load_images(settings: PartsSettings, table: ImageTable, network: Network, ca
     """
     return images_of(
         settings.data, settings.augment, settings.trainer.accelerator, settings.seed, table, network, cache,
-        draws=draws_of(settings.imbalance, settings.data, table),
+        draws=build_resampling(settings.imbalance, settings.data, table),
         repeats=repeats_of(settings.imbalance, settings.data, settings.augment, network),
     )  # fmt: skip
 
@@ -190,7 +187,7 @@ def images_of(
         "seed": seed,
         "device_pixels": data.device_pixels,
     }
-    images = loaders_of(table)(
+    images = build_datamodule(table)(
         table,
         network.spec,
         augment,
@@ -208,7 +205,7 @@ def repeats_of(imbalance: Imbalance, data: DataSettings, augment: Augment, netwo
     """Return how draws of rare classes that are repeats are varied; None where all draws are varied alike."""
     if imbalance != "augment_minority":
         return None
-    return stronger(augment, channels=network.spec.channels, device_pixels=data.device_pixels)
+    return minority_augmentation(augment, channels=network.spec.channels, device_pixels=data.device_pixels)
 
 
 def build_recipe(settings: PartsSettings, table: ImageTable, cache: Cache | None = None) -> Recipe:
@@ -264,7 +261,7 @@ def build_callbacks(
     """Return a function that makes the configured callbacks anew, for each phase; an entry set to null is left out."""
 
     def make_all() -> Sequence[Callback]:
-        configured = [build(entry) for entry in entries.values() if entry]
+        configured = [instantiate_target(entry) for entry in entries.values() if entry]
         return [*configured, *(make() for make in extra)]
 
     return make_all
@@ -293,4 +290,4 @@ def build_tracker(run: Run, settings: TrainSettings | PretrainRootSettings) -> T
 
 def build_loggers(run: Run, logger: LoggerSettings) -> list[Logger]:
     """Return the loggers of a run besides the tracker: each entry of the logger group that has a target."""
-    return [build(entry, save_dir=str(run.path)) for entry in logger.others.values()]
+    return [instantiate_target(entry, save_dir=str(run.path)) for entry in logger.others.values()]

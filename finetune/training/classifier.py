@@ -1,8 +1,4 @@
-"""The LightningModule: one step of training and validation for one phase.
-
-It decides how a batch becomes a loss and logits; loss, optimizer and schedule arrive as arguments, and metrics,
-checkpoints and logging are left to callbacks that read what the steps return.
-"""
+"""The LightningModule: one step of training and validation for one phase."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the weights that a run ships say of validation and test, at the end of training."""
+"""Final predictions: what the weights that a run ships say of validation and test."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +9,7 @@ from finetune.config.settings.run_groups import OodSettings
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.evaluation.calibrated import Outputs
-from finetune.evaluation.drift.reference import SPLIT, sampled, save_reference
+from finetune.evaluation.drift.reference import SPLIT, sample_rows, save_reference
 from finetune.models.network import Network
 from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass
@@ -80,7 +80,7 @@ def predict_final(
     cached = strategy.phases[kept.phase].backbone_frozen and recipe.features.exact
     found, seen = {}, {}
     for split in ("val", "test"):
-        sample = sampled(images.table.rows(split))
+        sample = sample_rows(images.table.rows(split))
         outputs = predict_split(network, images, split, recipe, machine, cached=cached, sample=sample)
         if split == SPLIT and is_first_rank() and outputs.features is not None:
             save_reference(run, outputs.sampled, outputs.features)

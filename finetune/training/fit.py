@@ -1,8 +1,4 @@
-"""Fitting: the phases of a strategy one after the other, each with a trainer, an optimizer and a schedule of its own.
-
-It decides the order of phases and where a resumed run goes on; the steps are the classifier's, and what is measured
-and saved is the callbacks'.
-"""
+"""Fitting: the phases of a strategy in turn, each with a trainer, an optimizer and a schedule of its own."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

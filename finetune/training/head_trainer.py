@@ -1,6 +1,5 @@
 """A head trained or solved on features in memory, step for step as a run does it, without the trainer around it.
 
-It decides nothing that a run decides otherwise: batches, losses, optimizers, schedules and solvers are the same parts.
 It is for many short trials, where the trainer would take longer than the training.
 """
 
@@ -16,7 +15,7 @@ from finetune.config.settings.phases import Phase, Strategy
 from finetune.data.sampling import TrainBatches
 from finetune.errors import RunError
 from finetune.features.feature_datamodule import EVAL_BATCH, FeatureData
-from finetune.models.heads.fit import statistics
+from finetune.models.heads.fit import feature_statistics
 from finetune.models.heads.modules import standardize_layer
 from finetune.models.network import Network
 from finetune.training.callbacks.epoch_metrics import monitored
@@ -24,7 +23,7 @@ from finetune.training.fit import Recipe, schedule_of
 from finetune.training.freezing import apply_phase
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import build_scheduler
-from finetune.training.solved_head import HeadPlan, examples, solve_on_features, view_of
+from finetune.training.solved_head import HeadPlan, phase_examples, single_view, solve_on_features
 
 
 class HeadTrainer:
@@ -44,8 +43,8 @@ class HeadTrainer:
         self.data = data
         train, val = data.features("train"), data.features("val")
         self.rows = train.rows
-        self.train_features = torch.stack([view_of(train, view) for view in range(train.views)])
-        self.val_features = view_of(val, 0)
+        self.train_features = torch.stack([single_view(train, view) for view in range(train.views)])
+        self.val_features = single_view(val, 0)
         targets = torch.from_numpy(data.images.table.targets())
         self.train_targets, self.targets = targets[train.rows], targets[val.rows]
 
@@ -75,7 +74,7 @@ class HeadTrainer:
         head, settings = self.network.head, recipe.optimizer
         layer = standardize_layer(head)
         if layer is not None:
-            layer.set_statistics(*statistics(examples(self.data, recipe.loss, HeadPlan())))
+            layer.set_statistics(*feature_statistics(phase_examples(self.data, recipe.loss, HeadPlan())))
         groups = parameter_groups(self.network, phase, lr=settings.lr, weight_decay=settings.weight_decay)
         optimizer = build_optimizer(settings.name, groups, settings.options)
         images, places = self.data.images, np.arange(len(self.rows))

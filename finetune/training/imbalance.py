@@ -1,7 +1,4 @@
-"""What `imbalance` does to draws and to the loss: each policy as weights, offsets or a way of drawing.
-
-It decides which policy acts where and what does not go together; drawing is the data's and computing the loss's.
-"""
+"""Class imbalance: what each policy of `imbalance` does to draws and to the loss."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.config.compose import build
+from finetune.config.compose import instantiate_target
 from finetune.config.settings.checked import Target
 from finetune.config.settings.data_groups import DataSettings, Imbalance
 from finetune.config.settings.roots import PartsSettings
@@ -26,7 +23,7 @@ GROUPED = ("class_weights", "balanced_sampler", *RESAMPLED)
 RAND_AUGMENT, ERASE = "rand-m7-mstd0.5-inc1", 0.25
 
 
-def draws_of(imbalance: Imbalance, data: DataSettings, table: ImageTable) -> Balance:
+def build_resampling(imbalance: Imbalance, data: DataSettings, table: ImageTable) -> Balance:
     """Return how training images are drawn."""
     return Balance(imbalance, balanced_columns(imbalance, data, table))
 
@@ -45,10 +42,10 @@ def build_loss(
         options["class_weights"] = class_weights(targets, table.task, table.num_classes)
     if imbalance == "effective_number":
         options["class_weights"] = effective_weights(targets, table.task, table.num_classes, balance.beta)
-    loss: nn.Module = build(target, **options)
+    loss: nn.Module = instantiate_target(target, **options)
     check_task(loss, table.task)
     if imbalance == "logit_adjust":
-        adjust(loss, log_priors(targets, table), balance.tau)
+        adjust_logits(loss, log_priors(targets, table), balance.tau)
     return loss
 
 
@@ -100,7 +97,7 @@ def log_priors(targets: Tensor, table: ImageTable) -> Tensor:
     return (counts / counts.sum()).log().float()
 
 
-def adjust(loss: nn.Module, priors: Tensor, tau: float) -> None:
+def adjust_logits(loss: nn.Module, priors: Tensor, tau: float) -> None:
     """Let a loss see logits with tau times the log priors (K,) added, so that the logits are those of even classes.
 
     Raises:
@@ -166,7 +163,7 @@ def balanced_columns(imbalance: Imbalance, data: DataSettings, table: ImageTable
     return columns
 
 
-def stronger(augment: Augment, *, channels: int, device_pixels: bool) -> Augment:
+def minority_augmentation(augment: Augment, *, channels: int, device_pixels: bool) -> Augment:
     """Return how draws of a rare class that are repeats are varied: as all others are, with RandAugment and erasing.
 
     RandAugment is left out where it cannot be: on images with transparency, or made on the device that trains.

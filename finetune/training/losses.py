@@ -1,8 +1,4 @@
-"""Losses over logits: cross-entropy, focal and generalised cross-entropy for one label per image, binary for several.
-
-It decides what each loss means for hard, mixed and multi-hot targets and which task it fits; how images are weighted
-against imbalance is asked for elsewhere and only computed here.
-"""
+"""Losses over logits: cross-entropy, focal and generalised cross-entropy for one label, binary for several."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal

@@ -1,8 +1,4 @@
-"""Mixup and CutMix: each image, or its features, of a training batch is mixed with another one, its target likewise.
-
-It decides which of the two a batch gets and what becomes of its targets; the mixing itself is torchvision's, and label
-smoothing is left to the loss.
-"""
+"""Mixup and CutMix: each image, or its features, of a training batch is mixed with another one, its target likewise."""
 
 from collections.abc import Callable
 from typing import Literal

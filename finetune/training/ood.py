@@ -1,8 +1,4 @@
-"""At the end of a run: what tells images unlike those of training, from features that are mostly there already.
-
-It decides which training images are looked at and that all ranks share the pass over them; the scores and the threshold
-are those of `finetune.ood`.
-"""
+"""Out-of-distribution detector of a run, fitted at its end on features that are mostly there already."""
 
 import copy
 from collections.abc import Callable

@@ -1,8 +1,4 @@
-"""Optimizers: which parameter moves at which rate and with how much decay, handed to any optimizer of timm.
-
-It decides the parameter groups of a phase and checks that nothing is left out; what is frozen is read from the
-network, and how rates change over time is left to the schedule.
-"""
+"""Optimizers: which parameter moves at which rate and with how much decay, for any optimizer of timm."""
 
 import inspect
 from collections import Counter

@@ -1,8 +1,4 @@
-"""What `regularize` does to weights: a penalty towards the pretrained ones, and zeros in the head.
-
-It decides which weights are drawn where and when; how strongly is said by the configuration, and how the optimizer
-moves them otherwise is the optimizer's.
-"""
+"""Regularizers (L2-SP, L1): a penalty towards the pretrained weights, and zeros in the head."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,4 @@
-"""How a run begins and ends, in its folder and in the tracker: finished, failed, interrupted or pruned.
-
-It decides that a run's record tells the truth however the run ends; what happens in between is the verb's.
-"""
+"""Life of a run, in its folder and in the tracker: running, then finished, failed, interrupted or pruned."""
 
 import shlex
 import signal
@@ -21,7 +18,7 @@ from finetune.runs.wandb import Tracker
 from finetune.training.build import build_tracker
 
 TRAIN, PRETRAIN, CROSSVAL = "train", "pretrain", "crossval"
-_RESUMABLE = (TRAIN, PRETRAIN, CROSSVAL)  # the verbs whose runs can be continued
+_RESUMABLE = (TRAIN, PRETRAIN, CROSSVAL)  # the commands whose runs can be continued
 
 
 class Pruned(Exception):
@@ -60,7 +57,9 @@ def _begin(run: Run, document: Mapping[str, Any], *, resume: bool) -> None:
 
 
 @contextmanager
-def recorded(run: Run, settings: TrainSettings | PretrainRootSettings, *, resume: bool) -> Iterator[Tracker | None]:
+def record_outcome(
+    run: Run, settings: TrainSettings | PretrainRootSettings, *, resume: bool
+) -> Iterator[Tracker | None]:
     """Record how the run ends, in its folder and in the tracker: finished, failed, interrupted or pruned.
 
     A SIGTERM ends the run like an interruption with exit code 143, so that the logs are complete; a pruned trial of a
@@ -98,21 +97,21 @@ def recorded(run: Run, settings: TrainSettings | PretrainRootSettings, *, resume
         signal.signal(signal.SIGTERM, previous)
 
 
-def resume_command(run: Run, verb: str) -> str:
-    """Return the command that continues a run; empty where its verb takes so little time that none does."""
-    if verb not in _RESUMABLE:
+def resume_command(run: Run, command: str) -> str:
+    """Return the command that continues a run; empty where that takes too little time for one."""
+    if command not in _RESUMABLE:
         return ""
-    return f"finetune {'' if verb == TRAIN else f'{verb} '}resume={shlex.quote(str(run.path))}"
+    return f"finetune {'' if command == TRAIN else f'{command} '}resume={shlex.quote(str(run.path))}"
 
 
-def check_verb(run: Run, verb: str) -> None:
-    """Check that a run is continued by the verb that began it.
+def check_command(run: Run, command: str) -> None:
+    """Check that a run is continued by the command that began it.
 
     Raises:
         ConfigError: It is not.
     """
     own = str(run.config.get("verb", TRAIN))
-    if own != verb:
+    if own != command:
         hint = resume_command(run, own)
         raise ConfigError(f"{run.path} was begun by finetune {own}. {f'Type: {hint}' if hint else 'Begin it anew.'}")
 

@@ -1,7 +1,4 @@
-"""Learning rate schedules: a warm-up, then a way down, as a function of how much of a phase is done.
-
-It decides the shape of the rate over a phase; base rates and what a phase is are left to the optimizer and strategy.
-"""
+"""Learning rate schedules: a warm-up, then a way down, as a function of how much of a phase is done."""
 
 import math
 

@@ -1,7 +1,4 @@
-"""What of a configuration is not for sequences of frames, said before anything is computed.
-
-It decides which settings are refused, and what to type instead; how sequences are trained on is as for images.
-"""
+"""Checks of a configuration on sequences of frames, before anything is computed."""
 
 from finetune.config.settings.roots import PartsSettings
 from finetune.config.settings.training_groups import ViewSettings

@@ -1,8 +1,4 @@
-"""Heads on cached features: the one epoch in which a solver finds their weights, and what is known before any epoch.
-
-It decides when in Lightning's loop a head is solved or given its statistics, and what is noted of it; the methods are
-those of `finetune.heads`.
-"""
+"""Solved heads on cached features: the one epoch in which a solver finds their weights, and the k-NN baseline."""
 
 import logging
 import os
@@ -23,7 +19,7 @@ from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
 from finetune.features.extract import CachedFeatures
 from finetune.features.feature_datamodule import FeatureData
-from finetune.models.heads.fit import Examples, Solved, solve_head, statistics
+from finetune.models.heads.fit import HeadExamples, SolvedHead, feature_statistics, fit_head
 from finetune.models.heads.modules import HeadSpec, standardize_layer
 from finetune.models.heads.nearest_neighbours import neighbour_probabilities
 from finetune.models.heads.settings import SolverSettings
@@ -33,7 +29,7 @@ from finetune.training.classifier import Classifier, LabelledBatch
 log = logging.getLogger(__name__)
 
 # of the training images, at most, vote in the baseline
-VOTERS = 20_000
+KNN_NEIGHBOURS = 20_000
 _CHUNK = 8192
 
 
@@ -56,7 +52,7 @@ class SolvedClassifier(Classifier):
     """A classifier whose head is solved at the start of its only epoch; no step changes it."""
 
     plan: HeadPlan
-    report: Solved | None = None
+    report: SolvedHead | None = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return no optimizer."""
@@ -74,7 +70,7 @@ class SolvedClassifier(Classifier):
             for value in self.network.head.state_dict().values():
                 torch.distributed.broadcast(value, 0)
 
-    def solve(self, data: FeatureData) -> Solved:
+    def solve(self, data: FeatureData) -> SolvedHead:
         """Return how the head was solved."""
         head = self.network.head.cpu()
         report = solve_on_features(head, data, self.loss, self.plan, self.image_weights)
@@ -109,46 +105,48 @@ class HeadSetup(Callback):
             data.features(split)
         layer = standardize_layer(pl_module.network.head)
         if layer is not None and not isinstance(pl_module, SolvedClassifier):
-            layer.set_statistics(*statistics(examples(data, pl_module.loss, HeadPlan())))
+            layer.set_statistics(*feature_statistics(phase_examples(data, pl_module.loss, HeadPlan())))
         if trainer.is_global_zero and pl_module.current_epoch == 0:
-            score = baseline(data)
+            score = knn_baseline(data)
             log.info("Baseline on validation: %.4f of images right by their nearest neighbours.", score)
             if self.run.record_file.exists():
                 self.run.update(baselines={"val": {"nearest_neighbours": score}})
 
 
 @torch.no_grad()
-def solve_on_features(head: Any, data: FeatureData, loss: Any, plan: HeadPlan, image_weights: Tensor | None) -> Solved:
+def solve_on_features(
+    head: Any, data: FeatureData, loss: Any, plan: HeadPlan, image_weights: Tensor | None
+) -> SolvedHead:
     """Find the weights of a head on the CPU for a loss, and return how it went.
 
     A loss that adds offsets to the logits has the same least value with a bias that is smaller by them, since no
     penalty is on the bias.
     """
     assert plan.solver is not None
-    report = solve_head(head, plan.spec, examples(data, loss, plan, image_weights), plan.solver)
+    report = fit_head(head, plan.spec, phase_examples(data, loss, plan, image_weights), plan.solver)
     offsets: Tensor | None = getattr(loss, "offsets", None)
     if offsets is not None:
         head[-1].bias -= offsets.to(head[-1].bias)
     return report
 
 
-def examples(data: FeatureData, loss: Any, plan: HeadPlan, image_weights: Tensor | None = None) -> Examples:
+def phase_examples(data: FeatureData, loss: Any, plan: HeadPlan, image_weights: Tensor | None = None) -> HeadExamples:
     """Return the training features of a phase, in all their views, as a solver takes them."""
-    return examples_of(data.features("train"), data.images, loss, plan, image_weights)
+    return head_examples(data.features("train"), data.images, loss, plan, image_weights)
 
 
-def examples_of(
+def head_examples(
     features: CachedFeatures, images: ImageData, loss: Any, plan: HeadPlan, image_weights: Tensor | None = None
-) -> Examples:
+) -> HeadExamples:
     """Return features of training images, in all their views, as a solver takes them, weighted as the images are."""
     count, views = len(features.rows), features.views
     check_memory(count * views * 4 * features.take(features.rows[:1]).shape[1])
-    values = torch.cat([view_of(features, view) for view in range(views)])
+    values = torch.cat([single_view(features, view) for view in range(views)])
     weights = sample_weights(features.rows, images, image_weights)
     groups = _groups_of(images.table, features.rows, plan.group)
     if groups is None and views > 1:  # the views of an image stay together
         groups = np.arange(count)
-    return Examples(
+    return HeadExamples(
         features=values,
         targets=torch.cat([torch.from_numpy(images.table.targets()[features.rows])] * views),
         task=images.table.task,
@@ -168,7 +166,7 @@ def sample_weights(rows: np.ndarray, images: ImageData, image_weights: Tensor | 
     return None if drawn is None else torch.from_numpy(drawn / drawn.mean()).float()
 
 
-def view_of(features: CachedFeatures, view: int) -> Tensor:
+def single_view(features: CachedFeatures, view: int) -> Tensor:
     """Return all features (N, F) in one view."""
     return features.take(features.rows, np.full(len(features.rows), view))
 
@@ -194,11 +192,11 @@ def check_memory(size: int) -> None:
         )
 
 
-def baseline(data: FeatureData) -> float:
+def knn_baseline(data: FeatureData) -> float:
     """Return the share of validation images, or of their labels, that the nearest training images predict rightly."""
     table = data.images.table
     known, asked = data.features("train"), data.features("val")
-    rows = np.random.default_rng(0).permutation(known.rows)[:VOTERS]
+    rows = np.random.default_rng(0).permutation(known.rows)[:KNN_NEIGHBOURS]
     targets = torch.from_numpy(table.targets())
     found = neighbour_probabilities(
         known.pooled(rows), targets[rows], asked.pooled(asked.rows), num_classes=table.num_classes, chunk=_CHUNK
@@ -208,7 +206,7 @@ def baseline(data: FeatureData) -> float:
     return float(right.float().mean())
 
 
-def summary_line(report: Solved) -> str:
+def summary_line(report: SolvedHead) -> str:
     """Return what there is to say about a solved head."""
     strengths = [f"{name}={getattr(report, name):.3g}" for name in ("l2", "l1") if getattr(report, name)]
     chosen = f" ({report.folds}-fold cross-validation of {len(report.curve)} strengths)" if report.curve else ""

@@ -1,8 +1,4 @@
-"""The Lightning trainer: how the machine is used.
-
-It decides how devices, precision and limits become a trainer, and what this machine cannot do; what is trained is the
-fit's.
-"""
+"""The Lightning trainer: how devices, precision and limits become one."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,6 @@
-"""Which weights a run keeps: those of its probe, those of its fine-tuning, or some between the two.
+"""Weight selection on validation: the probe's weights, those of fine-tuning, or some between the two (WiSE-FT).
 
-It decides by the validation split alone, so that what fine-tuning makes worse is not shipped; how weights come about is
-left to the phases.
+What fine-tuning makes worse is not shipped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -97,7 +96,7 @@ def check_shares(shares: Sequence[Any]) -> tuple[float, ...]:
     return tuple(float(share) for share in shares)
 
 
-def interpolated(probe: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> _State:
+def interpolate_weights(probe: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> _State:
     """Return weights a share of the way from one network's to another's; what cannot be divided is the latter's.
 
     At 0 and 1 the weights are the given ones, bit for bit.
@@ -173,7 +172,7 @@ def select_weights(
     plain = replace(recipe, features=replace(recipe.features, tta_views=1))
     candidates, of_probe = [], torch.zeros(0)
     for share in sorted({0.0, *shares, 1.0}):
-        network.load_state_dict(interpolated(first, last, share))
+        network.load_state_dict(interpolate_weights(first, last, share))
         found = predict_split(network, images, "val", plain, machine)
         logits, target = torch.from_numpy(found.logits[0]), torch.from_numpy(found.targets)
         loss = float(recipe.loss.cpu()(logits, target))
@@ -183,4 +182,6 @@ def select_weights(
         error = float((losses - of_probe).std() / len(losses) ** 0.5) if len(losses) > 1 else 0.0
         candidates.append(WeightCandidate(share, value, loss, error))
     share = best_candidate(candidates, mode).share
-    return SelectedWeights(interpolated(first, last, share), phase if share else probe_phase, share, tuple(candidates))
+    return SelectedWeights(
+        interpolate_weights(first, last, share), phase if share else probe_phase, share, tuple(candidates)
+    )

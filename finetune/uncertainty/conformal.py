@@ -1,7 +1,6 @@
-"""Sets of labels that hold the true one with a stated probability, whatever the network is worth.
+"""Conformal prediction sets: sets of labels that hold the true one with a stated probability.
 
-It decides how sets are made from probabilities; the images that the bar is set on must be exchangeable with new ones
-and have trained nothing.
+The images that the bar is set on must be exchangeable with new ones and have trained nothing.
 """
 
 import math
@@ -33,7 +32,7 @@ class Conformal:
 
     def sets(self, probabilities: _Array) -> npt.NDArray[np.bool_]:
         """Return which labels (N, K) are in the set of each image."""
-        found = scores(probabilities, self.score) <= self.bar + 1e-12
+        found = conformity_scores(probabilities, self.score) <= self.bar + 1e-12
         found[np.arange(len(found)), np.argmax(probabilities, axis=1)] = True  # no set is empty, which only adds to it
         return np.asarray(found)
 
@@ -65,11 +64,11 @@ def fit_conformal(
             f"coverage={coverage} needs {least:,} validation images or more, and there are {number:,}. Ask for "
             f"{math.floor(100 * number / (number + 1)) / 100:g} or less."
         )
-    own = scores(probabilities, score)[np.arange(number), targets]
+    own = conformity_scores(probabilities, score)[np.arange(number), targets]
     return Conformal(score, float(np.sort(own)[place - 1]), coverage)
 
 
-def scores(probabilities: _Array, score: ConformityScore) -> _Array:
+def conformity_scores(probabilities: _Array, score: ConformityScore) -> _Array:
     """Return how unlike each label (N, K) is: 1 minus its probability, or the sum down to its own."""
     values = np.asarray(probabilities, np.float64)
     if score == "lac":

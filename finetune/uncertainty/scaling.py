@@ -1,7 +1,6 @@
-"""Logits that are scaled so that probabilities can be taken literally, fitted where nothing was trained.
+"""Temperature and vector scaling: logits scaled so that probabilities can be taken literally.
 
-It decides which scalings there are, how they are fitted and when one is not worth it; on which images is the caller's,
-who should take those of validation.
+Fitted on validation images, and left out where held-out images are not better with it.
 """
 
 from collections.abc import Callable
@@ -53,7 +52,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedScaling:
     """A scaling and what it is worth.
 
     Attributes:
@@ -83,7 +82,7 @@ def check_calibration_method(method: str) -> Method:
     return found[method]
 
 
-def fit_scaling(logits: _Array, targets: _Array, method: Method, *, multilabel: bool, seed: int = 0) -> Fitted:
+def fit_scaling(logits: _Array, targets: _Array, method: Method, *, multilabel: bool, seed: int = 0) -> FittedScaling:
     """Return a scaling of logits, or none where images that were held out are not better with it.
 
     The loss is minimised together with a normal prior on scales and shifts, which keeps few images from making a
@@ -103,24 +102,24 @@ def fit_scaling(logits: _Array, targets: _Array, method: Method, *, multilabel: 
     number = len(values)
     if method == "none" or number < _FOLDS:
         note = "" if method == "none" else f"{number} validation images are too few to calibrate on."
-        return Fitted(Scaling(), method, float("nan"), float("nan"), note)
+        return FittedScaling(Scaling(), method, float("nan"), float("nan"), note)
     folds = np.random.default_rng(seed).permutation(number) % _FOLDS
     losses = np.zeros((2, number))
     for fold in range(_FOLDS):
         rest, held = folds != fold, folds == fold
-        found = minimised(values[rest], targets[rest], method, multilabel=multilabel)
+        found = fit_by_minimum(values[rest], targets[rest], method, multilabel=multilabel)
         for place, scaling in enumerate((Scaling(), found)):
             scaled = scaling.apply(values[held], multilabel=multilabel)
             losses[place, held] = losses_of(scaled, targets[held], multilabel=multilabel)
     before, after = (float(part.mean()) for part in losses)
     if not after < before:
         note = "Probabilities are left as they are: scaled ones did not fit held-out validation images better."
-        return Fitted(Scaling(), method, before, after, note)
-    found = minimised(values, targets, method, multilabel=multilabel)
-    if max(found.scale) > 1 and all_right(values, targets):
+        return FittedScaling(Scaling(), method, before, after, note)
+    found = fit_by_minimum(values, targets, method, multilabel=multilabel)
+    if max(found.scale) > 1 and separates_all(values, targets):
         note = "Probabilities are left as they are: all validation images are right, so none shows how sure to be."
-        return Fitted(Scaling(), method, before, after, note)
-    return Fitted(found, method, before, after, "")
+        return FittedScaling(Scaling(), method, before, after, note)
+    return FittedScaling(found, method, before, after, "")
 
 
 def _joined(logits: _Array, *, multilabel: bool) -> _Array:
@@ -138,12 +137,12 @@ def _joined(logits: _Array, *, multilabel: bool) -> _Array:
     return np.asarray((values if multilabel else values - values.mean(dim=-1, keepdim=True)).numpy())
 
 
-def all_right(logits: _Array, targets: _Array) -> bool:
+def separates_all(logits: _Array, targets: _Array) -> bool:
     """Return whether no answer of logits (N, K) is wrong."""
     return bool(((logits > 0) == (targets == 1)).all() if targets.ndim == 2 else (logits.argmax(1) == targets).all())
 
 
-def minimised(logits: _Array, targets: _Array, method: Method, *, multilabel: bool) -> Scaling:
+def fit_by_minimum(logits: _Array, targets: _Array, method: Method, *, multilabel: bool) -> Scaling:
     """Return the scaling with the least loss on images (N, K)."""
     labels = logits.shape[1]
     size = 1 if method == "temperature" else labels

@@ -1,7 +1,4 @@
-"""Which images to decide and which to leave to a person, by how sure the network is.
-
-It decides how a threshold is found that keeps a promise on new images; whose probabilities they are is the caller's.
-"""
+"""Selective prediction: which images to decide and which to leave to a person, by confidence."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +27,7 @@ class RiskCoverage:
 
 
 @dataclass(frozen=True)
-class Threshold:
+class ConfidenceThreshold:
     """How sure a network has to be for a target accuracy.
 
     Attributes:
@@ -61,9 +58,9 @@ def risk_coverage(confidence: _Array, right: npt.NDArray[np.bool_]) -> RiskCover
     return RiskCoverage(seen / len(order), risk, float(risk.mean()))
 
 
-def threshold_for(
+def accuracy_threshold(
     confidence: _Array, right: npt.NDArray[np.bool_], accuracy: float, confidence_level: float = 0.95
-) -> Threshold:
+) -> ConfidenceThreshold:
     """Return the threshold that decides most images with at least this accuracy on new ones.
 
     Every number of the surest images that the search looks at is tested by the exact binomial bound, at a level that is
@@ -86,13 +83,13 @@ def threshold_for(
     sure, good = confidence[order], right[order]
     ends = np.flatnonzero(np.append(sure[1:] != sure[:-1], True)) + 1  # images that are as sure go together
     looks = max(1, math.ceil(math.log2(len(ends) + 1)))
-    low, high, found = 0, len(ends) - 1, Threshold(math.inf, 0.0, math.nan, math.nan)
+    low, high, found = 0, len(ends) - 1, ConfidenceThreshold(math.inf, 0.0, math.nan, math.nan)
     while low <= high:
         middle = (low + high) // 2
         number = int(ends[middle])
         bound = lower_bound(int(good[:number].sum()), number, (1 - confidence_level) / looks)
         if bound >= accuracy:
-            found = Threshold(float(sure[number - 1]), number / len(sure), float(good[:number].mean()), bound)
+            found = ConfidenceThreshold(float(sure[number - 1]), number / len(sure), float(good[:number].mean()), bound)
             low = middle + 1
         else:
             high = middle - 1

@@ -13,14 +13,14 @@ from PIL import Image
 from tiny import tiny_table
 
 from finetune.audit.drop_label_errors import (
+    drop_rows,
     find_suspects,
     keep_at_least_one,
     read_suspects,
-    wait_for,
-    without,
+    wait_for_file,
     write_suspects,
 )
-from finetune.data.table import ImageTable, objects
+from finetune.data.table import ImageTable, object_column
 from finetune.errors import RunError
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
@@ -34,7 +34,7 @@ def turned_table(number: int) -> tuple[ImageTable, np.ndarray, list[str]]:
     labels = np.array(["a", "b"])[truth]
     turned = np.arange(0, number + 20, 11)
     labels[turned] = np.where(labels[turned] == "a", "b", "a")
-    frame = table.frame.assign(label=objects(labels.tolist()))
+    frame = table.frame.assign(label=object_column(labels.tolist()))
     ids = [frame["id"].iloc[row] for row in turned if row < number]
     return replace(table, frame=frame, labels=("a", "b")), features[:number].astype(np.float32), ids
 
@@ -47,7 +47,7 @@ def test_turned_labels_are_left_out_of_training_alone(tmp_path: Path) -> None:
     write_suspects(tmp_path / "run" / "suspects.csv", found)
     ids = read_suspects(tmp_path / "run" / "suspects.csv")
     assert ids == found["id"].tolist()
-    kept = without(table, [*ids, *table.frame["id"].iloc[table.rows("test")]])
+    kept = drop_rows(table, [*ids, *table.frame["id"].iloc[table.rows("test")]])
     assert kept.sizes() == {"train": 120 - len(ids), "val": 10, "test": 10}
     assert not set(ids) & set(kept.frame["id"])
 
@@ -62,7 +62,7 @@ def test_a_class_keeps_its_images_where_all_are_suspect(several: bool) -> None:
 
 def test_a_list_that_does_not_come_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="was not written by the first process"):
-        wait_for(tmp_path / "suspects.csv", 0.0)
+        wait_for_file(tmp_path / "suspects.csv", 0.0)
 
 
 def test_a_run_trains_without_suspects_and_says_so(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 from photos import photo
 from PIL import Image, ImageEnhance
 
-from finetune.audit.duplicates import DuplicateThresholds, Pairs, find_pairs, groups_of, judge
-from finetune.audit.image_stats import look_at
+from finetune.audit.duplicates import DuplicateThresholds, Pairs, duplicate_groups, find_pairs, group_duplicates
+from finetune.audit.image_stats import measure_image
 from finetune.data.image_stores import FileStore
-from finetune.data.table import digest
+from finetune.data.table import content_digest
 
 
 def pairs_of(*pairs: tuple[int, int]) -> Pairs:
@@ -40,9 +40,9 @@ def test_copies_with_other_pixels_are_found_and_other_photos_are_not(tmp_path: P
         image.save(tmp_path / f"{name}.jpg", quality=40 if name == "compressed" else 90)
         files.append(tmp_path / f"{name}.jpg")
     store = FileStore()
-    bits = np.stack([look_at(store, str(file)).bits for file in files])
+    bits = np.stack([measure_image(store, str(file)).bits for file in files])
     features = np.stack([look(file) for file in files])
-    found = find_pairs([digest(file.read_bytes()) for file in files], bits, features, DuplicateThresholds())
+    found = find_pairs([content_digest(file.read_bytes()) for file in files], bits, features, DuplicateThresholds())
     assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) == {(0, 6), (1, 7), (2, 8), (3, 9)}
     assert not found.exact.any()
 
@@ -75,7 +75,7 @@ def test_blocks_of_rows_give_the_pairs_of_the_whole(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_later_split_leaks_and_other_labels_conflict() -> None:
-    found = judge(
+    found = group_duplicates(
         pairs_of((0, 1), (2, 3), (4, 5)),
         ["train", "test", "val", "test", "train", "train"],
         [("a",), ("a",), ("a",), ("b",), ("a",), ("a",)],
@@ -85,4 +85,4 @@ def test_the_later_split_leaks_and_other_labels_conflict() -> None:
 
 
 def test_pairs_that_share_an_image_are_one_group() -> None:
-    assert groups_of(pairs_of((1, 2), (2, 4), (5, 6)), 8).tolist() == [0, 1, 1, 0, 1, 2, 2, 0]
+    assert duplicate_groups(pairs_of((1, 2), (2, 4), (5, 6)), 8).tolist() == [0, 1, 1, 0, 1, 2, 2, 0]

@@ -67,7 +67,7 @@ def make_tables(images: str, pieces: int, seeds: int, folder: Path) -> str:
 
     from finetune.data.sources import folders
     from finetune.data.splits import make_splits
-    from finetune.data.table import objects
+    from finetune.data.table import object_column
 
     if images == "digits":
         images = str(draw_digits(folder / "digits"))
@@ -78,7 +78,7 @@ def make_tables(images: str, pieces: int, seeds: int, folder: Path) -> str:
         numbers = pd.Series([int(re.findall(r"\d+", Path(name).stem)[-1]) for name in table.frame["path"]])
         ordered = numbers.sort_values()
         names = [f"piece {number}" for number in (ordered.diff() > pieces).cumsum().sort_index().tolist()]
-        table = replace(table, frame=table.frame.assign(piece=objects(names)), groups=("piece",))
+        table = replace(table, frame=table.frame.assign(piece=object_column(names)), groups=("piece",))
         group = "piece"
     labels = [table.labels[target] for target in table.targets()]
     path = folder / "table-{seed}.csv"

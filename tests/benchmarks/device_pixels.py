@@ -23,13 +23,13 @@ from configured import settings_for
 
 from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageBatch, ImageData
-from finetune.data.image_stores import verify
+from finetune.data.image_stores import verify_images
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import InputSpec
 from finetune.runtime.device import cores
-from finetune.training.throughput.throughput import in_turn, median_ratio
+from finetune.training.throughput.throughput import interleave, median_ratio
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COMPARED = 4
@@ -79,7 +79,7 @@ def measure(
         name: partial(rate, loader, device, itertools.count(1))
         for name, loader in (("workers", usual), ("device", made))
     }
-    found = in_turn(ways, repeats)
+    found = interleave(ways, repeats)
     rates = {name: statistics.median(values) for name, values in found.items()}
     return {**rates, "ratio": median_ratio(found["device"], found["workers"]), "mean": mean, "max": most}
 
@@ -96,7 +96,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("This measures a GPU, and none is here. Run it on a machine with CUDA.")
-    table = make_splits(verify(folder(str(arguments.folder)), "skip"), val=0.1, test=0.1, seed=0)
+    table = make_splits(verify_images(folder(str(arguments.folder)), "skip"), val=0.1, test=0.1, seed=0)
     settings = {name: getattr(arguments, name) for name in ("size", "batch", "workers", "repeats")}
     device = torch.device("cuda")
     row = measure(table, **settings, device=device)

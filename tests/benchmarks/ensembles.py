@@ -29,14 +29,14 @@ from scipy.stats import t
 
 from finetune.config.compose import register
 from finetune.config.settings.roots import TrainSettings
-from finetune.data.folds import make_folds, pool_of
+from finetune.data.folds import crossval_pool, make_folds
 from finetune.data.table import ImageTable
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan, read_plan
 from finetune.ensembles.crossval.in_process import FoldHeadTrainer, read_table, train_folds
 from finetune.ensembles.crossval.member_weights import fold_weights
 from finetune.evaluation.inference import Predictor
 from finetune.models.bundle import load_bundle
-from finetune.models.ensemble_network import JoinedHead, join
+from finetune.models.ensemble_network import JoinedHead, join_networks
 from finetune.models.network import Network
 from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass
@@ -73,11 +73,11 @@ def measure(words: list[str], seed: int, folds: int) -> dict[str, Any]:
 
 def of_heads(plan: CrossvalPlan, table: ImageTable) -> tuple[Network, list[float]]:
     """Train heads in this process; return the ensemble and what each did on its held-out images."""
-    dealt = make_folds(pool_of(table), plan.settings, plan.base["data"]["splits"]["group"])
+    dealt = make_folds(crossval_pool(table), plan.settings, plan.base["data"]["splits"]["group"])
     results = list(train_folds(FoldHeadTrainer(plan.base, table), dealt))
     right = [float(result.predictions.right.mean()) for result in results]
     weights = fold_weights([result.predictions for result in results], plan.weights)
-    return join([result.member for result in results], "mean", table.task, weights), right
+    return join_networks([result.member for result in results], "mean", table.task, weights), right
 
 
 def of_networks(words: list[str]) -> tuple[Network, list[float]]:

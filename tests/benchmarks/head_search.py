@@ -16,7 +16,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from finetune.models.heads.fit import Examples, Solved, solve_head
+from finetune.models.heads.fit import HeadExamples, SolvedHead, fit_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.settings import SolverSettings
 
@@ -44,11 +44,11 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def search(features: Tensor, labels: Tensor, classes: int) -> Solved:
+def search(features: Tensor, labels: Tensor, classes: int) -> SolvedHead:
     """Return the report of our search."""
     spec = HeadSpec(standardize=True)
     head = build_head(spec, features.shape[1], classes)
-    return solve_head(head, spec, Examples(features, labels, "multiclass", classes), SolverSettings("lbfgs", l2=None))
+    return fit_head(head, spec, HeadExamples(features, labels, "multiclass", classes), SolverSettings("lbfgs", l2=None))
 
 
 def their_fit(features: Tensor, labels: Tensor, strengths: list[float]) -> float:

@@ -30,11 +30,11 @@ from pieces import write_table
 from scipy.stats import t
 from sklearn.metrics import f1_score, recall_score
 
-from finetune.audit.drop_label_errors import leave_out_suspects
+from finetune.audit.drop_label_errors import drop_suspects
 from finetune.config.compose import conf_dir, register
 from finetune.config.resolve import resolve
 from finetune.config.settings.roots import TrainSettings
-from finetune.data.table import ImageTable, objects
+from finetune.data.table import ImageTable, object_column
 from finetune.runs.run import Run
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import build_recipe, load_images, load_network, load_table, open_cache
@@ -57,7 +57,7 @@ def turn(table: ImageTable, share: float, seed: int) -> ImageTable:
     labels, rows = table.frame["label"].tolist(), table.rows("train")
     for row in generator.permutation(rows)[: round(share * len(rows))]:
         labels[row] = str(generator.choice([name for name in table.labels if name != labels[row]]))
-    return replace(table, frame=table.frame.assign(label=objects(labels)))
+    return replace(table, frame=table.frame.assign(label=object_column(labels)))
 
 
 def measure(overrides: Sequence[str], turned: float, work: Path) -> dict[str, float]:
@@ -68,7 +68,7 @@ def measure(overrides: Sequence[str], turned: float, work: Path) -> dict[str, fl
     cache, strategy = open_cache(settings.cache), settings.strategy
     table = turn(load_table(settings.data), turned, settings.seed)
     network, run = load_network(settings, table), Run(work)
-    table = leave_out_suspects(run, settings, table, network, cache)
+    table = drop_suspects(run, settings, table, network, cache)
     recipe = build_recipe(settings, table, cache)
     recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
     images, checkpoints = load_images(settings, table, network, cache), Checkpoints(run, settings.monitor, "max")

@@ -32,7 +32,7 @@ from finetune.runtime.log_filters import quieten
 from finetune.training.callbacks.progress import PhaseProgressBar
 from finetune.training.fit import Recipe
 from finetune.training.losses import CrossEntropy
-from finetune.training.throughput.throughput import Subject, in_turn, median_ratio
+from finetune.training.throughput.throughput import PhaseBenchmark, interleave, median_ratio
 
 
 class Repeated(DataLoader[Any]):
@@ -53,7 +53,7 @@ class Repeated(DataLoader[Any]):
         return self.count
 
 
-def build_subject(options: argparse.Namespace, folder: Path) -> Subject:
+def build_subject(options: argparse.Namespace, folder: Path) -> PhaseBenchmark:
     """Return full fine-tuning of a network, with metrics, history and logging at the default interval."""
     table = digits()
     frame = table.frame.assign(split=np.where(np.arange(len(table)) < 1500, "train", "val"))
@@ -67,7 +67,7 @@ def build_subject(options: argparse.Namespace, folder: Path) -> Subject:
         settings_for(TrainerSettings, devices=1),
     )
     phase = Phase("full", "all", batchnorm="train")
-    return Subject(network, phase, images, recipe, batches=options.batches, folder=folder)
+    return PhaseBenchmark(network, phase, images, recipe, batches=options.batches, folder=folder)
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def main() -> None:
             callbacks = [EMAWeightAveraging(decay=0.99), PhaseProgressBar(bar)]
             return subject.timed_run(callbacks, Repeated(batch, options.batches + 1))
 
-        found = in_turn({"bare": lambda: subject.compute(batch), "trainer": trainer}, options.repeats)
+        found = interleave({"bare": lambda: subject.compute(batch), "trainer": trainer}, options.repeats)
     ratios = sorted(run / bare for run, bare in zip(found["trainer"], found["bare"], strict=True))
     document = {
         "options": {name: str(value) for name, value in vars(options).items() if name != "json"},

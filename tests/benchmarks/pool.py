@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from finetune.search.multirun.scheduler import drive, stoppable
+from finetune.search.multirun.scheduler import drive_pool, stoppable
 from finetune.search.pools.jobs import Job, Outcome
 from finetune.search.pools.local_pool import LocalPool
 from finetune.search.pools.slots import build_slots
@@ -32,7 +32,7 @@ def run(longest: float, folder: Path) -> list[Outcome]:
     waiting, outcomes = iter(jobs), list[Outcome]()
     pool = LocalPool(build_slots("cpu", jobs_per_device=SLOTS), grace=1)
     with stoppable() as stop:
-        drive(
+        drive_pool(
             pool,
             stop,
             next_job=lambda: next(waiting, None),

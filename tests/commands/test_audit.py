@@ -1,4 +1,4 @@
-"""The verb audit: planted faults are found, its table goes back into training, and a run says what was found."""
+"""The command audit: planted faults are found, its table goes back into training, and a run says what was found."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The verb benchmark: rates of input, computation, bare loop and run on this machine, and what follows from them."""
+"""The command benchmark: rates of input, computation, bare loop and run on this machine, and what follows from them."""
 
 import json
 import subprocess
@@ -17,10 +17,10 @@ from finetune.config.settings.training_groups import OptimizerSettings, Schedule
 from finetune.models.network import build_network
 from finetune.training.fit import Recipe
 from finetune.training.losses import CrossEntropy
-from finetune.training.throughput.advice import Report, advice
-from finetune.training.throughput.throughput import Subject, in_turn, median_ratio
+from finetune.training.throughput.advice import ThroughputReport, advice
+from finetune.training.throughput.throughput import PhaseBenchmark, interleave, median_ratio
 
-REPORT = Report(
+REPORT = ThroughputReport(
     phase="full", trains=True, device="cuda", precision="bf16-mixed", batch_size=32, workers=8, pipeline=900.0,
     compute=300.0, bare=290.0, run=288.0, run_to_bare=0.99, peak_memory=10**9, largest_batch=64,
 )  # fmt: skip
@@ -85,7 +85,7 @@ def test_measurements_take_turns() -> None:
         seen.append(name)
         return float(len(seen))
 
-    found = in_turn({"a": lambda: measure("a"), "b": lambda: measure("b")}, 2)
+    found = interleave({"a": lambda: measure("a"), "b": lambda: measure("b")}, 2)
     assert seen == ["a", "b", "a", "b"] and found == {"a": [1.0, 3.0], "b": [2.0, 4.0]}
     assert median_ratio(found["b"], found["a"]) == pytest.approx((2 + 4 / 3) / 2)
 
@@ -100,7 +100,7 @@ def test_what_a_batch_keeps_grows_with_it(tmp_path: Path) -> None:
         settings_for(TrainerSettings, "cpu", 1),
     )
     phase = build_strategy(strategy_config("full")).phases[0]
-    subject = Subject(network, phase, tiny_images(table, network), recipe, batches=1, folder=tmp_path)
+    subject = PhaseBenchmark(network, phase, tiny_images(table, network), recipe, batches=1, folder=tmp_path)
     batch = next(subject.endless())
     half = {name: value[:4] for name, value in batch.items()}
     parameters = sum(value.numel() for value in network.parameters()) * 4

@@ -1,4 +1,4 @@
-"""The verb compare: from predictions alone, with a gate that scripts can rely on, and refusals that say what to do."""
+"""The command compare: from predictions alone, with a gate that scripts can rely on, and refusals that teach."""
 
 import json
 import re

@@ -15,7 +15,7 @@ from finetune.config.settings.data_groups import FoldSettings
 from finetune.ensembles.crossval.fold_jobs import override_of
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import load_bundle
-from finetune.models.ensemble_network import JoinedHead, members_of
+from finetune.models.ensemble_network import JoinedHead, count_members
 from finetune.runs.run import Run
 
 FROZEN = ["strategy=frozen", "strategy.epochs=3", "head.standardize=true"]
@@ -49,7 +49,7 @@ def test_each_image_is_predicted_once_by_a_model_that_never_saw_it(here: Run) ->
 
 def test_its_models_are_an_ensemble_that_is_a_run_like_any_other(here: Run, photos: Path, tmp_path: Path) -> None:
     bundle = load_bundle(here.model_dir)
-    assert members_of(bundle.network) == 2
+    assert count_members(bundle.network) == 2
     again = finetune("evaluate", f"run={here.path}", "bootstrap=20", "device=cpu", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     (evaluation,) = (here.path / "evaluations").iterdir()
@@ -81,7 +81,7 @@ def test_its_models_can_be_joined_by_other_rules(here: Run, tmp_path: Path) -> N
     assert joint.weights.tolist() == [0.5, 0.5]
     assert load_bundle(alike.model_dir).detector is not None
     assert np.unique(Predictions.load(voted.predictions_file("test")).probabilities.round(4)).size <= 4
-    assert members_of(load_bundle(soup.model_dir).network) == 1
+    assert count_members(load_bundle(soup.model_dir).network) == 1
 
 
 def joined(run: Run, method: str, folder: Path) -> Run:
@@ -116,7 +116,7 @@ def test_folds_in_one_process_are_those_of_runs_of_their_own(here: Run, photos: 
     assert Run(runs.path).status == "finished"
     vote = finetune("ensemble", f"cv={runs.path}", "method=vote", "bootstrap=20", "report=false", folder=tmp_path)
     assert vote.returncode == 0, vote.stderr
-    assert members_of(load_bundle(Run.find("last", tmp_path / "runs").model_dir).network) == 2
+    assert count_members(load_bundle(Run.find("last", tmp_path / "runs").model_dir).network) == 2
     refused = finetune("ensemble", f"cv={runs.path}", "method=greedy", folder=tmp_path)
     assert refused.returncode == 2 and "learns from validation images" in refused.stderr
 

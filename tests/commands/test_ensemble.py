@@ -15,7 +15,7 @@ from finetune.ensembles.combine.members import check_candidates, find_members
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import load_bundle
-from finetune.models.ensemble_network import members_of
+from finetune.models.ensemble_network import count_members
 from finetune.runs.run import Run
 
 
@@ -53,7 +53,7 @@ def test_a_mean_is_that_of_its_members_and_its_one_file_says_the_same(home: Path
     run = join(home, "runs=[probe,tuned]", "calibration=none")
     members = [stored(Run(home / "runs" / name)) for name in ("probe", "tuned")]
     assert np.allclose(stored(run), np.mean(members, axis=0), atol=1e-6)
-    assert members_of(load_bundle(run.model_dir).network) == 2
+    assert count_members(load_bundle(run.model_dir).network) == 2
     again = finetune("evaluate", f"run={run.path}", "bootstrap=20", "device=cpu", "report=false", folder=home)
     assert again.returncode == 0, again.stderr
     (evaluation,) = (run.path / "evaluations").iterdir()
@@ -79,7 +79,7 @@ def test_greedy_selection_counts_members_by_what_validation_says(home: Path) -> 
     parts = [stored(Run(home / "runs" / name)) for name in ("probe", "tuned")]
     assert np.allclose(stored(run), np.einsum("m,mnk->nk", weights, np.stack(parts)), atol=1e-6)
     kept = sum(weight > 0 for weight in weights)
-    assert members_of(load_bundle(run.model_dir).network) == kept
+    assert count_members(load_bundle(run.model_dir).network) == kept
 
 
 def test_the_way_from_probe_to_fine_tuned_is_no_worse_on_validation_than_either_end(home: Path) -> None:
@@ -88,7 +88,7 @@ def test_the_way_from_probe_to_fine_tuned_is_no_worse_on_validation_than_either_
     tried = {tuple(np.round(each["weights"], 2)): each["val/accuracy"] for each in facts["tried"]}
     chosen = tuple(round(each["weight"], 2) for each in facts["members"])
     assert len(tried) == 11 and tried[chosen] == max(tried.values())
-    assert members_of(load_bundle(run.model_dir).network) == 1
+    assert count_members(load_bundle(run.model_dir).network) == 1
     ends = join(home, "runs=[probe,tuned]", "method=wise_ft", "ensemble.alpha=0", "calibration=none")
     plain = finetune("evaluate", "run=probe", "bootstrap=20", "device=cpu", "report=false", folder=home)
     assert plain.returncode == 0
@@ -109,7 +109,7 @@ def test_a_soup_of_networks_with_other_statistics_gets_those_of_its_training_ima
 def test_snapshots_of_one_training_are_joined(home: Path) -> None:
     assert sorted(path.name for path in (home / "runs" / "snaps" / "snapshots").iterdir()) == ["1", "2"]
     run = join(home, "runs=[snaps]", "ensemble.snapshots=true", "method=logits")
-    assert members_of(load_bundle(run.model_dir).network) == 2
+    assert count_members(load_bundle(run.model_dir).network) == 2
 
 
 def test_stacking_and_votes_work_from_the_command_line(home: Path) -> None:

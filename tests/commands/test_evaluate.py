@@ -19,13 +19,13 @@ from finetune.commands.predict import predict
 from finetune.config.compose import conf_dir, register
 from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageData
-from finetune.data.image_stores import FileStore, verify
+from finetune.data.image_stores import FileStore, verify_images
 from finetune.data.sources import csv, folder
 from finetune.data.splits import make_splits
 from finetune.data.transforms import InputSpec, eval_transform
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.bootstrap import metrics_document
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.prediction_table import ImageFiles
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.models.bundle import load_bundle, save_bundle
@@ -58,7 +58,7 @@ def make_run(path, table, source, *, seed=0):
     data |= {key: source[key] for key in ("root", "path") if key in source}
     config = {**whole, "seed": 3, "data": data, "explain": {"images": 0, "method": "auto"}}
     run = Run.create(path, config=config, command=["finetune"], seed=3)
-    table = make_splits(verify(table, "error"), val=0.2, test=0.34, seed=0, group=None)
+    table = make_splits(verify_images(table, "error"), val=0.2, test=0.34, seed=0, group=None)
     table.save(run.table_file)
     torch.manual_seed(seed)
     network = build_network(
@@ -244,7 +244,7 @@ def test_other_images_are_scored_in_the_runs_vocabulary(run, tmp_path, capsys):
     np.testing.assert_allclose(predictions.probabilities, expected, atol=1e-5)
     assert metrics["n"]["test"] == 12
     assert metrics["per_class"]["test"][0]["recall"] is None
-    assert metrics["test"]["accuracy"]["value"] == pytest.approx(score(predictions)["accuracy"])
+    assert metrics["test"]["accuracy"]["value"] == pytest.approx(compute_metrics(predictions)["accuracy"])
     assert facts["images"] == "other"
     assert "images differ" in capsys.readouterr().out
 
@@ -455,7 +455,7 @@ def test_rows_given_in_any_order_make_predictions_in_table_order(run):
 @pytest.mark.parametrize("exact", [True, False])
 def test_predict_reads_files_as_evaluate_does(tmp_path, exact):
     root = write_folders(tmp_path / "photos")
-    table = verify(folder(str(root)), "error")
+    table = verify_images(folder(str(root)), "error")
     table = replace(table, frame=table.frame.assign(split="test"))
     spec = replace(tiny_spec(), exact=exact)
     (batch,) = ImageData(table, spec, settings_for(Augment), eval_batch_size=len(table)).test_dataloader()

@@ -1,4 +1,4 @@
-"""The verb explain writes maps and neighbours of the images that are named; evaluations keep maps of their own."""
+"""The command explain writes maps and neighbours of the images that are named; evaluations keep maps of their own."""
 
 import json
 from pathlib import Path
@@ -57,12 +57,12 @@ def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trained
 
 
-def typed(verb: str, *arguments: str) -> None:
+def typed(command: str, *arguments: str) -> None:
     """Do what the command does with these arguments, in this process."""
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose(verb, ["run=mine", *arguments])
-    {"explain": explain, "evaluate": evaluate}[verb](config)
+        config = compose(command, ["run=mine", *arguments])
+    {"explain": explain, "evaluate": evaluate}[command](config)
 
 
 def explained(output: Path, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""The verb features, and frozen runs that share what it has computed."""
+"""The command features, and frozen runs that share what it has computed."""
 
 import subprocess
 import time

@@ -27,7 +27,7 @@ from finetune.training.optimizers import build_optimizer
 from finetune.training.pretraining.autoencoder import MaskedAutoencoder
 from finetune.training.pretraining.encoder import freeze_pooling, plain_vit
 from finetune.training.pretraining.mae_module import EpochEnd, Pretrainer, UnlabelledImages, mae_parameter_groups
-from finetune.training.run_lifecycle import check_verb
+from finetune.training.run_lifecycle import check_command
 from finetune.training.schedules import build_scheduler
 from finetune.training.trainer import build_trainer
 
@@ -142,9 +142,9 @@ def test_a_run_begins_with_the_weights(run: Run) -> None:
 
 
 def test_a_run_is_continued_by_the_verb_that_began_it(run: Run) -> None:
-    check_verb(run, "pretrain")
+    check_command(run, "pretrain")
     with pytest.raises(ConfigError, match="was begun by finetune pretrain. Type: finetune pretrain resume="):
-        check_verb(run, "train")
+        check_command(run, "train")
 
 
 def test_images_without_labels_come_from_folders_and_tables(tmp_path: Path) -> None:

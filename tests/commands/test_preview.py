@@ -1,4 +1,4 @@
-"""The verb preview writes a page of what training and evaluation see, without weights."""
+"""The command preview writes a page of what training and evaluation see, without weights."""
 
 import re
 from pathlib import Path

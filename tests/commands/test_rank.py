@@ -1,4 +1,4 @@
-"""The verb rank: backbones whose weights are there are compared, the others are named, and a second call is quick."""
+"""The command rank: backbones whose weights are there are compared, others are named, and a second call is quick."""
 
 import csv
 import json

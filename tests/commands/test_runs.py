@@ -1,4 +1,4 @@
-"""The verb runs: what is typed is answered on the screen and in a file, quickly and without torch."""
+"""The command runs: what is typed is answered on the screen and in a file, quickly and without torch."""
 
 import csv
 import json

@@ -13,11 +13,11 @@ from PIL import Image
 
 from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageBatch, ImageData, seeded
-from finetune.data.image_stores import ArrayStore, verify
+from finetune.data.image_stores import ArrayStore, verify_images
 from finetune.data.resampling import Balance
 from finetune.data.sources import csv, folder
 from finetune.data.splits import make_splits
-from finetune.data.table import ImageTable, frame_of
+from finetune.data.table import ImageTable, build_frame
 from finetune.data.transforms import InputSpec, eval_transform
 from finetune.errors import ConfigError, DataError
 
@@ -29,7 +29,7 @@ STRONG = settings_for(Augment, color_jitter=0.4, rand_augment="rand-m7-mstd0.5-i
 def table(make_images: Callable[..., Path]) -> ImageTable:
     """Forty files of two classes, split."""
     root = make_images(f"{label}/{number}.png" for label in ("a", "b") for number in range(20))
-    return make_splits(verify(folder(str(root)), "error"), val=0.2, test=0.2, seed=0)
+    return make_splits(verify_images(folder(str(root)), "error"), val=0.2, test=0.2, seed=0)
 
 
 def assert_equal(one: list[ImageBatch], other: list[ImageBatch]) -> None:
@@ -141,7 +141,7 @@ def test_balanced_training_draws_each_class_equally_often() -> None:
     labels = ["common"] * 110 + ["rare"] * 15 + ["common", "rare"] * 2
     splits = ["train"] * 125 + ["val"] * 2 + ["test"] * 2
     ids = [str(number) for number in range(len(labels))]
-    frame = frame_of({"id": ids, "path": ids, "label": labels, "split": splits})
+    frame = build_frame({"id": ids, "path": ids, "label": labels, "split": splits})
     store = ArrayStore(np.zeros((len(ids), 8, 8), dtype=np.uint8))
     table = ImageTable(frame, ("common", "rare"), "multiclass", store)
     batches = ImageData(
@@ -187,7 +187,7 @@ def test_a_batch_is_made_as_the_input_says(tmp_path: Path) -> None:
         for number in range(5):
             pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((400, 300)).save(tmp_path / label / f"{number}.jpg")
-    table = make_splits(verify(folder(str(tmp_path)), "error"), val=0.2, test=0.2, seed=0)
+    table = make_splits(verify_images(folder(str(tmp_path)), "error"), val=0.2, test=0.2, seed=0)
     exact, fast = (
         next(iter(ImageData(table, replace(SPEC, exact=exact), settings_for(Augment), batch_size=6).train_dataloader()))
         for exact in (True, False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tables import labels_of, table_of
 
 from finetune.config.settings.data_groups import FoldSettings, SplitSettings
-from finetune.data.folds import make_folds, pool_of, split_table, with_fold
+from finetune.data.folds import crossval_pool, make_folds, split_table, with_fold
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError, DataError
@@ -75,11 +75,11 @@ def test_a_fold_learns_from_the_others_and_never_sees_the_test_split() -> None:
     for index in range(3):
         fold = {"kind": "stratified", "folds": 3, "repeats": 1, "seed": 0, "index": index}
         found = split_table(table, settings_for(SplitSettings, val=0.2, test=0.2, seed=1, fold=fold))
-        assert set(found.frame["id"]) == set(pool_of(whole).frame["id"])  # without the test split
+        assert set(found.frame["id"]) == set(crossval_pool(whole).frame["id"])  # without the test split
         assert not ids_of(found, "test") & (ids_of(found, "train") | ids_of(found, "val"))
         assert len(ids_of(found, "val")) == math.ceil(0.2 * 32)
         seen += ids_of(found, "test")
-    assert sorted(seen) == sorted(pool_of(whole).frame["id"])
+    assert sorted(seen) == sorted(crossval_pool(whole).frame["id"])
 
 
 def test_a_bootstrap_draws_as_many_images_as_there_are_and_tests_on_the_others() -> None:

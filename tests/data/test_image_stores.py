@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from finetune.data.color_modes import to_channels
 from finetune.data.decoding import UnreadableError
-from finetune.data.image_stores import FileStore, decode, image_suffixes, verify
+from finetune.data.image_stores import FileStore, decode, image_suffixes, verify_images
 from finetune.data.sources import csv, folder
 from finetune.errors import ConfigError, DataError
 
@@ -219,7 +219,7 @@ def spoilt(make_images: Callable[..., Path]) -> Path:
 
 def test_each_kind_of_damage_is_an_error_naming_count_and_first_images(spoilt: Path) -> None:
     with pytest.raises(DataError) as caught:
-        verify(folder(str(spoilt)), "error")
+        verify_images(folder(str(spoilt)), "error")
     message = str(caught.value)
     assert message.startswith(f"{len(DAMAGED)} of {len(DAMAGED) + 6} images cannot be read (first: cat/bomb.png: ")
     assert message.endswith("Remove them, or set data.unreadable=skip.")
@@ -234,7 +234,7 @@ def test_no_kind_of_damage_is_read(name: str, spoilt: Path) -> None:
 
 
 def test_skip_leaves_out_the_damaged_and_counts_them(spoilt: Path, caplog: pytest.LogCaptureFixture) -> None:
-    table = verify(folder(str(spoilt)), "skip")
+    table = verify_images(folder(str(spoilt)), "skip")
     assert sorted(table.frame["id"]) == [f"{label}/{number}.png" for label in ("cat", "dog") for number in range(3)]
     assert sorted(table.skipped) == sorted(f"cat/{name}" for name in DAMAGED)
     assert table.labels == ("cat", "dog")
@@ -246,12 +246,12 @@ def test_skip_with_nothing_left_is_an_error(make_images: Callable[..., Path]) ->
     for file in root.rglob("*.png"):
         file.write_bytes(b"")
     with pytest.raises(DataError, match="2 of 2 images cannot be read .* restore them"):
-        verify(folder(str(root)), "skip")
+        verify_images(folder(str(root)), "skip")
 
 
 def test_a_misspelt_policy_names_the_nearest(make_images: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match="data.unreadable=skp is not known.* Did you mean 'skip'"):
-        verify(folder(str(make_images(["a/1.png", "b/1.png"]))), "skp")
+        verify_images(folder(str(make_images(["a/1.png", "b/1.png"]))), "skp")
 
 
 def test_a_folder_in_place_of_an_image_and_a_lost_file_are_unreadable(make_images: Callable[..., Path]) -> None:
@@ -260,7 +260,7 @@ def test_a_folder_in_place_of_an_image_and_a_lost_file_are_unreadable(make_image
     table = csv(str(root / "labels.csv"))
     (root / "c.png").unlink()
     with pytest.raises(DataError, match=r"1 of 3 images cannot be read \(first: c.png: no such file or directory\)"):
-        verify(table, "error")
+        verify_images(table, "error")
     with pytest.raises(DataError, match="cannot be read: is a directory"):
         FileStore().read(str(root), 3)
 
@@ -269,7 +269,7 @@ def test_a_folder_in_place_of_an_image_and_a_lost_file_are_unreadable(make_image
 def test_tiny_jpegs_are_readable(size: tuple[int, int], make_images: Callable[..., Path]) -> None:
     root = make_images(["a/1.png", "b/1.png"])
     Image.new("RGB", size, "red").save(root / "a" / "tiny.jpg")
-    assert len(verify(folder(str(root)), "error")) == 3
+    assert len(verify_images(folder(str(root)), "error")) == 3
 
 
 def test_verifying_reads_each_file_once(make_images: Callable[..., Path]) -> None:
@@ -286,7 +286,7 @@ def test_verifying_reads_each_file_once(make_images: Callable[..., Path]) -> Non
             reads.append(path)
             return super().read(path, channels)
 
-    checked = verify(type(table)(table.frame, table.labels, table.task, Counting()), "error")
+    checked = verify_images(type(table)(table.frame, table.labels, table.task, Counting()), "error")
     assert sorted(reads) == sorted(table.frame["path"])
     assert checked.frame["digest"].nunique() == 8
 

@@ -17,7 +17,7 @@ from finetune.config.settings.training_groups import Augment
 from finetune.data.cache.store import Cache
 from finetune.data.datamodule import ImageBatch, ImageData
 from finetune.data.decoding import DecodedImage, Region
-from finetune.data.image_stores import FileStore, verify
+from finetune.data.image_stores import FileStore, verify_images
 from finetune.data.pixel_cache import PixelCache, StoredPicture
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
@@ -40,7 +40,7 @@ def table(tmp_path: Path) -> ImageTable:
         left = 7 * min(number, 18)
         box = (left, left, left + 300 + 20 * (number // 4), left + 200 + number // 9)
         photos[number % 2].crop(box).convert("L" if number % 5 == 0 else "RGB").save(file, quality=90)
-    return make_splits(verify(folder(str(tmp_path / "photos")), "error"), val=0.2, test=0.2, seed=0)
+    return make_splits(verify_images(folder(str(tmp_path / "photos")), "error"), val=0.2, test=0.2, seed=0)
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from tiny import tiny_table
 
 from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageData
-from finetune.data.resampling import Balance, training_cells
+from finetune.data.resampling import Balance, training_strata
 from finetune.data.sampling import Draw, Resampling, TrainBatches
-from finetune.data.table import ImageTable, objects
+from finetune.data.table import ImageTable, object_column
 from finetune.data.transforms import InputSpec
 from finetune.errors import DataError
 
@@ -93,14 +93,14 @@ def unbalanced() -> ImageTable:
     """Return digits: 20 of one class and 5 of another in training."""
     table = tiny_table(train=25, val=4, test=4)
     labels = ["many"] * 20 + ["few"] * 5 + ["many", "few"] * 4
-    frame = table.frame.assign(label=objects(labels), site=objects(["a", "b", "b"] * 11))
+    frame = table.frame.assign(label=object_column(labels), site=object_column(["a", "b", "b"] * 11))
     return replace(table, frame=frame, labels=("few", "many"), groups=("site",))
 
 
 def test_cells_are_classes_of_groups() -> None:
     table = unbalanced()
     rows = table.frame.iloc[table.rows("train")]
-    cells = training_cells(table, ("site",))
+    cells = training_strata(table, ("site",))
     names = [f"{label} {site}" for label, site in zip(rows["label"], rows["site"], strict=True)]
     assert len(set(cells)) == 4 == len(set(zip(cells, names, strict=True)))
 
@@ -108,10 +108,10 @@ def test_cells_are_classes_of_groups() -> None:
 def test_an_image_with_several_labels_counts_for_the_rarest() -> None:
     table = tiny_table(train=5, val=1, test=1)
     labels = [("a",), ("a", "b"), ("a", "c"), ("a", "b", "c"), (), ("a",), ("b",)]
-    frame = table.frame.assign(label=objects(labels))
+    frame = table.frame.assign(label=object_column(labels))
     table = replace(table, frame=frame, labels=("a", "b", "c"), task="multilabel")
-    assert training_cells(table, ())[[0, 4]].tolist() == [0, 3]
-    assert set(training_cells(table, ())[1:4]) <= {1, 2}
+    assert training_strata(table, ())[[0, 4]].tolist() == [0, 3]
+    assert set(training_strata(table, ())[1:4]) <= {1, 2}
 
 
 def test_repeats_alone_are_varied_otherwise() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from finetune.config.settings.training_groups import Augment
-from finetune.data.image_stores import verify
-from finetune.data.sequences.batches import SequenceData, loaders_of
-from finetune.data.sequences.frame_store import SequenceStore, frame_table, sequence_limit, spread
+from finetune.data.image_stores import verify_images
+from finetune.data.sequences.batches import SequenceData, build_datamodule
+from finetune.data.sequences.frame_store import SequenceStore, evenly_spaced, frame_table, sequence_limit
 from finetune.data.sources import digits, folder, sequence_table, sequences
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
@@ -37,7 +37,7 @@ def frames_of(table: ImageTable, name: str, root: Path) -> list[str]:
 
 @given(st.integers(1, 200), st.integers(1, 40))
 def test_frames_are_spread_evenly_and_no_more_than_asked_for(number: int, limit: int) -> None:
-    chosen = spread(number, limit)
+    chosen = evenly_spaced(number, limit)
     assert len(chosen) == min(number, limit)
     assert chosen == sorted(set(chosen))
     steps = np.diff([-1 - chosen[0], *chosen, 2 * number - 1 - chosen[-1]])  # mirrored at both ends
@@ -115,7 +115,7 @@ def test_a_table_that_contradicts_itself_is_refused(line: str, said: str, make_i
 
 def test_splits_are_of_whole_sequences(make_images: Make) -> None:
     root = make_images(clips(*(f"{label}/{number}" for label in ("up", "down") for number in range(10))))
-    table = make_splits(verify(sequences(str(root), frames=3), "error"), val=0.2, test=0.2, seed=0)
+    table = make_splits(verify_images(sequences(str(root), frames=3), "error"), val=0.2, test=0.2, seed=0)
     assert table.sizes() == {"train": 12, "val": 4, "test": 4}
     frames, starts = frame_table(table)
     owner = np.repeat(np.arange(len(table)), np.diff(starts))
@@ -130,17 +130,17 @@ def test_a_sequence_with_an_unreadable_frame_is_named_or_left_out(make_images: M
     root = make_images(clips("up/a", "up/b", "down/c", "down/d"))
     (root / "up/b/1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"1 of 4 sequences cannot be read \(first: up/b: its frame .*1.png: empty"):
-        verify(sequences(str(root), frames=3), "error")
-    table = verify(sequences(str(root), frames=3), "skip")
+        verify_images(sequences(str(root), frames=3), "error")
+    table = verify_images(sequences(str(root), frames=3), "skip")
     assert table.skipped == ("up/b",)
     assert table.frame["id"].tolist() == ["down/c", "down/d", "up/a"]
-    assert verify(sequences(str(root), frames=1), "skip").skipped == ("up/b",)  # its middle frame is looked at
-    assert verify(sequences(str(root), frames=2), "skip").skipped == ()
+    assert verify_images(sequences(str(root), frames=1), "skip").skipped == ("up/b",)  # its middle frame is looked at
+    assert verify_images(sequences(str(root), frames=2), "skip").skipped == ()
 
 
 def test_a_resumed_run_gets_the_same_sequences_or_is_told_what_changed(make_images: Make, tmp_path: Path) -> None:
     root = make_images(clips(*(f"{label}/{number}" for label in ("up", "down") for number in range(4))))
-    table = make_splits(verify(sequences(str(root), frames=2), "error"), val=0.25, test=0.25, seed=0)
+    table = make_splits(verify_images(sequences(str(root), frames=2), "error"), val=0.25, test=0.25, seed=0)
     table.save(tmp_path / "table.parquet")
     again = sequences(str(root), frames=2).with_splits_of(tmp_path / "table.parquet")
     assert again.fingerprint() == table.fingerprint()
@@ -153,11 +153,11 @@ def test_a_resumed_run_gets_the_same_sequences_or_is_told_what_changed(make_imag
 def data(make_images: Make) -> SequenceData:
     names = [f"{label}/{clip}/{n}.png" for label in ("up", "down") for clip in range(3) for n in range(clip + 1)]
     table = sequences(str(make_images(names)), frames=4)
-    table = make_splits(verify(table, "error"), val=0.34, test=0.34, seed=0)
+    table = make_splits(verify_images(table, "error"), val=0.34, test=0.34, seed=0)
     found = SequenceData(
         table, SPEC, settings_for(Augment, crop_scale=(0.3, 0.9), horizontal_flip=0.5), batch_size=2, seed=3
     )
-    assert loaders_of(table) is SequenceData
+    assert build_datamodule(table) is SequenceData
     return found
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.data.image_stores import ArrayStore, verify
+from finetune.data.image_stores import ArrayStore, verify_images
 from finetune.data.sources import csv, digits, folder
 from finetune.data.splits import make_splits
-from finetune.data.table import ImageTable, frame_of, objects, read_saved
+from finetune.data.table import ImageTable, build_frame, load_saved_table, object_column
 from finetune.errors import DataError
 
 STORE = ArrayStore(np.zeros((1, 8, 8), dtype=np.uint8))
@@ -20,7 +20,7 @@ PHOTOS = [f"{label}/{number}.png" for label in ("ants", "bees") for number in ra
 
 
 def split_table(root: Path) -> ImageTable:
-    return make_splits(verify(folder(str(root)), "error"), val=0.2, test=0.2, seed=0)
+    return make_splits(verify_images(folder(str(root)), "error"), val=0.2, test=0.2, seed=0)
 
 
 @pytest.fixture
@@ -53,19 +53,19 @@ def test_counts_and_sizes_add_up(several: ImageTable) -> None:
 
 
 def test_nothing_stays_none_and_a_tuple_a_tuple() -> None:
-    column = objects(["a", None, ("b", "c"), ("d", "e")])
+    column = object_column(["a", None, ("b", "c"), ("d", "e")])
     assert column.tolist() == ["a", None, ("b", "c"), ("d", "e")]
-    frame = frame_of({"id": ["1", "2"], "path": ["1", "2"], "label": ["x", "y"], "split": ["train", None]})
+    frame = build_frame({"id": ["1", "2"], "path": ["1", "2"], "label": ["x", "y"], "split": ["train", None]})
     assert frame["split"].tolist() == ["train", None]
     assert frame["digest"].tolist() == [None, None]
     assert all(kind == np.dtype(object) for kind in frame.dtypes)
 
 
 def test_storing_changes_no_value(several: ImageTable, tmp_path: Path) -> None:
-    for number, table in enumerate((several, verify(several, "error"))):
+    for number, table in enumerate((several, verify_images(several, "error"))):
         file = tmp_path / f"{number}.parquet"
         table.save(file)
-        frame, meta = read_saved(file)
+        frame, meta = load_saved_table(file)
         for name in table.frame.columns:
             assert frame[name].tolist() == table.frame[name].tolist(), name
         again = ImageTable(frame, tuple(meta["labels"]), meta["task"], table.store, tuple(meta["groups"]))
@@ -135,7 +135,7 @@ def test_changed_labels_of_a_run_are_an_error(several: ImageTable, tmp_path: Pat
     several.save(tmp_path / "table.parquet")
     labels = several.frame["label"].tolist()
     labels[0] = ("a",)
-    changed = replace(several, frame=several.frame.assign(label=objects(labels)))
+    changed = replace(several, frame=several.frame.assign(label=object_column(labels)))
     with pytest.raises(DataError, match=r"1 of the run's 6 images have another label now \(first: 0.png"):
         changed.with_splits_of(tmp_path / "table.parquet")
 
@@ -145,7 +145,7 @@ def test_images_skipped_as_unreadable_stay_out(
 ) -> None:
     root = make_images(PHOTOS)
     (root / "ants" / "0.png").write_bytes(b"broken")
-    table = make_splits(verify(folder(str(root)), "skip"), val=0.2, test=0.2, seed=0)
+    table = make_splits(verify_images(folder(str(root)), "skip"), val=0.2, test=0.2, seed=0)
     table.save(tmp_path / "table.parquet")
     caplog.clear()
     again = folder(str(root)).with_splits_of(tmp_path / "table.parquet")
@@ -166,10 +166,10 @@ def test_fifty_thousand_rows_take_seconds(tmp_path: Path) -> None:
     number = 50_000
     names = [f"{row:06d}" for row in range(number)]
     labels = [f"class {row % 100}" for row in range(number)]
-    frame = frame_of({"id": names, "path": ["0"] * number, "label": labels, "split": [None] * number})
+    frame = build_frame({"id": names, "path": ["0"] * number, "label": labels, "split": [None] * number})
     table = ImageTable(frame, tuple(sorted(set(labels))), "multiclass", STORE)
     started = time.process_time()
-    table = make_splits(verify(table, "error"), val=0.1, test=0.1, seed=0)
+    table = make_splits(verify_images(table, "error"), val=0.1, test=0.1, seed=0)
     table.save(tmp_path / "table.parquet")
     again = table.with_splits_of(tmp_path / "table.parquet")
     assert again.fingerprint() == table.fingerprint()

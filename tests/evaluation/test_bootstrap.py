@@ -20,7 +20,7 @@ from finetune.evaluation.bootstrap import (
     metrics_document,
     resampled_scores,
 )
-from finetune.evaluation.metrics import CLASS_SCORES, per_class, score
+from finetune.evaluation.metrics import CLASS_SCORES, compute_metrics, per_class
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.weighted_auc import Ranking
 
@@ -82,7 +82,7 @@ def test_each_resample_scores_like_the_resampled_images(case):
     found = resampled_scores(predictions, 12, seed=3)
     weights = np.concatenate(list(draw_weights(40, 12, seed=3)), axis=1).astype(int)
     for column in range(12):
-        expected = score(take(predictions, np.repeat(np.arange(40), weights[:, column])))
+        expected = compute_metrics(take(predictions, np.repeat(np.arange(40), weights[:, column])))
         assert set(found) == set(expected)
         for name, value in expected.items():
             if case == {"num_classes": 3, "ties": True} and name == "accuracy_top5":
@@ -173,7 +173,7 @@ def test_same_seed_gives_the_same_intervals_and_another_seed_others():
 def test_intervals_contain_the_measured_value(case):
     predictions = make_predictions(200, seed=5, **case)
     intervals = bootstrap(predictions, 300)
-    for name, value in score(predictions).items():
+    for name, value in compute_metrics(predictions).items():
         low, high = intervals[name]
         assert low <= value <= high, name
         assert low < high, name
@@ -181,7 +181,7 @@ def test_intervals_contain_the_measured_value(case):
 
 def test_accuracy_interval_agrees_with_the_binomial_one():
     predictions = make_predictions(400, 5, seed=6)
-    accuracy = score(predictions)["accuracy"]
+    accuracy = compute_metrics(predictions)["accuracy"]
     low, high = bootstrap(predictions, 4000)["accuracy"]
     half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / 400)
     assert (low, high) == pytest.approx((accuracy - half, accuracy + half), abs=0.006)

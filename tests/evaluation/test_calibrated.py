@@ -10,7 +10,7 @@ from finetune.data.image_stores import FileStore
 from finetune.data.table import ImageTable
 from finetune.evaluation.bootstrap import metrics_document
 from finetune.evaluation.calibrated import calibrate
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.runs.checkpoint_scores import checkpoint_scores
 
@@ -57,8 +57,8 @@ def test_record_holds_the_scores_before_and_after() -> None:
     for split, output in outputs.items():
         plain = Predictions.from_logits(table, *output)
         changes = found.document[split]
-        assert {name: change["before"] for name, change in changes.items()} == score(plain)
-        assert {name: change["after"] for name, change in changes.items()} == score(found.predictions[split])
+        assert {name: change["before"] for name, change in changes.items()} == compute_metrics(plain)
+        assert {name: change["after"] for name, change in changes.items()} == compute_metrics(found.predictions[split])
         assert changes["loss"]["after"] < changes["loss"]["before"]
         assert changes["accuracy"]["after"] == changes["accuracy"]["before"]
 

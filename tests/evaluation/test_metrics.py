@@ -9,7 +9,7 @@ import torch
 from sklearn import metrics
 
 from finetune.errors import DataError, RunError
-from finetune.evaluation.metrics import CLASS_SCORES, per_class, score
+from finetune.evaluation.metrics import CLASS_SCORES, compute_metrics, per_class
 from finetune.evaluation.predictions import Predictions
 
 torch.set_num_threads(1)
@@ -108,26 +108,26 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("num", [2, 37, 500])
 def test_multiclass_scores_equal_scikit_learn(num, num_classes):
     predictions = random_multiclass(num, num_classes, seed=num + num_classes)
-    assert_same(score(predictions), reference_multiclass(predictions))
+    assert_same(compute_metrics(predictions), reference_multiclass(predictions))
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_tied_probabilities_score_as_in_scikit_learn(num_classes):
     predictions = random_multiclass(300, num_classes, seed=3, ties=True)
     assert len(np.unique(predictions.probabilities)) < 100
-    assert_same(score(predictions), reference_multiclass(predictions))
+    assert_same(compute_metrics(predictions), reference_multiclass(predictions))
 
 
 @pytest.mark.parametrize("absent", [(0,), (3, 7, 11)])
 def test_classes_without_images_are_left_out_of_macro_averages(absent):
     predictions = random_multiclass(200, 12, seed=5, absent=absent, sure=0.5)
     assert set(absent) & set(predictions.predicted)
-    assert_same(score(predictions), reference_multiclass(predictions))
+    assert_same(compute_metrics(predictions), reference_multiclass(predictions))
 
 
 def test_macro_scores_equal_scikit_learns_defaults_when_every_class_has_images():
     predictions = random_multiclass(300, 5, seed=8)
-    found = score(predictions)
+    found = compute_metrics(predictions)
     assert found["f1_macro"] == pytest.approx(
         metrics.f1_score(predictions.targets, predictions.predicted, average="macro"), abs=1e-6
     )
@@ -144,27 +144,27 @@ def softened(predictions):
 
 def test_binary_roc_auc_takes_the_second_label_as_positive():
     predictions = make_predictions([0, 1, 0, 1], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.75, 0.25]])
-    assert score(predictions)["roc_auc"] == pytest.approx(
+    assert compute_metrics(predictions)["roc_auc"] == pytest.approx(
         metrics.roc_auc_score([0, 1, 0, 1], predictions.probabilities[:, 1])
     )
 
 
 def test_one_image_leaves_undefined_what_one_image_cannot_measure():
     predictions = make_predictions([1], [[0.2, 0.7, 0.1]])
-    found = score(predictions)
+    found = compute_metrics(predictions)
     assert math.isnan(found["roc_auc"])
     assert found["accuracy"] == found["f1_macro"] == found["average_precision"] == 1.0
     assert found["loss"] == pytest.approx(-math.log(0.7), abs=1e-6)
 
 
 def test_binary_set_of_one_class_has_no_roc_auc():
-    found = score(make_predictions([0, 0], [[0.9, 0.1], [0.4, 0.6]]))
+    found = compute_metrics(make_predictions([0, 0], [[0.9, 0.1], [0.4, 0.6]]))
     assert math.isnan(found["roc_auc"])
     assert found["accuracy"] == 0.5
 
 
 def test_certain_and_wrong_has_a_finite_loss():
-    found = score(make_predictions([0, 1], [[0.0, 1.0], [0.0, 1.0]]))
+    found = compute_metrics(make_predictions([0, 1], [[0.0, 1.0], [0.0, 1.0]]))
     assert found["loss"] == pytest.approx(metrics.log_loss([0, 1], np.float32([[0, 1], [0, 1]])), abs=1e-5)
 
 
@@ -179,11 +179,11 @@ def test_certain_and_wrong_has_a_finite_loss():
 )
 def test_multilabel_scores_equal_scikit_learn(case):
     predictions = random_multilabel(seed=11, **case)
-    assert_same(score(predictions), reference_multilabel(predictions))
+    assert_same(compute_metrics(predictions), reference_multilabel(predictions))
 
 
 def test_multilabel_set_without_any_label_measures_only_decisions():
-    found = score(make_predictions(np.zeros((3, 2), int), [[0.1, 0.2], [0.3, 0.7], [0.1, 0.1]], "multilabel"))
+    found = compute_metrics(make_predictions(np.zeros((3, 2), int), [[0.1, 0.2], [0.3, 0.7], [0.1, 0.1]], "multilabel"))
     defined = {name for name, value in found.items() if not math.isnan(value)}
     assert defined == {"accuracy", "exact_match", "calibration_error", "loss"}
 
@@ -200,7 +200,7 @@ def test_per_class_table_equals_scikit_learn_and_explains_the_macro_scores():
             assert [row["precision"], row["recall"], row["f1"]] == pytest.approx(
                 [precision[k], recall[k], f1[k]], abs=1e-6
             )
-    found = score(predictions)
+    found = compute_metrics(predictions)
     for name in ("precision", "recall", "f1"):
         assert np.nanmean([row[name] for row in rows]) == pytest.approx(found[f"{name}_macro"])
     for name in ("roc_auc", "average_precision"):
@@ -220,7 +220,7 @@ def test_class_that_is_never_predicted_has_precision_zero():
 
 def test_no_images_cannot_be_scored():
     with pytest.raises(DataError, match="no images to score"):
-        score(make_predictions(np.zeros(0, int), np.zeros((0, 3))))
+        compute_metrics(make_predictions(np.zeros(0, int), np.zeros((0, 3))))
 
 
 def test_probabilities_that_are_not_numbers_are_refused_and_counted():

@@ -14,11 +14,11 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from finetune.commands.evaluate import evaluate
 from finetune.commands.predict import predict
-from finetune.evaluation.ood import acceptance, compare_scores, histogram
+from finetune.evaluation.ood import acceptance_document, compare_scores, histogram
 from finetune.evaluation.prediction_table import TableFormat
 from finetune.models.bundle import load_bundle
 from finetune.report.run_data import gather_run_data
-from finetune.report.sections.ood_section import unlike_section
+from finetune.report.sections.ood_section import ood_section
 from finetune.runs.run import Run
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
 
@@ -65,7 +65,7 @@ def test_every_score_is_in_a_bin() -> None:
 
 def test_a_threshold_of_few_images_is_said_to_promise_nothing() -> None:
     few = Detector("energy", "multiclass", 0.0, 0.95, 0, 7)
-    found = acceptance(few, {"test": FeaturesAndLogits(None, np.zeros((4, 3)))})
+    found = acceptance_document(few, {"test": FeaturesAndLogits(None, np.zeros((4, 3)))})
     assert "7 validation images are too few" in found["notes"][0]
     assert found["accepted"]["test"]["value"] == 1.0  # minus log 3 is below 0
 
@@ -99,9 +99,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     common = {"run": str(run.path), "workers": 0}
     asked = {"bootstrap": 50, "ood_data": str(folder / "noise")}
     wanted = {"input": str(folder / "noise"), "unreadable": "skip", "components": 2, "output": f"{folder}/new.csv"}
-    for verb, words in ((evaluate, asked), (predict, wanted)):
-        with (folder / f"{verb.__name__}.txt").open("w") as file, redirect_stdout(file):
-            verb(command_config(verb.__name__, **{**common, **words}))
+    for command, words in ((evaluate, asked), (predict, wanted)):
+        with (folder / f"{command.__name__}.txt").open("w") as file, redirect_stdout(file):
+            command(command_config(command.__name__, **{**common, **words}))
     return folder
 
 
@@ -138,7 +138,7 @@ def test_predictions_say_what_the_bundle_says_of_each_image(trained: Path) -> No
 def test_the_page_tells_what_metrics_hold_and_nothing_of_older_runs(trained: Path) -> None:
     (run,) = Run.all(trained / "runs")
     material = gather_run_data(run)
-    section = unlike_section(material)
+    section = ood_section(material)
     assert section is not None and "1,257 training images" in section.lead
     material.document.pop("ood")
-    assert unlike_section(material) is None
+    assert ood_section(material) is None

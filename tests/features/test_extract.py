@@ -16,7 +16,7 @@ from tiny import tiny_table
 from finetune.config.settings.training_groups import Augment
 from finetune.data.cache.store import Cache
 from finetune.data.datamodule import ImageData
-from finetune.data.table import ImageTable, digest, objects
+from finetune.data.table import ImageTable, content_digest, object_column
 from finetune.errors import ConfigError, RunError
 from finetune.features.extract import FeatureSettings, FeatureSource
 from finetune.models.adapters import add_lora
@@ -35,8 +35,8 @@ def network_of(seed: int = 0, name: str = "test_efficientnet", **options: Any) -
 def table_of(count: int = 12) -> ImageTable:
     """Return a checked table whose images are all for training."""
     table = tiny_table(train=count, val=0, test=0)
-    contents = [digest(table.store.content(path)) for path in table.frame["path"]]
-    return replace(table, frame=table.frame.assign(digest=objects(contents)))
+    contents = [content_digest(table.store.content(path)) for path in table.frame["path"]]
+    return replace(table, frame=table.frame.assign(digest=object_column(contents)))
 
 
 def source_of(
@@ -84,7 +84,7 @@ def test_the_network_is_left_in_the_mode_it_was_in(tmp_path: Path) -> None:
 def test_a_second_run_computes_nothing_and_reads_no_image(tmp_path: Path) -> None:
     first = source_of(tmp_path).features(rows())
     table = table_of()
-    blind = replace(table, frame=table.frame.assign(path=objects(["nowhere"] * 12)))
+    blind = replace(table, frame=table.frame.assign(path=object_column(["nowhere"] * 12)))
     second = source_of(tmp_path, network_of(), blind)
     assert torch.equal(second.features(rows()).take(rows()), first.take(rows()))
     assert second.computed == 0

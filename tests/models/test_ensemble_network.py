@@ -11,7 +11,7 @@ from scipy.special import expit, logit, softmax
 from finetune.errors import ConfigError
 from finetune.evaluation.predictions import to_probabilities
 from finetune.models.bundle import load_bundle, save_bundle
-from finetune.models.ensemble_network import JoinedBackbone, Member, combine, join, members_of
+from finetune.models.ensemble_network import JoinedBackbone, Member, combine, count_members, join_networks
 from finetune.models.heads.modules import HeadSpec
 from finetune.models.network import Network, build_network
 from finetune.uncertainty.scaling import Scaling
@@ -62,11 +62,11 @@ def test_members_of_one_backbone_share_it_and_a_stored_ensemble_says_the_same(tm
     third = network(2)
     scalings = [Scaling("temperature", (0.5,)), Scaling(), Scaling("vector", (2.0, 1.0, 0.5), (0.1, 0.0, -0.1))]
     members = [Member(each, scaling) for each, scaling in zip((first, second, third), scalings, strict=True)]
-    joined = join(members, "mean", "multiclass")
+    joined = join_networks(members, "mean", "multiclass")
     save_bundle(joined, ("a", "b", "c"), "multiclass", tmp_path)
     loaded = load_bundle(tmp_path).network
     assert isinstance(loaded.backbone, JoinedBackbone) and len(loaded.backbone.backbones) == 2
-    assert members_of(loaded) == 3 and loaded.num_features == 2 * first.num_features
+    assert count_members(loaded) == 3 and loaded.num_features == 2 * first.num_features
     with torch.no_grad():
         each = [
             to_probabilities(scaling.apply(member.network(images()).numpy(), multilabel=False), "multiclass")
@@ -78,13 +78,13 @@ def test_members_of_one_backbone_share_it_and_a_stored_ensemble_says_the_same(tm
 
 def test_a_backbone_that_all_share_is_left_as_it_is() -> None:
     first = network(0)
-    assert join([Member(first), Member(first)], "mean", "multiclass").backbone is first.backbone
+    assert join_networks([Member(first), Member(first)], "mean", "multiclass").backbone is first.backbone
 
 
 def test_each_backbone_sees_images_as_it_wants_them() -> None:
     one = network(0, mean=[0.5] * 3, std=[0.5] * 3)
     two = network(2, mean=[0.1, 0.2, 0.3], std=[0.9, 0.8, 0.7])
-    joined = join([Member(one), Member(two)], "mean", "multiclass")
+    joined = join_networks([Member(one), Member(two)], "mean", "multiclass")
     pixels = torch.rand(2, 3, 160, 160)
     stats = torch.tensor([two.spec.mean, two.spec.std])[:, None, :, None, None]
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_each_backbone_sees_images_as_it_wants_them() -> None:
         alone = two.backbone((pixels - stats[0]) / stats[1])
     assert torch.allclose(both[:, one.num_features :], alone, atol=1e-4)
     small = network(2, "test_vit", image_size=64)
-    mixed = join([Member(one), Member(small)], "mean", "multiclass")
+    mixed = join_networks([Member(one), Member(small)], "mean", "multiclass")
     assert mixed(pixels).shape == (2, 3)
 
 
@@ -104,7 +104,9 @@ def test_networks_of_sequences_are_joined_and_stored_too(tmp_path: Path) -> None
         made = build_network("test_resnet", num_classes=3, weights="none", head=head, image_size=32, frames=4).eval()
         torch.nn.init.normal_(made.head[-1].weight)
         members.append(made)
-    save_bundle(join([Member(each) for each in members], "mean", "multiclass"), ("a", "b", "c"), "multiclass", tmp_path)
+    save_bundle(
+        join_networks([Member(each) for each in members], "mean", "multiclass"), ("a", "b", "c"), "multiclass", tmp_path
+    )
     loaded = load_bundle(tmp_path).network
     assert loaded.frames == 4
     given = images(32), torch.tensor([3, 1])
@@ -112,11 +114,11 @@ def test_networks_of_sequences_are_joined_and_stored_too(tmp_path: Path) -> None
         each = [to_probabilities(member(*given).numpy(), "multiclass") for member in members]
         assert np.allclose(to_probabilities(loaded(*given).numpy(), "multiclass"), np.mean(each, axis=0), atol=1e-5)
     with pytest.raises(ConfigError, match="frames of a sequence"):
-        join([Member(members[0]), Member(network(0))], "mean", "multiclass")
+        join_networks([Member(members[0]), Member(network(0))], "mean", "multiclass")
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least one member"):
-        join([], "mean", "multiclass")
+        join_networks([], "mean", "multiclass")
     with pytest.raises(ConfigError, match="agree in labels and channels"):
-        join([Member(network(0)), Member(network(1, in_chans=1))], "mean", "multiclass")
+        join_networks([Member(network(0)), Member(network(1, in_chans=1))], "mean", "multiclass")

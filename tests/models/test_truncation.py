@@ -11,7 +11,7 @@ from finetune.features.frozen_prefix import find_cut
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.layers import layers
 from finetune.models.network import Network, build_network
-from finetune.models.truncation import ends
+from finetune.models.truncation import truncation_points
 from finetune.training.freezing import apply_phase, trainable
 
 # families of timm with different ways to be cut
@@ -110,7 +110,7 @@ def test_blocks_within_a_stage_can_be_left_out() -> None:
     assert len(network.backbone.layer4) == 2
     network = build("resnet18", 0.85)
     assert len(network.backbone.layer4) == 1 and network.num_features == 512
-    assert [end.blocks for end in ends(build("resnet18", None).backbone)] == list(range(1, 9))
+    assert [end.blocks for end in truncation_points(build("resnet18", None).backbone)] == list(range(1, 9))
 
 
 @pytest.mark.parametrize(

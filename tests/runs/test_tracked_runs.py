@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("logged_out")
 
 
 def configured(path: Path, *overrides: str) -> tuple[Run, TrainSettings]:
-    """Return the address of a new run and its settings, as the verb train makes them."""
+    """Return the address of a new run and its settings, as the command train makes them."""
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return Run(path), resolve(compose("train", [*TINY, *overrides]), TrainSettings)

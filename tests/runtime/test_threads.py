@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune.runtime.threads import wait_asleep
+from finetune.runtime.threads import set_openmp_wait_policy
 
 
 @pytest.mark.parametrize("said", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "1000"}, {"KMP_BLOCKTIME": "1"}])
 def test_what_the_environment_says_stays(said: dict[str, str]) -> None:
     environment = dict(said)
-    wait_asleep(environment)
+    set_openmp_wait_policy(environment)
     assert environment == said
 
 

@@ -1,4 +1,4 @@
-"""The parts of a run, as the verb train puts them together."""
+"""The parts of a run, as the command train puts them together."""
 
 from typing import Any
 

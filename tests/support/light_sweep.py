@@ -1,4 +1,4 @@
-"""The verb sweep in a process of its own, whose trials are those of light_trial.py.
+"""The command sweep in a process of its own, whose trials are those of light_trial.py.
 
 usage: light_sweep.py OVERRIDE...
 """

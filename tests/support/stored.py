@@ -8,7 +8,7 @@ from configured import composed
 from PIL import Image
 
 from finetune.data.image_stores import FileStore
-from finetune.data.table import ImageTable, frame_of
+from finetune.data.table import ImageTable, build_frame
 from finetune.evaluation.bootstrap import metrics_document
 from finetune.evaluation.predictions import Predictions
 from finetune.runs.history import RunHistory
@@ -61,7 +61,7 @@ def save_table(run: Run, splits: dict[str, Predictions], train: list[str] | None
             add(rows, name, path, label, split)
     multilabel = next(iter(splits.values())).multilabel
     rows["label"] = [tuple(word.split("|")) if word else () for word in rows["label"]] if multilabel else rows["label"]
-    frame = frame_of({**rows, "digest": [None] * len(rows["id"])})
+    frame = build_frame({**rows, "digest": [None] * len(rows["id"])})
     ImageTable(frame, labels, "multilabel" if multilabel else "multiclass", FileStore()).save(run.table_file)
 
 

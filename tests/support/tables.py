@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from finetune.data.image_stores import ArrayStore
-from finetune.data.table import ImageTable, frame_of
+from finetune.data.table import ImageTable, build_frame
 
 STORE = ArrayStore(np.zeros((1, 2, 2), dtype=np.uint8))
 
@@ -20,7 +20,7 @@ def table_of(labels: Sequence[Any], splits: Sequence[str | None] = (), groups: S
     multilabel = isinstance(labels[0], tuple)
     names = {name for label in labels for name in (label if multilabel else (label,))}
     task: Any = "multilabel" if multilabel else "multiclass"
-    return ImageTable(frame_of(columns), tuple(sorted(names)), task, STORE, ("patient",) if groups else ())
+    return ImageTable(build_frame(columns), tuple(sorted(names)), task, STORE, ("patient",) if groups else ())
 
 
 def labels_of(sizes: Sequence[int]) -> list[str]:

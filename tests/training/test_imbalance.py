@@ -30,7 +30,7 @@ from finetune.training.callbacks.checkpoints import Checkpoints, network_state, 
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import ResumePoint, fit
 from finetune.training.head_trainer import HeadTrainer
-from finetune.training.imbalance import adjust, effective_weights, log_priors, stronger
+from finetune.training.imbalance import adjust_logits, effective_weights, log_priors, minority_augmentation
 from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, class_weights
 
 TARGETS = torch.tensor([0] * 90 + [1] * 9 + [2])
@@ -60,7 +60,7 @@ def test_the_adjusted_loss_adds_log_priors(smoothing: float) -> None:
     table = tiny_table(train=30, val=2, test=2)
     targets = torch.from_numpy(table.targets()[table.rows("train")])
     loss, logits = CrossEntropy(smoothing), torch.randn(6, 10)
-    adjust(loss, log_priors(targets, table), tau=1.5)
+    adjust_logits(loss, log_priors(targets, table), tau=1.5)
     shares = torch.bincount(targets, minlength=10).clamp(min=1).double()
     expected = logits + 1.5 * (shares / shares.sum()).log().float()
     target = torch.arange(6)
@@ -71,22 +71,22 @@ def test_the_adjusted_loss_adds_log_priors(smoothing: float) -> None:
     torch.testing.assert_close(loss(logits, soft), functional.cross_entropy(expected, soft, label_smoothing=smoothing))
     for other, message in ((Focal(), "the loss is Focal"), (BinaryCrossEntropy(), "the loss is BinaryCrossEntropy")):
         with pytest.raises(ConfigError, match=message):
-            adjust(other, torch.zeros(10), 1.0)
+            adjust_logits(other, torch.zeros(10), 1.0)
     with pytest.raises(ConfigError, match="must not be negative"):
-        adjust(CrossEntropy(), torch.zeros(10), -1.0)
+        adjust_logits(CrossEntropy(), torch.zeros(10), -1.0)
 
 
 def test_repeats_get_more_than_the_runs_own_augmentation() -> None:
     light = settings_for(Augment, horizontal_flip=0.0, crop_scale=(0.8, 1.0))
-    varied = stronger(light, channels=3, device_pixels=False)
+    varied = minority_augmentation(light, channels=3, device_pixels=False)
     assert (varied.horizontal_flip, varied.crop_scale) == (0.0, (0.8, 1.0))
     assert varied.rand_augment is not None and varied.erase == 0.25
-    assert stronger(light, channels=4, device_pixels=False).rand_augment is None
-    assert stronger(light, channels=3, device_pixels=True).rand_augment is None
+    assert minority_augmentation(light, channels=4, device_pixels=False).rand_augment is None
+    assert minority_augmentation(light, channels=3, device_pixels=True).rand_augment is None
     with pytest.raises(ConfigError, match="augment=none augments nothing"):
-        stronger(settings_for(Augment, enabled=False), channels=3, device_pixels=False)
+        minority_augmentation(settings_for(Augment, enabled=False), channels=3, device_pixels=False)
     with pytest.raises(ConfigError, match="all images have both"):
-        stronger(varied, channels=3, device_pixels=False)
+        minority_augmentation(varied, channels=3, device_pixels=False)
 
 
 @pytest.fixture(scope="module")

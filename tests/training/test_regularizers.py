@@ -15,7 +15,7 @@ from torch import nn
 
 from finetune.config.settings.phases import Phase, build_strategy
 from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
-from finetune.models.heads.fit import Examples, solve_head
+from finetune.models.heads.fit import HeadExamples, fit_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.settings import SolverSettings
 from finetune.models.network import Network, build_network
@@ -91,7 +91,7 @@ def test_steps_that_shrink_lead_to_the_optimum_of_the_penalised_loss(name: str, 
     )  # of 3, which have one optimum
     spec = HeadSpec()
     solved = build_head(spec, 12, 3)
-    solve_head(solved, spec, Examples(features, targets, "multiclass", 3), SolverSettings("proximal", 0.0, 0.03))
+    fit_head(solved, spec, HeadExamples(features, targets, "multiclass", 3), SolverSettings("proximal", 0.0, 0.03))
     head = build_head(spec, 12, 3)
     weight, bias = head[1].weight, head[1].bias
     parts = {"head": weight, "head/no_decay": bias}

@@ -50,7 +50,7 @@ class Kill(Callback):
 
 
 def train(run: Run, name: str, *callbacks: Callback) -> dict[str, torch.Tensor]:
-    """Train, or go on training, in a run folder as the verb does, and return the final weights."""
+    """Train, or go on training, in a run folder as the command does, and return the final weights."""
     pl.seed_everything(0, verbose=False)
     table = tiny_table(train=24, val=8, test=8)
     strategy = build_strategy(strategy_config(name))

@@ -22,7 +22,7 @@ from finetune.config.settings.roots import TrainSettings
 from finetune.data.cache.store import Cache
 from finetune.data.folds import make_folds
 from finetune.data.sources import digits, sequences
-from finetune.data.table import digest, read_saved
+from finetune.data.table import content_digest, load_saved_table
 from finetune.data.transforms import eval_transform
 from finetune.ensembles.crossval.in_process import FoldHeadTrainer, read_table
 from finetune.errors import ConfigError
@@ -81,7 +81,7 @@ def stored(place: Path) -> Predictions:
 
 def test_scores_and_predictions_are_of_sequences(place: Path) -> None:
     run, predictions = run_of(place), stored(place)
-    frame, _ = read_saved(run.table_file)
+    frame, _ = load_saved_table(run.table_file)
     assert len(frame) == 2 * CLIPS
     assert sorted(predictions.ids) == sorted(frame["id"][frame["split"] == "test"])
     assert run.metrics["n"]["test"] == len(predictions.ids) == 4
@@ -96,7 +96,7 @@ def test_each_frame_passes_the_backbone_once_whichever_sequences_it_is_in(place:
     (space,) = Cache(place / "kept", 10**9).infos()
     looked_at = {path for clip in range(CLIPS) for path in frames_looked_at(place, f"up/clip{clip}")}
     looked_at |= {path for clip in range(CLIPS) for path in frames_looked_at(place, f"down/clip{clip}")}
-    assert space.entries == len({digest(path.read_bytes()) for path in looked_at}) < len(looked_at)
+    assert space.entries == len({content_digest(path.read_bytes()) for path in looked_at}) < len(looked_at)
 
 
 def frames_looked_at(place: Path, name: str) -> list[Path]:
@@ -193,7 +193,7 @@ def test_images_of_frames_and_their_cached_features_give_the_same_answers(place:
 def test_the_reference_of_drift_is_the_mean_of_frames(place: Path) -> None:
     run = run_of(place)
     reference, bundle = load_reference(run), load_bundle(run.model_dir)
-    frame, _ = read_saved(run.table_file)
+    frame, _ = load_saved_table(run.table_file)
     assert reference is not None and len(reference.rows) == 4
     transform = eval_transform(bundle.network.spec)
     for row, found in zip(reference.rows, reference.features, strict=True):

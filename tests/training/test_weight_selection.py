@@ -25,7 +25,7 @@ from finetune.training.weight_selection import (
     WeightCandidate,
     best_candidate,
     check_shares,
-    interpolated,
+    interpolate_weights,
     select_weights,
 )
 
@@ -110,7 +110,7 @@ def test_candidates_are_scored_as_their_weights_score(ruined: Trained) -> None:
     ends = [state_of(path) for path in (ruined.run.probe_checkpoint, ruined.run.last_checkpoint)]
     assert [each.share for each in kept.candidates] == [0.0, 0.25, 0.5, 1.0]
     for each in kept.candidates:
-        assert each.value == pytest.approx(accuracy(ruined, interpolated(*ends, each.share)))
+        assert each.value == pytest.approx(accuracy(ruined, interpolate_weights(*ends, each.share)))
     assert kept.record()["candidates"][1]["share"] == 0.25
 
 
@@ -132,11 +132,11 @@ def test_nothing_is_compared_without_a_probe_or_without_shares(ruined: Trained, 
 def test_interpolation_is_linear_and_exact_at_its_ends() -> None:
     probe = {"weight": torch.tensor([0.0, 0.1]), "count": torch.tensor(3)}
     tuned = {"weight": torch.tensor([1.0, 0.7]), "count": torch.tensor(9)}
-    half = interpolated(probe, tuned, 0.25)
+    half = interpolate_weights(probe, tuned, 0.25)
     torch.testing.assert_close(half["weight"], torch.tensor([0.25, 0.25]))
     assert half["count"] == 9
-    assert torch.equal(interpolated(probe, tuned, 0.0)["weight"], probe["weight"])
-    assert torch.equal(interpolated(probe, tuned, 1.0)["weight"], tuned["weight"])
+    assert torch.equal(interpolate_weights(probe, tuned, 0.0)["weight"], probe["weight"])
+    assert torch.equal(interpolate_weights(probe, tuned, 1.0)["weight"], tuned["weight"])
 
 
 @pytest.mark.parametrize(

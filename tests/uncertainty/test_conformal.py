@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import binom
 
 from finetune.errors import ConfigError
-from finetune.uncertainty.conformal import fit_conformal, scores
-from finetune.uncertainty.selective import lower_bound, risk_coverage, threshold_for
+from finetune.uncertainty.conformal import conformity_scores, fit_conformal
+from finetune.uncertainty.selective import accuracy_threshold, lower_bound, risk_coverage
 
 TARGET = 0.65
 
@@ -38,8 +38,8 @@ def test_sets_cover_as_promised_within_the_binomial_interval(score: str, coverag
 
 
 def test_sums_are_those_down_to_each_label() -> None:
-    assert scores(np.array([[0.2, 0.5, 0.3]]), "aps")[0] == pytest.approx([1.0, 0.5, 0.8])
-    assert scores(np.array([[0.2, 0.5, 0.3]]), "lac")[0] == pytest.approx([0.8, 0.5, 0.7])
+    assert conformity_scores(np.array([[0.2, 0.5, 0.3]]), "aps")[0] == pytest.approx([1.0, 0.5, 0.8])
+    assert conformity_scores(np.array([[0.2, 0.5, 0.3]]), "lac")[0] == pytest.approx([0.8, 0.5, 0.7])
 
 
 def test_too_few_images_for_a_coverage_are_refused_with_what_would_do() -> None:
@@ -63,7 +63,7 @@ def test_a_threshold_keeps_its_promise_on_new_images() -> None:
     for seed in range(60):
         probabilities, targets = drawn(1000, seed)
         confidence, right = probabilities.max(1), probabilities.argmax(1) == targets
-        found = threshold_for(confidence[:500], right[:500], TARGET)
+        found = accuracy_threshold(confidence[:500], right[:500], TARGET)
         decided = confidence[500:] >= found.value
         covered += bool(decided.any())
         kept += bool(
@@ -75,11 +75,11 @@ def test_a_threshold_keeps_its_promise_on_new_images() -> None:
 
 
 def test_a_promise_that_cannot_be_kept_decides_nothing() -> None:
-    found = threshold_for(np.linspace(0.5, 1, 30), np.ones(30, bool), 0.99)
+    found = accuracy_threshold(np.linspace(0.5, 1, 30), np.ones(30, bool), 0.99)
     assert found.coverage == 0
     assert found.value > 1
     with pytest.raises(ConfigError, match="below 1"):
-        threshold_for(np.ones(3), np.ones(3, bool), 1.0)
+        accuracy_threshold(np.ones(3), np.ones(3, bool), 1.0)
 
 
 def test_the_bound_is_that_of_the_binomial_distribution() -> None:

@@ -1,7 +1,6 @@
-"""What is shown of a few training images: themselves, what evaluation sees, and what training sees, epoch by epoch.
+"""What the network sees of a few training images: in evaluation, and in training epoch by epoch.
 
-It decides which images are chosen and brings what the network is given back to pixels; the images themselves are made
-by the loaders of training.
+The loaders of training make the images; here they are brought back to pixels.
 """
 
 from collections import defaultdict
@@ -85,11 +84,15 @@ def network_views(images: ImageData, rows: Rows, views: int) -> list[NetworkView
     """
     frame, channels = images.table.frame, images.spec.channels
     plain = [Draw(row, 0, True) for row in rows.tolist()]
-    evaluated = pixels_of(batch_of(images, plain, augmented=False)["image"], images.spec)
+    evaluated = denormalised_pixels(load_batch(images, plain, augmented=False)["image"], images.spec)
     draws = first_draws(images, rows, views)
     found = []
     for row, evaluation in zip(rows.tolist(), evaluated, strict=True):
-        varied = pixels_of(batch_of(images, draws[row], augmented=True)["image"], images.spec) if draws[row] else []
+        varied = (
+            denormalised_pixels(load_batch(images, draws[row], augmented=True)["image"], images.spec)
+            if draws[row]
+            else []
+        )
         original = images.table.store.read(str(frame["path"].iloc[row]), channels)
         found.append(NetworkView(row, original, evaluation, tuple(varied)))
     return found
@@ -114,14 +117,16 @@ def first_draws(images: ImageData, rows: Rows, views: int) -> dict[int, list[Dra
     return {row: draws[:views] for row, draws in found.items()}
 
 
-def batch_of(images: ImageData, draws: Sequence[Draw], *, augmented: bool) -> ImageBatch:
+def load_batch(images: ImageData, draws: Sequence[Draw], *, augmented: bool) -> ImageBatch:
     """Return a batch of draws as a run's loaders make it."""
     rows = np.array([draw.row for draw in draws], dtype=np.int64)
     (batch,) = images.draws([list(draws)], augmented=augmented, stored=images.stored(rows, augmented=augmented))
     return {**batch, "image": batch["image"].to("cpu")}
 
 
-def mixed(images: ImageData, rows: Rows, mixing: Callable[[ImageBatch], ImageBatch], seed: int) -> list[MixedImage]:
+def mix_images(
+    images: ImageData, rows: Rows, mixing: Callable[[ImageBatch], ImageBatch], seed: int
+) -> list[MixedImage]:
     """Return images, as training first sees them, mixed with each other as those of a batch are.
 
     Raises:
@@ -131,18 +136,18 @@ def mixed(images: ImageData, rows: Rows, mixing: Callable[[ImageBatch], ImageBat
     if len(draws) < 2:
         return []
     with seeded(seed):
-        found = mixing(batch_of(images, draws, augmented=True))
-    made = zip(pixels_of(found["image"], images.spec), found["target"], strict=True)
-    return [MixedImage(image, shares_of(target, images.table.labels)) for image, target in made]
+        found = mixing(load_batch(images, draws, augmented=True))
+    made = zip(denormalised_pixels(found["image"], images.spec), found["target"], strict=True)
+    return [MixedImage(image, mixed_label_shares(target, images.table.labels)) for image, target in made]
 
 
-def shares_of(target: Tensor, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
+def mixed_label_shares(target: Tensor, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
     """Return the labels of a mixed target (K,) and their shares, the largest first."""
     values = [(label, float(share)) for label, share in zip(labels, target, strict=True) if share > 0]
     return tuple(sorted(values, key=lambda pair: -pair[1]))
 
 
-def pixels_of(images: Tensor, spec: InputSpec) -> list[Image.Image]:
+def denormalised_pixels(images: Tensor, spec: InputSpec) -> list[Image.Image]:
     """Return images (B, C, H, W) as they were before normalisation."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
     values = ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
@@ -157,5 +162,5 @@ def mixtures_of(images: ImageData, rows: Rows, augment: Augment) -> dict[str, li
     for name, one in alone.items():
         mixing = build_mixing(one, num_classes=table.num_classes, task=table.task)
         if mixing is not None:
-            found[name] = mixed(images, rows, mixing, images.seed)
+            found[name] = mix_images(images, rows, mixing, images.seed)
     return found

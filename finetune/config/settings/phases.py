@@ -1,7 +1,7 @@
-"""A strategy is a list of phases: which layers move, for how long, at what rates, and how BatchNorm behaves.
+"""Phases of a strategy: which layers move, for how long, at what rates, and how BatchNorm behaves.
 
-It decides what a phase may say and checks it; freezing, rates and batches follow elsewhere from what is said here. Keys
-that a phase leaves out have the values that change nothing, which stand here since a list has no defaults in conf/.
+Keys that a phase leaves out have the values that change nothing, which stand here since a list has no defaults in
+conf/.
 """
 
 import dataclasses

@@ -6,15 +6,9 @@ from typing import Any
 
 from finetune.config.settings.checked import Open, in_range
 from finetune.config.settings.data_groups import CacheSettings
-from finetune.config.settings.review_groups import (
-    CompareSettings,
-    EnsembleSettings,
-    OperatingSettings,
-)
+from finetune.config.settings.review_groups import CompareSettings, EnsembleSettings, OperatingSettings
 from finetune.config.settings.roots import RootSettings
-from finetune.config.settings.run_groups import (
-    GroupSettings,
-)
+from finetune.config.settings.run_groups import GroupSettings
 
 
 @dataclass(frozen=True)

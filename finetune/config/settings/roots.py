@@ -7,10 +7,7 @@ from typing import Any, Literal
 from finetune.config.settings.checked import Checked, Target, in_range
 from finetune.config.settings.data_groups import CacheSettings, DataSettings, Imbalance
 from finetune.config.settings.phases import Strategy
-from finetune.config.settings.review_groups import (
-    AuditSettings,
-    PreviewSettings,
-)
+from finetune.config.settings.review_groups import AuditSettings, PreviewSettings
 from finetune.config.settings.run_groups import (
     ExplainSettings,
     GroupSettings,

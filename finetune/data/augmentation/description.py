@@ -1,8 +1,4 @@
-"""An augmentation in words: what is done with a training image, how, and how often.
-
-It decides the words, so that people who have not written the settings can judge them; what is done is decided by the
-steps themselves.
-"""
+"""Augmentation in words, so that people who have not written the settings can judge them."""
 
 import re
 from typing import NamedTuple
@@ -28,7 +24,7 @@ class Change(NamedTuple):
     setting: str
 
 
-def describe(augment: Augment, *, crop_mode: str) -> list[Change]:
+def describe_augmentation(augment: Augment, *, crop_mode: str) -> list[Change]:
     """Return all that may be done with a training image, in order; what is not on has the probability 0."""
     if not augment.enabled:
         return []

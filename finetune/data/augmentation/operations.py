@@ -1,7 +1,4 @@
-"""Steps that timm does not have: crops of squashed images, turns by right angles, small rotations.
-
-It decides what they draw and what they do with an image; in which order steps come is decided in `transforms`.
-"""
+"""Augmentations that timm lacks: crops of squashed images, turns by right angles, small rotations."""
 
 import math
 from typing import Any

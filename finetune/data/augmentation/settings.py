@@ -1,8 +1,4 @@
-"""The settings of an augmentation, and which of them make sense.
-
-It decides what can be asked for; `transforms` makes steps of it, and mixing several images of a batch is left to
-training.
-"""
+"""Settings of an augmentation, and which of them make sense."""
 
 from finetune.config.settings.training_groups import Augment
 from finetune.errors import ConfigError

@@ -1,7 +1,4 @@
-"""What is known of image files that have not changed since they were last read: the digest of their content.
-
-It decides when a file counts as unchanged; reading and checking the others is left to `finetune.data.image_stores`.
-"""
+"""Digests of image files that have not changed since they were last read."""
 
 import contextlib
 import logging

@@ -1,8 +1,4 @@
-"""Shards: files of keyed arrays that are mapped into memory and checked before they are believed.
-
-It decides the format of a file (safetensors, named after the digest of its content) and how entries are found in many
-of them; where files lie and when they go is left to `finetune.data.cache.store`.
-"""
+"""Shards: files of keyed arrays that are mapped into memory and checked before they are believed."""
 
 import contextlib
 import hashlib

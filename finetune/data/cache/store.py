@@ -1,8 +1,4 @@
-"""The cache on disk: spaces of entries, written once by whoever comes first, and evicted when unused for longest.
-
-It decides where entries lie, who may write them and when they go; what the arrays mean, and what else than its key an
-entry depends on, is left to those who fill it.
-"""
+"""The cache on disk: spaces of entries, written once by whoever comes first, and evicted when unused for longest."""
 
 import contextlib
 import json

@@ -1,7 +1,6 @@
-"""What is to become of a picture, drawn before it is decoded, and what of its file a worker hands on for that.
+"""Augmentation parameters, drawn before an image is decoded, and what of its file a worker hands on for that.
 
-It decides that every draw is the one that timm's steps make, and which files only PIL decodes rightly; the pixels are
-made from both by `making`.
+Every draw is the one that timm's steps make; files that only PIL decodes rightly are handed on as pixels.
 """
 
 from typing import Any, NamedTuple

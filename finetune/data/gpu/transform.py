@@ -1,8 +1,4 @@
-"""The images of a batch, made on the device that trains from files of which only the header was read before.
-
-It decides how bytes become what the weights expect, and how far that may be from timm's own; what is done with each
-image has been drawn by `plans`.
-"""
+"""Decoding and augmentation on the GPU: batches made from files of which only the header was read before."""
 
 import logging
 import math
@@ -50,25 +46,25 @@ class DeviceTransform:
         frame = next((step for step in steps if isinstance(step, FRAMES)), None)
         blurs = (step.transforms[0] for step in steps if isinstance(step, RandomApply))
         blur: GaussianBlur | None = next(blurs, None)
-        self.maker = Maker(transform.spec, frame, tuple(blur.kernel_size) if blur is not None else ())
+        self.maker = BatchTransform(transform.spec, frame, tuple(blur.kernel_size) if blur is not None else ())
 
     def apply(self, picture: DecodedImage) -> ParamsSource:
         """Return what the image of a picture is made of, with all that is random drawn."""
         return self.planner.source(picture)
 
-    def join(self, sources: Sequence[ParamsSource]) -> "UnmadeImages":
+    def join(self, sources: Sequence[ParamsSource]) -> "DeferredImages":
         """Return a batch of images that are still to be made."""
-        return UnmadeImages(sources, self.maker)
+        return DeferredImages(sources, self.maker)
 
 
-class UnmadeImages:
+class DeferredImages:
     """The images of a batch before they are made: what stands in their place until they are moved to a device.
 
     All values lie in one block of memory and all noise in another, since each block that a worker process hands on
     takes a file handle.
     """
 
-    def __init__(self, sources: Sequence[ParamsSource], maker: "Maker") -> None:
+    def __init__(self, sources: Sequence[ParamsSource], maker: "BatchTransform") -> None:
         """Take what each image is made of, and what makes them."""
         self.values = torch.cat([source.values.reshape(-1) for source in sources])
         self.noise = torch.cat([source.noise.reshape(-1) for source in sources])
@@ -105,7 +101,7 @@ class UnmadeImages:
 
 
 @dataclass(frozen=True)
-class Maker:
+class BatchTransform:
     """Makes images as timm does, but decodes whole JPEGs and resizes real numbers, all on one device.
 
     On 396 photos of half a megapixel, at 224 pixels, the values (0 to 255) differ from timm's own by less than 0.001 on
@@ -134,8 +130,8 @@ class Maker:
         plans = [source.plan for source in sources]
         works = device if device.type == "cuda" else torch.device("cpu")  # others have no decoder of their own
         regions = zip(self.regions(sources, works), plans, strict=True)
-        shown = torch.stack([framed(region, self.frame, plan.corner) for region, plan in regions])
-        varied = blurred(recoloured(turned(shown, plans), plans), plans, self.kernel)
+        shown = torch.stack([fit_frame(region, self.frame, plan.corner) for region, plan in regions])
+        varied = apply_blur(adjust_colours(apply_geometry(shown, plans), plans), plans, self.kernel)
         scale = Scale(self.spec.mean, self.spec.std)
         images = varied.float().mul_(scale.factor.to(works)).sub_(scale.offset.to(works))
         for image, source in zip(images, sources, strict=True):
@@ -146,14 +142,14 @@ class Maker:
 
     def regions(self, sources: Sequence[ParamsSource], device: torch.device) -> Iterator[Tensor]:
         """Yield the region (C, height, width) of each source, 0 to 255, resized."""
-        for part in in_parts(sources):
-            files = iter(decoded([source for source in part if source.is_file], self.spec.channels, device))
+        for part in split_by_pixels(sources):
+            files = iter(decode_jpegs([source for source in part if source.is_file], self.spec.channels, device))
             for source in part:
                 finished = None if source.is_file else source.values.to(device)
-                yield resized(next(files), source.plan, self.spec.interpolation) if finished is None else finished
+                yield resize_region(next(files), source.plan, self.spec.interpolation) if finished is None else finished
 
 
-def in_parts(sources: Sequence[ParamsSource]) -> Iterator[list[ParamsSource]]:
+def split_by_pixels(sources: Sequence[ParamsSource]) -> Iterator[list[ParamsSource]]:
     """Yield sources that may be decoded together, in order: at least one, and else no more than TOGETHER pixels."""
     part: list[ParamsSource] = []
     pixels = 0
@@ -166,7 +162,7 @@ def in_parts(sources: Sequence[ParamsSource]) -> Iterator[list[ParamsSource]]:
     yield part
 
 
-def decoded(files: Sequence[ParamsSource], channels: int, device: torch.device) -> list[Tensor]:
+def decode_jpegs(files: Sequence[ParamsSource], channels: int, device: torch.device) -> list[Tensor]:
     """Return the whole pictures (C, H, W), 0 to 255, of JPEG files.
 
     A file that the device's decoder refuses is decoded by PIL, which also says what is wrong with one that is damaged.
@@ -182,7 +178,7 @@ def decoded(files: Sequence[ParamsSource], channels: int, device: torch.device) 
         raise
     except RuntimeError as error:
         if len(files) > 1:
-            return [pixels for file in files for pixels in decoded([file], channels, device)]
+            return [pixels for file in files for pixels in decode_jpegs([file], channels, device)]
         (file,) = files
         image = DecodedImage.open(file.values.numpy().tobytes(), channels, name=file.name).whole()
         say_refused(file.name, str(error).split("\n")[0])
@@ -195,7 +191,7 @@ def say_refused(name: str, why: str) -> None:
     log.info("%s is decoded by PIL, since the decoder of JPEGs refuses it: %s", name, why)
 
 
-def resized(picture: Tensor, plan: AugmentParams, interpolation: str) -> Tensor:
+def resize_region(picture: Tensor, plan: AugmentParams, interpolation: str) -> Tensor:
     """Return the region that a plan shows of a picture (C, H, W), resized, 0 to 255.
 
     As in PIL, lines are resized before columns, and rounded and cut off at 0 and 255 in between.
@@ -208,7 +204,7 @@ def resized(picture: Tensor, plan: AugmentParams, interpolation: str) -> Tensor:
     return part[0].byte()
 
 
-def framed(region: Tensor, frame: Frame | None, corner: tuple[int, int] | None) -> Tensor:
+def fit_frame(region: Tensor, frame: Frame | None, corner: tuple[int, int] | None) -> Tensor:
     """Return a region (C, H, W) cut or padded to the weights' size by timm's step, if it has one.
 
     Args:
@@ -229,7 +225,7 @@ def framed(region: Tensor, frame: Frame | None, corner: tuple[int, int] | None) 
     return padded.byte()
 
 
-def turned(images: Tensor, plans: Sequence[AugmentParams]) -> Tensor:
+def apply_geometry(images: Tensor, plans: Sequence[AugmentParams]) -> Tensor:
     """Return images (B, C, H, W), each mirrored, upside down, turned and rotated as its plan says."""
     mirrored, inverted = (
         torch.tensor(flags, device=images.device).reshape(-1, 1, 1, 1)
@@ -245,7 +241,7 @@ def turned(images: Tensor, plans: Sequence[AugmentParams]) -> Tensor:
     return images
 
 
-def blurred(images: Tensor, plans: Sequence[AugmentParams], kernel: Sequence[int]) -> Tensor:
+def apply_blur(images: Tensor, plans: Sequence[AugmentParams], kernel: Sequence[int]) -> Tensor:
     """Return images (B, C, H, W), 0 to 255, blurred in place as their plans say, by kernels of a size in pixels."""
     for row, plan in enumerate(plans):
         if plan.blur:
@@ -253,7 +249,7 @@ def blurred(images: Tensor, plans: Sequence[AugmentParams], kernel: Sequence[int
     return images
 
 
-def recoloured(images: Tensor, plans: Sequence[AugmentParams]) -> Tensor:
+def adjust_colours(images: Tensor, plans: Sequence[AugmentParams]) -> Tensor:
     """Return images (B, C, H, W), 0 to 255, with the colours changed, in place, as their plans say."""
     for row, plan in enumerate(plans):
         for name, factor in plan.colours:

@@ -1,6 +1,6 @@
 """Batches of sequences: the frames of all of them as one batch of images, and how many each sequence has.
 
-It decides how a draw of a sequence becomes images, each varied in the same way; order and ranks are as for images.
+All frames of a sequence are varied in the same way; order and ranks are as for images.
 """
 
 from collections.abc import Iterable
@@ -103,7 +103,7 @@ class SequenceData(ImageData):
         )
 
 
-def loaders_of(table: ImageTable) -> type[ImageData]:
+def build_datamodule(table: ImageTable) -> type[ImageData]:
     """Return what serves batches of a table: of its images, or of its sequences."""
     return ImageData if sequence_limit(table) is None else SequenceData
 

@@ -1,8 +1,4 @@
-"""Sequences of images as rows of a table: which frames they have, which of them are looked at, and their content.
-
-It decides that a sequence is one row, so that splits, scores and predictions are of sequences; reading a frame is left
-to the store of the images.
-"""
+"""Frame store: which frames a sequence has, which of them are looked at, and their content."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.decoding import DecodedImage
-from finetune.data.table import ImageStore, ImageTable, digest, frame_of
+from finetune.data.table import ImageStore, ImageTable, build_frame, content_digest
 from finetune.errors import ConfigError
 
 _SHOWN = 3
@@ -55,7 +51,7 @@ class SequenceStore:
 
     def content(self, path: str) -> bytes:
         """Return the digests of all frames that are looked at, in order, of which the sequence's own is made."""
-        return _joined([digest(self.images.content(frame)) for frame in self.frames[path]])
+        return _joined([content_digest(self.images.content(frame)) for frame in self.frames[path]])
 
 
 def _joined(digests: Sequence[str]) -> bytes:
@@ -63,7 +59,7 @@ def _joined(digests: Sequence[str]) -> bytes:
     return "\n".join(digests).encode()
 
 
-def spread(number: int, limit: int) -> list[int]:
+def evenly_spaced(number: int, limit: int) -> list[int]:
     """Return which of so many frames are looked at: all, or the middles of as many equal stretches as the limit.
 
     Source: Wang et al. 2016, Temporal Segment Networks, section 3.1, with the middle in place of a random frame.
@@ -95,11 +91,11 @@ def frame_table(table: ImageTable) -> tuple[ImageTable, npt.NDArray[np.int64]]:
     owner = np.repeat(np.arange(len(table)), sizes)
     columns = {name: table.frame[name].to_numpy(object)[owner].tolist() for name in ("label", "split")}
     digests = [store.digests.get(path) for path in paths]
-    frame = frame_of({"id": numbers, "path": paths, "digest": digests, **columns})
+    frame = build_frame({"id": numbers, "path": paths, "digest": digests, **columns})
     return replace(table, frame=frame, store=store.images, groups=(), skipped=()), np.cumsum([0, *sizes])
 
 
-def sequences_checked(table: ImageTable, starts: npt.NDArray[np.int64], frames: Sequence[Problem]) -> list[Problem]:
+def sequence_digests(table: ImageTable, starts: npt.NDArray[np.int64], frames: Sequence[Problem]) -> list[Problem]:
     """Return the digest of each sequence, or why it cannot be read, from what was found of its frames.
 
     Args:
@@ -115,7 +111,7 @@ def sequences_checked(table: ImageTable, starts: npt.NDArray[np.int64], frames: 
         pairs = list(zip(store.frames[path], checked, strict=True))
         bad = next((f"its frame {frame}: {problem}" for frame, (_, problem) in pairs if problem), None)
         store.digests.update({frame: value for frame, (value, _) in pairs if value is not None})
-        whole = None if bad else digest(_joined([store.digests[frame] for frame in store.frames[path]]))
+        whole = None if bad else content_digest(_joined([store.digests[frame] for frame in store.frames[path]]))
         found.append((whole, bad))
     return found
 

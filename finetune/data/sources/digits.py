@@ -1,7 +1,4 @@
-"""The data set that needs no download.
-
-It decides how scikit-learn's digits become a table; they have no given splits.
-"""
+"""The bundled digits: a data set that needs no download."""
 
 import numpy as np
 

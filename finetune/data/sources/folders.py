@@ -1,7 +1,4 @@
-"""Class folders, with or without folders of splits above them.
-
-It decides which folders are splits, which are classes, and which files are images of a class.
-"""
+"""Class folders, with or without folders of splits above them."""
 
 import logging
 import os
@@ -10,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.data.image_stores import FileStore, image_suffixes
-from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, existing, meaning_of_val
+from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, existing_path, rename_val_split
 from finetune.data.table import ImageTable
 from finetune.errors import DataError, nearest
 
@@ -40,7 +37,7 @@ def folder(root: str, val_means: str = "auto") -> ImageTable:
         DataError: There is no such folder, or it holds no class folders with images.
         ConfigError: `val_means` is not known.
     """
-    top = existing(root, "The folder", "data.root")
+    top = existing_path(root, "The folder", "data.root")
     if not top.is_dir():
         raise DataError(
             f"data.root={root} is a file. Name the folder above the class folders, or use data=csv data.path={root}."
@@ -61,7 +58,7 @@ def folder(root: str, val_means: str = "auto") -> ImageTable:
         "id": [file.relative_to(top).as_posix() for file, _, _ in rows],
         "path": [str(file) for file, _, _ in rows],
         "label": [label for _, label, _ in rows],
-        "split": meaning_of_val([split for _, _, split in rows], val_means),
+        "split": rename_val_split([split for _, _, split in rows], val_means),
     }
     return build_table(columns, FileStore())
 

@@ -1,8 +1,4 @@
-"""Sequences of images: folders of frames, or a table that says to which sequence a frame belongs and at which place.
-
-It decides which frames make a sequence, their order and which of them are looked at; folders of classes and cells of
-tables are read as for single images.
-"""
+"""Sequences of images: folders of frames, or a table that says to which sequence a frame belongs and at which place."""
 
 import os
 import re
@@ -11,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.image_stores import FileStore
-from finetune.data.sequences.frame_store import SequenceStore, spread
+from finetune.data.sequences.frame_store import SequenceStore, evenly_spaced
 from finetune.data.sources.folders import direct_images, files_below, split_folders, subfolders
-from finetune.data.sources.table_builder import build_table, existing, meaning_of_val
+from finetune.data.sources.table_builder import build_table, existing_path, rename_val_split
 from finetune.data.sources.table_reader import check_columns_given, column_of, read_cells, require_all
-from finetune.data.sources.tables import check_present, given_splits, group_of, identity, labels_of
+from finetune.data.sources.tables import check_present, given_splits, group_of, image_id, labels_of
 from finetune.data.table import ImageTable
 from finetune.errors import DataError
 
@@ -37,7 +33,7 @@ def sequences(root: str, frames: int, val_means: str = "auto") -> ImageTable:
         DataError: There is no such folder, or it holds no sequences in class folders.
         ConfigError: `frames` or `val_means` makes no sense.
     """
-    top = existing(root, "The folder", "data.root")
+    top = existing_path(root, "The folder", "data.root")
     if not top.is_dir():
         raise DataError(f"data.root={root} is a file. Name the folder above the class folders, or use a table "
                         f"(data=sequence_table data.path={root}).")  # fmt: skip
@@ -61,7 +57,7 @@ def sequences(root: str, frames: int, val_means: str = "auto") -> ImageTable:
         "id": names,
         "path": names,
         "label": [label for _, label, _ in rows],
-        "split": meaning_of_val([split for _, _, split in rows], val_means),
+        "split": rename_val_split([split for _, _, split in rows], val_means),
     }
     kept = {name: frames_in(place, frames) for name, (place, _, _) in zip(names, rows, strict=True)}
     return build_table(columns, SequenceStore(FileStore(), kept, frames))
@@ -70,16 +66,16 @@ def sequences(root: str, frames: int, val_means: str = "auto") -> ImageTable:
 def sequence_folders(above: Path) -> list[Path]:
     """Return the folders that hold images, the one itself and those below it, by name."""
     images, _ = files_below(above)
-    return sorted({image.parent for image in images}, key=lambda place: natural(str(place)))
+    return sorted({image.parent for image in images}, key=lambda place: natural_key(str(place)))
 
 
 def frames_in(place: Path, limit: int) -> tuple[str, ...]:
     """Return the images of a folder that are looked at, in the order of their names."""
-    images = sorted(direct_images(place), key=lambda image: natural(image.name))
-    return tuple(str(images[number]) for number in spread(len(images), limit))
+    images = sorted(direct_images(place), key=lambda image: natural_key(image.name))
+    return tuple(str(images[number]) for number in evenly_spaced(len(images), limit))
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
+def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Return what to sort names by so that frame 2 comes before frame 10."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
@@ -120,7 +116,7 @@ def sequence_table(
         ConfigError: The settings contradict each other.
     """
     check_columns_given(label_columns, group_columns, label_separator)
-    file = existing(path, "The table", "data.path")
+    file = existing_path(path, "The table", "data.path")
     if file.is_dir():
         raise DataError(f"data.path={path} is a folder. Name a table, or use data=sequences data.root={path}.")
     cells = read_cells(file)
@@ -128,8 +124,8 @@ def sequence_table(
     for key, name in (("path", path_column), ("sequence", sequence_column), ("order", order_column)):
         named[key] = column_of(cells, name, f"{key}_column", path)
         require_all(named[key], name, path)
-    base = existing(root, "The folder", "data.root") if root else file.parent
-    images = [identity(name, base) for name in named["path"]]
+    base = existing_path(root, "The folder", "data.root") if root else file.parent
+    images = [image_id(name, base) for name in named["path"]]
     places = [os.path.join(base, name) for name in images]
     check_present({"id": images, "path": places}, path, base)
     facts: dict[str, list[Any]] = {
@@ -137,13 +133,13 @@ def sequence_table(
         "split": given_splits(cells, split_column, path),
         **{name: group_of(cells, name, path) for name in group_columns},
     }
-    members = in_order(named["sequence"], named["order"], path)
+    members = sort_frames(named["sequence"], named["order"], path)
     columns: dict[str, list[Any]] = {"id": list(members), "path": list(members)}
-    columns |= {name: [agreed(values, rows, name, sequence, path) for sequence, rows in members.items()]
+    columns |= {name: [single_value(values, rows, name, sequence, path) for sequence, rows in members.items()]
                 for name, values in facts.items()}  # fmt: skip
-    columns["split"] = meaning_of_val(columns["split"], val_means)
+    columns["split"] = rename_val_split(columns["split"], val_means)
     kept = {
-        sequence: tuple(places[rows[number]] for number in spread(len(rows), frames))
+        sequence: tuple(places[rows[number]] for number in evenly_spaced(len(rows), frames))
         for sequence, rows in members.items()
     }
     several = bool(label_columns) or label_separator is not None
@@ -151,14 +147,14 @@ def sequence_table(
     return build_table(columns, store, groups=group_columns, multilabel=several, labels=label_columns)
 
 
-def in_order(names: Sequence[str], order: Sequence[str], file: str) -> dict[str, list[int]]:
+def sort_frames(names: Sequence[str], order: Sequence[str], file: str) -> dict[str, list[int]]:
     """Return the rows of each sequence in their order.
 
     Raises:
         DataError: Two frames of a sequence have the same place.
     """
     numbers = all(NUMBER.fullmatch(place) for place in order)
-    keys: list[Any] = [float(place) if numbers else natural(place) for place in order]
+    keys: list[Any] = [float(place) if numbers else natural_key(place) for place in order]
     members: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         members.setdefault(name, []).append(row)
@@ -173,7 +169,7 @@ def in_order(names: Sequence[str], order: Sequence[str], file: str) -> dict[str,
     return members
 
 
-def agreed(values: Sequence[Any], rows: Sequence[int], column: str, sequence: str, file: str) -> Any:
+def single_value(values: Sequence[Any], rows: Sequence[int], column: str, sequence: str, file: str) -> Any:
     """Return the one value that all rows of a sequence have in a column.
 
     Raises:

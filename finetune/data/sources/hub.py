@@ -1,7 +1,4 @@
-"""Data sets of the Hugging Face Hub, or saved in its format: an optional source.
-
-It decides how a data set's columns become a table; downloading, caching and reading are the `datasets` library's.
-"""
+"""Data sets of the Hugging Face Hub, or saved in its format: an optional source."""
 
 import importlib.util
 import logging
@@ -14,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from finetune.data.decoding import DecodedImage
-from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, meaning_of_val
+from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, rename_val_split
 from finetune.data.table import ImageTable
 from finetune.errors import DataError, MissingExtraError, nearest
 
@@ -92,7 +89,7 @@ def hub(
     if not columns["id"]:
         raise DataError(f"The data set '{name}' has no images with a label in '{label_column}'. Set data.label_column.")
     columns["path"] = columns["id"]
-    columns["split"] = meaning_of_val(columns["split"], val_means)
+    columns["split"] = rename_val_split(columns["split"], val_means)
     several = any(isinstance(label, tuple) for label in columns["label"])
     return build_table(columns, HubStore(splits, image_column), multilabel=several)
 

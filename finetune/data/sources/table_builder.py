@@ -1,7 +1,4 @@
-"""What all sources share: paths that exist, the meaning of a lone val split, and the vocabulary of the whole table.
-
-It decides which labels a data set has; which rows it has is decided by each source.
-"""
+"""What all sources share: paths that exist, the meaning of a lone val split, and the vocabulary of the whole table."""
 
 import logging
 import os
@@ -9,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.table import ImageStore, ImageTable, frame_of
+from finetune.data.table import ImageStore, ImageTable, build_frame
 from finetune.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
@@ -22,7 +19,7 @@ SPLIT_NAMES = {
 VAL_MEANINGS = ("auto", "val", "test")
 
 
-def existing(path: str | Path, what: str, key: str) -> Path:
+def existing_path(path: str | Path, what: str, key: str) -> Path:
     """Return a path that exists, made absolute.
 
     Raises:
@@ -37,7 +34,7 @@ def existing(path: str | Path, what: str, key: str) -> Path:
     raise DataError(f"{what} {path} does not exist. Set {key} to one that does.{nearest(part, neighbours)}")
 
 
-def meaning_of_val(splits: list[str | None], val_means: str) -> list[str | None]:
+def rename_val_split(splits: list[str | None], val_means: str) -> list[str | None]:
     """Return the splits with val renamed to test where there is no test set and `val_means` says so.
 
     Args:
@@ -90,7 +87,7 @@ def build_table(
             f"All {len(columns['id']):,} images have the same label ({names[0]}); a classifier needs two or more."
         )
     warn_of_capitals(names)
-    return ImageTable(frame_of(columns), names, "multilabel" if multilabel else "multiclass", store, tuple(groups))
+    return ImageTable(build_frame(columns), names, "multilabel" if multilabel else "multiclass", store, tuple(groups))
 
 
 def check_text(ids: Collection[str]) -> None:

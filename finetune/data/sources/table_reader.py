@@ -1,7 +1,4 @@
-"""Tables of labels on disk: reading a CSV or Parquet file, and what its cells mean.
-
-It decides what counts as a column, an empty cell, a label or a split; which images the rows name is left to `tables`.
-"""
+"""Tables of labels on disk: reading a CSV or Parquet file, and what its cells mean."""
 
 import csv
 import math

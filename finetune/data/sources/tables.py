@@ -1,7 +1,4 @@
-"""A table that names images and their labels.
-
-It decides which image a row means, and what rows that name one twice mean; what its cells mean is decided in `cells`.
-"""
+"""A table that names images and their labels."""
 
 import logging
 import os
@@ -10,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.image_stores import FileStore
-from finetune.data.sources.table_builder import build_table, existing, meaning_of_val
+from finetune.data.sources.table_builder import build_table, existing_path, rename_val_split
 from finetune.data.sources.table_reader import (
     Cells,
     check_columns_given,
@@ -59,7 +56,7 @@ def csv(
         ConfigError: The settings contradict each other.
     """
     check_columns_given(label_columns, group_columns, label_separator)
-    file = existing(path, "The table", "data.path")
+    file = existing_path(path, "The table", "data.path")
     if file.is_dir():
         raise DataError(
             f"data.path={path} is a folder. Name a CSV or Parquet file, or use data=folder data.root={path}."
@@ -67,22 +64,22 @@ def csv(
     cells = read_cells(file)
     names = column_of(cells, path_column, "path_column", path)
     require_all(names, path_column, path)
-    base = existing(root, "The folder", "data.root") if root else file.parent
+    base = existing_path(root, "The folder", "data.root") if root else file.parent
     columns: dict[str, list[Any]] = {
-        "id": [identity(name, base) for name in names],
+        "id": [image_id(name, base) for name in names],
         "label": labels_of(cells, label_column, label_columns, label_separator, path),
         "split": given_splits(cells, split_column, path),
         **{name: group_of(cells, name, path) for name in group_columns},
     }
-    columns = without_repeats(columns, path)
+    columns = drop_repeated_rows(columns, path)
     columns["path"] = [os.path.join(base, name) for name in columns["id"]]
     check_present(columns, path, base)
-    columns["split"] = meaning_of_val(columns["split"], val_means)
+    columns["split"] = rename_val_split(columns["split"], val_means)
     several = bool(label_columns) or label_separator is not None
     return build_table(columns, FileStore(), groups=group_columns, multilabel=several, labels=label_columns)
 
 
-def identity(name: str, base: Path) -> str:
+def image_id(name: str, base: Path) -> str:
     """Return the id of an image: its path from the folder where there is one, so that it holds when all is moved."""
     place = os.path.normpath(os.path.join(base, os.path.expanduser(name)))
     inside = os.path.join(base, "")
@@ -125,7 +122,7 @@ def group_of(cells: Cells, name: str, file: str) -> list[str | None]:
     return [value or None for value in values]
 
 
-def without_repeats(columns: dict[str, list[Any]], file: str) -> dict[str, list[Any]]:
+def drop_repeated_rows(columns: dict[str, list[Any]], file: str) -> dict[str, list[Any]]:
     """Return the columns with one row per image; a row that says the same again is left out with a warning.
 
     Raises:

@@ -1,8 +1,4 @@
-"""Images that nobody has labelled: a folder of any depth, or a table of paths.
-
-It decides which images there are; they are all of the training split, and nothing but a training without labels may use
-them.
-"""
+"""Unlabelled images: a folder of any depth, or a table of paths."""
 
 import os
 from pathlib import Path
@@ -10,10 +6,10 @@ from typing import Any
 
 from finetune.data.image_stores import FileStore
 from finetune.data.sources.folders import files_below
-from finetune.data.sources.table_builder import check_text, existing
+from finetune.data.sources.table_builder import check_text, existing_path
 from finetune.data.sources.table_reader import column_of, read_cells, require_all
-from finetune.data.sources.tables import check_present, identity, without_repeats
-from finetune.data.table import ImageTable, frame_of
+from finetune.data.sources.tables import check_present, drop_repeated_rows, image_id
+from finetune.data.table import ImageTable, build_frame
 from finetune.errors import ConfigError, DataError
 
 NO_LABEL = "unlabelled"
@@ -37,14 +33,14 @@ def unlabelled(root: str | None = None, path: str | None = None, path_column: st
     check_text(columns["id"])
     count = len(columns["id"])
     return ImageTable(
-        frame_of({**columns, "label": [NO_LABEL] * count, "split": ["train"] * count}),
+        build_frame({**columns, "label": [NO_LABEL] * count, "split": ["train"] * count}),
         (NO_LABEL,), "multiclass", FileStore(),
     )  # fmt: skip
 
 
 def images_below(root: str) -> dict[str, list[Any]]:
     """Return id and path of each image below a folder."""
-    top = existing(root, "The folder", "data.root")
+    top = existing_path(root, "The folder", "data.root")
     if not top.is_dir():
         raise DataError(f"data.root={root} is a file. Name a folder, or use data.path={root} for a table of paths.")
     images, _ = files_below(top)
@@ -55,13 +51,13 @@ def images_below(root: str) -> dict[str, list[Any]]:
 
 def images_of_table(path: str, root: str | None, column: str) -> dict[str, list[Any]]:
     """Return id and path of each image that a table names."""
-    file = existing(path, "The table", "data.path")
+    file = existing_path(path, "The table", "data.path")
     if file.is_dir():
         raise DataError(f"data.path={path} is a folder. Use data.root={path}, or name a CSV or Parquet file.")
     names = column_of(read_cells(file), column, "path_column", path)
     require_all(names, column, path)
-    base: Path = existing(root, "The folder", "data.root") if root else file.parent
-    columns = without_repeats({"id": [identity(name, base) for name in names]}, path)
+    base: Path = existing_path(root, "The folder", "data.root") if root else file.parent
+    columns = drop_repeated_rows({"id": [image_id(name, base) for name in names]}, path)
     columns["path"] = [os.path.join(base, name) for name in columns["id"]]
     check_present(columns, path, base)
     return columns

@@ -1,4 +1,4 @@
-"""From joined members to a model with predictions: calibrated, with a detector, and compared with its best member."""
+"""From combined members to a model: calibrated, with a detector, and compared with its best member."""
 
 import logging
 from collections.abc import Sequence
@@ -11,17 +11,19 @@ from finetune.config.settings.roots import TrainSettings
 from finetune.data.table import ImageTable
 from finetune.ensembles.combine.member_inference import Runner
 from finetune.ensembles.combine.members import MemberCandidate
-from finetune.ensembles.combine.methods import Joined, Judge
-from finetune.evaluation.calibrated import Calibrated, calibrate
+from finetune.ensembles.combine.methods import UncalibratedEnsemble, ValidationScorer
+from finetune.evaluation.calibrated import CalibratedPredictions, calibrate
 from finetune.evaluation.compare.comparison import ComparedRun, Comparison, compare_runs, short_name
 from finetune.evaluation.predictions import Predictions
 from finetune.models.fingerprint import backbone_identity
 from finetune.runs.run import Run
 from finetune.uncertainty.ood.detector import Detector
-from finetune.uncertainty.scaling import Fitted, Method, Scaling
+from finetune.uncertainty.scaling import FittedScaling, Method, Scaling
 
 log = logging.getLogger(__name__)
-_UNSCALED = Fitted(Scaling(), "none", float("nan"), float("nan"), "There are no validation images to calibrate on.")
+_UNSCALED = FittedScaling(
+    Scaling(), "none", float("nan"), float("nan"), "There are no validation images to calibrate on."
+)
 
 
 def with_predictions(candidate: MemberCandidate, runner: Runner) -> MemberCandidate:
@@ -34,8 +36,8 @@ def with_predictions(candidate: MemberCandidate, runner: Runner) -> MemberCandid
 
 
 def calibrate_joined(
-    joined: Joined, runner: Runner, table: ImageTable, method: Method, seed: int, *, crossed: bool
-) -> Calibrated:
+    joined: UncalibratedEnsemble, runner: Runner, table: ImageTable, method: Method, seed: int, *, crossed: bool
+) -> CalibratedPredictions:
     """Return what an ensemble says of validation and test, scaled as suits validation.
 
     Args:
@@ -53,7 +55,7 @@ def calibrate_joined(
             outputs[split] = (table.rows(split)[found.rows], found.logits)
     if "val" not in outputs:
         plain = {split: Predictions.from_logits(table, *found) for split, found in outputs.items()}
-        return Calibrated(plain, _UNSCALED, {})
+        return CalibratedPredictions(plain, _UNSCALED, {})
     return calibrate(table, outputs, method, seed)
 
 
@@ -63,7 +65,7 @@ def rows_of(table: ImageTable, predictions: Predictions) -> npt.NDArray[np.int64
     return np.array([place[name] for name in predictions.ids.tolist()], np.int64)
 
 
-def shared_detector(joined: Joined, candidates: Sequence[MemberCandidate]) -> Detector | None:
+def shared_detector(joined: UncalibratedEnsemble, candidates: Sequence[MemberCandidate]) -> Detector | None:
     """Return what tells the first model images unlike those of training, where the ensemble has that model's backbone.
 
     With several backbones, or averaged ones, nothing is known of the features that come of them.
@@ -80,8 +82,8 @@ def shared_detector(joined: Joined, candidates: Sequence[MemberCandidate]) -> De
 
 def against_best(
     candidates: Sequence[MemberCandidate],
-    joined: Joined,
-    judge: Judge,
+    joined: UncalibratedEnsemble,
+    judge: ValidationScorer,
     predictions: dict[str, Predictions],
     run: Run,
     own: TrainSettings,

@@ -1,7 +1,4 @@
-"""What a joined network says of a run's own images, by passing them through it.
-
-It decides how the images of a split are read and batched as in an evaluation; which network that is, is the caller's.
-"""
+"""Inference of a combined network on a run's own images."""
 
 from dataclasses import dataclass
 

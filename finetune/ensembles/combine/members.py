@@ -1,21 +1,17 @@
-"""Which finished models are joined: those of named runs, of a sweep's best trials, or of a cross-validation.
-
-It decides how they are found and that none has learnt from the images that the others are judged by; how they are
-joined is left to `rules` and `soup`.
-"""
+"""Ensemble members: those of named runs, of a sweep's best trials, or of a cross-validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.config.settings.review_roots import EnsembleRootSettings
-from finetune.data.table import read_saved
+from finetune.data.table import load_saved_table
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.compare.comparison import short_name
-from finetune.evaluation.compare.paired import align
+from finetune.evaluation.compare.paired import align_predictions
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import Bundle, load_bundle
-from finetune.models.ensemble_network import taken_apart
+from finetune.models.ensemble_network import split_ensemble
 from finetune.runs.run import FINISHED, Run
 from finetune.runs.sweep_folder import best_folders
 
@@ -92,7 +88,7 @@ def _folds_of(run: Run) -> list[MemberCandidate]:
         whole = load_bundle(run.model_dir)
         bundles = {
             str(number): replace(whole, network=each.network, scaling=each.scaling)
-            for number, each in enumerate(taken_apart(whole.network))
+            for number, each in enumerate(split_ensemble(whole.network))
         }
     return [MemberCandidate(f"fold {name}", run, bundle, None, None, True) for name, bundle in bundles.items()]
 
@@ -138,7 +134,7 @@ def check_candidates(candidates: Sequence[MemberCandidate]) -> None:
         if (each.bundle.labels, each.bundle.task) != (first.bundle.labels, first.bundle.task):
             raise ConfigError(f"{each.name} and {first.name} know other labels. Join runs of the same labels.")
         if first.test is not None and each.test is not None:
-            align(first.test, each.test, (first.name, each.name), common=False)
+            align_predictions(first.test, each.test, (first.name, each.name), common=False)
     check_leaks(candidates)
 
 
@@ -149,9 +145,9 @@ def check_leaks(candidates: Sequence[MemberCandidate]) -> None:
         DataError: One has, which would flatter the ensemble.
     """
     first = candidates[0].run
-    tested = contents(first, ("test",))
+    tested = image_digests(first, ("test",))
     for each in candidates[1:]:
-        seen = tested & contents(each.run, ("train", "val")) if each.run.path != first.path else set()
+        seen = tested & image_digests(each.run, ("train", "val")) if each.run.path != first.path else set()
         if seen:
             raise DataError(
                 f"{each.name} has learnt from {len(seen):,} of the {len(tested):,} test images of "
@@ -160,15 +156,15 @@ def check_leaks(candidates: Sequence[MemberCandidate]) -> None:
             )
 
 
-def contents(run: Run, splits: Sequence[str]) -> set[str]:
+def image_digests(run: Run, splits: Sequence[str]) -> set[str]:
     """Return the digests of a run's images of some splits."""
     if not run.table_file.is_file():
         return set()
-    frame = read_saved(run.table_file)[0]
+    frame = load_saved_table(run.table_file)[0]
     return {name for name in frame.loc[frame["split"].isin(splits), "digest"].tolist() if isinstance(name, str)}
 
 
-def aligned(candidates: Sequence[MemberCandidate], split: str) -> list[Predictions] | None:
+def aligned_predictions(candidates: Sequence[MemberCandidate], split: str) -> list[Predictions] | None:
     """Return the stored predictions of a split over the same images, or None where they are not all stored.
 
     Of validation, those images are taken that no model has learnt from.

@@ -1,7 +1,4 @@
-"""What each method of joining makes of its members: a network, and what it says of validation and test.
-
-It decides which methods work on stored answers and which have to pass images; how a run ends is left to the verb.
-"""
+"""Combination methods: from members to a network, and what it says of validation and test."""
 
 import logging
 from collections.abc import Sequence
@@ -15,13 +12,20 @@ import torch
 from finetune.config.resolve import stored_settings
 from finetune.config.settings.review_roots import EnsembleRootSettings
 from finetune.ensembles.combine.member_inference import Runner, has_norms
-from finetune.ensembles.combine.members import MemberCandidate, aligned
-from finetune.ensembles.combine.soup import WeightAverage, between, check_alike, equal_buffers, greedy, uniform
+from finetune.ensembles.combine.members import MemberCandidate, aligned_predictions
+from finetune.ensembles.combine.soup import (
+    WeightAverage,
+    check_same_architecture,
+    equal_buffers,
+    greedy_soup,
+    interpolate_networks,
+    uniform_soup,
+)
 from finetune.ensembles.combine.weighting import greedy_weights, stacking_layer
 from finetune.errors import ConfigError, DataError, nearest
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
-from finetune.models.ensemble_network import JoinedHead, Member, Rule, combine, join, scores_of
+from finetune.models.ensemble_network import JoinedHead, Member, Rule, combine, join_networks, scores_of
 from finetune.models.network import Network
 
 log = logging.getLogger(__name__)
@@ -41,7 +45,7 @@ Found = dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
-class Joined:
+class UncalibratedEnsemble:
     """An ensemble before it is calibrated.
 
     Attributes:
@@ -58,7 +62,7 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Judge:
+class ValidationScorer:
     """Says how good predictions of validation are.
 
     Attributes:
@@ -71,7 +75,7 @@ class Judge:
 
     def __call__(self, predictions: Predictions) -> tuple[float, float]:
         """Return the score and, negated, the loss."""
-        found = score(predictions)
+        found = compute_metrics(predictions)
         value = found[self.monitor.removeprefix("val/")]
         return (self.sign * value if np.isfinite(value) else -np.inf), -found["loss"]
 
@@ -90,11 +94,11 @@ def check_combination_method(method: str) -> str:
 def combine_members(
     method: str,
     candidates: Sequence[MemberCandidate],
-    judge: Judge,
+    judge: ValidationScorer,
     runner: Runner,
     settings: EnsembleRootSettings,
     seed: int,
-) -> Joined:
+) -> UncalibratedEnsemble:
     """Return the ensemble of a method.
 
     Args:
@@ -110,13 +114,15 @@ def combine_members(
         DataError: It learns from validation images, and there are none that no model has learnt from.
     """
     if method in _WEIGHTS:
-        return of_weights(method, candidates, judge, runner, settings.ensemble.alpha)
-    return of_answers(method, candidates, judge, settings.ensemble.rounds, seed)
+        return combine_weights(method, candidates, judge, runner, settings.ensemble.alpha)
+    return combine_outputs(method, candidates, judge, settings.ensemble.rounds, seed)
 
 
-def of_answers(method: str, candidates: Sequence[MemberCandidate], judge: Judge, rounds: int, seed: int) -> Joined:
+def combine_outputs(
+    method: str, candidates: Sequence[MemberCandidate], judge: ValidationScorer, rounds: int, seed: int
+) -> UncalibratedEnsemble:
     """Return an ensemble that joins what its members say."""
-    val = aligned(candidates, "val")
+    val = aligned_predictions(candidates, "val")
     if method in LEARNING and val is None:
         raise ConfigError(
             f"method={method} learns from validation images, and {candidates[0].name} has learnt from those of the "
@@ -130,7 +136,7 @@ def of_answers(method: str, candidates: Sequence[MemberCandidate], judge: Judge,
     rule = ANSWERS[method]
     task = candidates[0].bundle.task
     members = [candidates[number].bundle for number in kept]
-    network = join([Member(each.network, each.scaling) for each in members], rule, task, weights[kept])
+    network = join_networks([Member(each.network, each.scaling) for each in members], rule, task, weights[kept])
     head = network.head[0]
     assert isinstance(head, JoinedHead)
     if method == "stacking":
@@ -139,16 +145,16 @@ def of_answers(method: str, candidates: Sequence[MemberCandidate], judge: Judge,
         head.mixer.load_state_dict({"weight": weight, "bias": bias})
     stored = {}
     if same_inputs(candidates):
-        found = {"val": val, "test": aligned(candidates, "test")}
+        found = {"val": val, "test": aligned_predictions(candidates, "test")}
         stored = {
-            split: (parts[0], answers([parts[number] for number in kept], head))
+            split: (parts[0], combined_logits([parts[number] for number in kept], head))
             for split, parts in found.items() if parts is not None
         }  # fmt: skip
-    return Joined(network, tuple(weights.tolist()), stored if "test" in stored else {})
+    return UncalibratedEnsemble(network, tuple(weights.tolist()), stored if "test" in stored else {})
 
 
 @torch.no_grad()
-def answers(parts: Sequence[Predictions], head: JoinedHead) -> npt.NDArray[np.float32]:
+def combined_logits(parts: Sequence[Predictions], head: JoinedHead) -> npt.NDArray[np.float32]:
     """Return the logits (N, K) that a head makes of what its members have said."""
     scores = scores_of(np.stack([part.probabilities for part in parts]), multilabel=head.multilabel)
     if head.mixer is not None:
@@ -169,13 +175,13 @@ def same_inputs(candidates: Sequence[MemberCandidate]) -> bool:
     return len(seen) == 1 and views == {1}
 
 
-def of_weights(
-    method: str, candidates: Sequence[MemberCandidate], judge: Judge, runner: Runner, alpha: float | None
-) -> Joined:
+def combine_weights(
+    method: str, candidates: Sequence[MemberCandidate], judge: ValidationScorer, runner: Runner, alpha: float | None
+) -> UncalibratedEnsemble:
     """Return a network of averaged weights."""
     networks = [each.bundle.network for each in candidates]
     names = [each.name for each in candidates]
-    check_alike(networks, names)
+    check_same_architecture(networks, names)
     check_validation(method, candidates)
     keeps = equal_buffers(networks)
 
@@ -189,14 +195,14 @@ def of_weights(
         return judge(Predictions.from_logits(table, found.rows, found.logits))
 
     if method == "wise_ft":
-        check_way(candidates, alpha)
-        mixture = between(networks[0], networks[1], judged, refreshed, alpha)
+        check_interpolation(candidates, alpha)
+        mixture = interpolate_networks(networks[0], networks[1], judged, refreshed, alpha)
     else:
-        mixture = uniform(networks, refreshed) if method == "soup" else greedy(networks, judged, refreshed)
-    return Joined(mixture.network, mixture.weights, facts={"tried": tried(mixture, judge)})
+        mixture = uniform_soup(networks, refreshed) if method == "soup" else greedy_soup(networks, judged, refreshed)
+    return UncalibratedEnsemble(mixture.network, mixture.weights, facts={"tried": candidate_records(mixture, judge)})
 
 
-def tried(mixture: WeightAverage, judge: Judge) -> list[dict[str, Any]]:
+def candidate_records(mixture: WeightAverage, judge: ValidationScorer) -> list[dict[str, Any]]:
     """Return what was tried as plain JSON."""
     return [
         {"weights": list(weights), judge.monitor: judge.sign * found[0], "val/loss": -found[1]}
@@ -224,7 +230,7 @@ def check_validation(method: str, candidates: Sequence[MemberCandidate]) -> None
             )
 
 
-def check_way(candidates: Sequence[MemberCandidate], alpha: float | None) -> None:
+def check_interpolation(candidates: Sequence[MemberCandidate], alpha: float | None) -> None:
     """Check that there are two ends, and a place between them.
 
     Raises:

@@ -1,7 +1,4 @@
-"""One network whose weights are a mean of several networks' weights: soups, and the way between two networks.
-
-It decides which weights may be averaged and which means are tried; how good one is, is judged by the caller.
-"""
+"""Model soups: one network whose weights are a mean of several, and interpolation between two networks."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -34,7 +31,7 @@ class WeightAverage:
     tried: tuple[tuple[tuple[float, ...], _Score], ...] = ()
 
 
-def check_alike(networks: Sequence[Network], names: Sequence[str]) -> None:
+def check_same_architecture(networks: Sequence[Network], names: Sequence[str]) -> None:
     """Check that networks differ in nothing but their weights.
 
     Raises:
@@ -54,7 +51,7 @@ def check_alike(networks: Sequence[Network], names: Sequence[str]) -> None:
             )
 
 
-def average(networks: Sequence[Network], weights: Sequence[float]) -> Network:
+def average_networks(networks: Sequence[Network], weights: Sequence[float]) -> Network:
     """Return a network whose weights and buffers are a weighted mean; whole numbers are those of the first.
 
     Args:
@@ -86,13 +83,13 @@ def equal_buffers(networks: Sequence[Network]) -> bool:
     return all(torch.equal(value, other[name]) for other in buffers[1:] for name, value in buffers[0].items())
 
 
-def uniform(networks: Sequence[Network], refreshed: Callable[[Network], Network]) -> WeightAverage:
+def uniform_soup(networks: Sequence[Network], refreshed: Callable[[Network], Network]) -> WeightAverage:
     """Return the mean of all networks."""
     share = 1 / len(networks)
-    return WeightAverage(refreshed(average(networks, [share] * len(networks))), (share,) * len(networks))
+    return WeightAverage(refreshed(average_networks(networks, [share] * len(networks))), (share,) * len(networks))
 
 
-def greedy(networks: Sequence[Network], judge: _Judge, refreshed: Callable[[Network], Network]) -> WeightAverage:
+def greedy_soup(networks: Sequence[Network], judge: _Judge, refreshed: Callable[[Network], Network]) -> WeightAverage:
     """Return the mean of those networks that make it no worse on validation, the best ones first.
 
     Args:
@@ -105,18 +102,18 @@ def greedy(networks: Sequence[Network], judge: _Judge, refreshed: Callable[[Netw
     alone = [judge(network) for network in networks]
     order = sorted(range(len(networks)), key=lambda number: alone[number], reverse=True)
     chosen, best, kept = [order[0]], alone[order[0]], networks[order[0]]
-    tried = [(shares([number], len(networks)), alone[number]) for number in order]
+    tried = [(equal_weights([number], len(networks)), alone[number]) for number in order]
     for number in order[1:]:
-        weights = shares([*chosen, number], len(networks))
-        mixed = refreshed(average(networks, weights))
+        weights = equal_weights([*chosen, number], len(networks))
+        mixed = refreshed(average_networks(networks, weights))
         score = judge(mixed)
         tried.append((weights, score))
         if score >= best:
             chosen, best, kept = [*chosen, number], score, mixed
-    return WeightAverage(kept, shares(chosen, len(networks)), tuple(tried))
+    return WeightAverage(kept, equal_weights(chosen, len(networks)), tuple(tried))
 
 
-def between(
+def interpolate_networks(
     start: Network, end: Network, judge: _Judge, refreshed: Callable[[Network], Network], alpha: float | None
 ) -> WeightAverage:
     """Return the network on the straight way from one to another that does best on validation.
@@ -135,7 +132,7 @@ def between(
     best: tuple[_Score, Network, float] | None = None
     for place in places:
         ends = {0.0: start, 1.0: end}
-        mixed = ends[place] if place in ends else refreshed(average([start, end], [1 - place, place]))
+        mixed = ends[place] if place in ends else refreshed(average_networks([start, end], [1 - place, place]))
         score = judge(mixed)
         tried.append(((1 - place, place), score))
         if best is None or score > best[0]:
@@ -144,6 +141,6 @@ def between(
     return WeightAverage(best[1], (1 - best[2], best[2]), tuple(tried))
 
 
-def shares(chosen: Sequence[int], number: int) -> tuple[float, ...]:
+def equal_weights(chosen: Sequence[int], number: int) -> tuple[float, ...]:
     """Return equal weights (M,) of the chosen of so many members."""
     return tuple(1 / len(chosen) if member in chosen else 0.0 for member in range(number))

@@ -1,8 +1,4 @@
-"""How much each member counts: equally, by greedy selection, or as a model over their answers learns.
-
-It decides weights from stored answers on validation alone; how answers are
-joined is `finetune.models.ensemble_network`'s.
-"""
+"""Member weights: equal, by greedy selection, or learnt by a stacking model."""
 
 from collections.abc import Callable, Sequence
 
@@ -72,21 +68,21 @@ def stacking_layer(members: Sequence[Predictions], seed: int) -> tuple[Tensor, T
     inputs = scores_of(np.stack([each.probabilities for each in members]), multilabel=first.multilabel)
     values = inputs.transpose(0, 1).flatten(1).double().numpy()
     if first.multilabel:
-        parts = [logistic(values, first.targets[:, label], seed, name) for label, name in enumerate(first.labels)]
-        return stacked([part[0][0] for part in parts]), stacked([part[1][0] for part in parts])
+        parts = [fit_stacking(values, first.targets[:, label], seed, name) for label, name in enumerate(first.labels)]
+        return stack_scores([part[0][0] for part in parts]), stack_scores([part[1][0] for part in parts])
     missing = [name for number, name in enumerate(first.labels) if (first.targets == number).sum() < 2]
     if missing:
         raise DataError(
             f"method=stacking learns from validation images, and '{missing[0]}' has fewer than 2. Use method=greedy or "
             "mean, or enlarge data.splits.val."
         )
-    weight, bias = logistic(values, first.targets, seed, "")
+    weight, bias = fit_stacking(values, first.targets, seed, "")
     if len(first.labels) == 2:  # of the second label against the first
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
 
 
-def logistic(values: _Array, targets: npt.NDArray[np.int64], seed: int, label: str) -> tuple[_Array, _Array]:
+def fit_stacking(values: _Array, targets: npt.NDArray[np.int64], seed: int, label: str) -> tuple[_Array, _Array]:
     """Return coefficients and intercepts of a logistic regression whose strength does well on held-out images.
 
     It is the strongest penalty whose loss is within a standard error of the least: validation images are few.
@@ -130,6 +126,6 @@ def held_out_losses(
     return losses
 
 
-def stacked(rows: Sequence[_Array]) -> Tensor:
+def stack_scores(rows: Sequence[_Array]) -> Tensor:
     """Return rows as one tensor."""
     return torch.from_numpy(np.stack([np.asarray(row) for row in rows])).float()

@@ -1,7 +1,4 @@
-"""What comes of a cross-validation: out-of-fold predictions, scores with their spread, and the ensemble of all folds.
-
-It decides what stands for validation and for test in the run's folder.
-"""
+"""Cross-validation results: out-of-fold predictions, scores with their spread, and the ensemble of all folds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,24 +6,24 @@ from typing import Any
 
 from finetune.config.settings.data_groups import FoldSettings
 from finetune.config.settings.roots import TrainSettings
-from finetune.data.folds import pool_of
-from finetune.data.table import ImageTable, objects
+from finetune.data.folds import crossval_pool
+from finetune.data.table import ImageTable, object_column
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan
 from finetune.ensembles.crossval.in_process import FoldResult
 from finetune.ensembles.crossval.member_weights import fold_weights
 from finetune.ensembles.crossval.ood import fit_fold_ood
-from finetune.evaluation.calibrated import Calibrated, FinishedModel, described
+from finetune.evaluation.calibrated import CalibratedPredictions, FinishedModel, calibration_document
 from finetune.evaluation.fold_scores import fold_document, out_of_fold
 from finetune.evaluation.inference import Predictor
 from finetune.evaluation.predictions import Predictions
-from finetune.models.ensemble_network import join
+from finetune.models.ensemble_network import join_networks
 from finetune.models.network import Network
 from finetune.runtime.device import DevicePass, accelerator_device
 from finetune.training.build import load_images, open_cache
 from finetune.uncertainty.ood.detector import FeaturesAndLogits
-from finetune.uncertainty.scaling import Fitted, Scaling
+from finetune.uncertainty.scaling import FittedScaling, Scaling
 
-UNTOUCHED = Fitted(Scaling(), "none", float("nan"), float("nan"), "Each member is calibrated by itself.")
+UNTOUCHED = FittedScaling(Scaling(), "none", float("nan"), float("nan"), "Each member is calibrated by itself.")
 
 
 def aggregate_folds(plan: CrossvalPlan, table: ImageTable, results: Sequence[FoldResult]) -> FinishedModel:
@@ -36,17 +33,17 @@ def aggregate_folds(plan: CrossvalPlan, table: ImageTable, results: Sequence[Fol
     those of held-out images are called test.
     """
     settings, predictions = plan.config, [result.predictions for result in results]
-    unseen = out_of_fold(predictions, pool_of(table).frame["id"].tolist())
+    unseen = out_of_fold(predictions, crossval_pool(table).frame["id"].tolist())
     weights = fold_weights(predictions, plan.weights)
-    network = join([result.member for result in results], "mean", table.task, weights)
+    network = join_networks([result.member for result in results], "mean", table.task, weights)
     detector, seen = fit_fold_ood(network, table, settings)
     splits = {"test": unseen}
     if len(table.rows("test")):
         tested, seen["test"] = _predict(network, table, "test", settings)
         splits = {"val": unseen, "test": tested}
-    calibration = described(UNTOUCHED, splits, splits) if "val" in splits else {}
+    calibration = calibration_document(UNTOUCHED, splits, splits) if "val" in splits else {}
     facts = {"cv": {**_folds_of(results, plan.settings, splits), "weights": weights.tolist()}}
-    return FinishedModel(network, Calibrated(splits, UNTOUCHED, calibration), table, detector, seen, facts)
+    return FinishedModel(network, CalibratedPredictions(splits, UNTOUCHED, calibration), table, detector, seen, facts)
 
 
 def _folds_of(
@@ -79,4 +76,4 @@ def _predict(
 def crossval_table(table: ImageTable) -> ImageTable:
     """Return the images as the run keeps them: the ensemble has learnt from all but those of the test split."""
     splits = ["test" if split == "test" else "train" for split in table.frame["split"].tolist()]
-    return replace(table, frame=table.frame.assign(split=objects(splits)))
+    return replace(table, frame=table.frame.assign(split=object_column(splits)))

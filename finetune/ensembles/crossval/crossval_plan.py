@@ -1,7 +1,4 @@
-"""From the command line of a cross-validation to typed parts: its folds, what they share, and what is searched in them.
-
-It decides which key goes to which argument and where the folds run; running them is left to `here` and `jobs`.
-"""
+"""The plan of a cross-validation: its folds, what they share, and what is searched in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +21,7 @@ from finetune.search.sweep_plan import SweepPlan as SearchPlan
 OWN = ("cv", "sweep", "space", "pool", "resume", "hydra")
 # may be typed when a cross-validation goes on
 CHANGEABLE = ("resume", "pool", "runs")
-VERB = "crossval"
+COMMAND = "crossval"
 
 
 @dataclass(frozen=True)
@@ -65,12 +62,12 @@ def read_plan(arguments: Sequence[str]) -> CrossvalPlan:
     Raises:
         ConfigError: It cannot be run.
     """
-    return make_crossval_plan(read_request(arguments, OWN, VERB))
+    return make_crossval_plan(read_request(arguments, OWN, COMMAND))
 
 
 def make_crossval_plan(request: Request) -> CrossvalPlan:
     """Return the plan of a request, checked."""
-    cfg = request.compose(VERB, [*request.own, *request.fixed], hydra=True)
+    cfg = request.compose(COMMAND, [*request.own, *request.fixed], hydra=True)
     folder = Path(str(cfg.hydra.run.dir))
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     config = resolve(task, CrossvalRootSettings, request.fixed, tell=True)
@@ -78,17 +75,17 @@ def make_crossval_plan(request: Request) -> CrossvalPlan:
     weights = check_weights(cv.weights)
     settings = FoldSettings(cv.kind, cv.folds, cv.repeats, cv.seed)
     searched = bool(request.swept or config.space.params)
-    search = make_sweep_plan(request, VERB) if searched else None
+    search = make_sweep_plan(request, COMMAND) if searched else None
     base = request.trial(search.space.fixed if search is not None else ())
     if search is not None:
         check_search(search, settings)
     return CrossvalPlan(
         request, config, base, folder, settings, weights, cv.inner, search,
-        runs_here(base, cv.in_process.lower(), search), config.pool,
+        runs_in_process(base, cv.in_process.lower(), search), config.pool,
     )  # fmt: skip
 
 
-def runs_here(base: TrainSettings, wanted: str, search: SearchPlan | None) -> bool:
+def runs_in_process(base: TrainSettings, wanted: str, search: SearchPlan | None) -> bool:
     """Return whether the folds run in this process: heads, on features that stand still.
 
     Raises:

@@ -1,15 +1,11 @@
-"""Folds as ordinary runs in a pool: each a process with its run folder, all of them one group.
-
-It decides the command line of a fold and which folds are left to run; where they run is the pool's, and what is made of
-them is left to `outcome`.
-"""
+"""Folds as ordinary runs in a pool: each a process with its run folder, all of them one group."""
 
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 from finetune.config.settings.data_groups import FoldSettings
-from finetune.data.table import read_saved
+from finetune.data.table import load_saved_table
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan
 from finetune.ensembles.crossval.in_process import FoldResult
 from finetune.errors import RunError
@@ -19,7 +15,7 @@ from finetune.models.ensemble_network import Member
 from finetune.runs.run import FINISHED, INTERRUPTED, Run
 from finetune.search.multirun.job_progress import total_epochs
 from finetune.search.multirun.live_table import DONE, LiveTable
-from finetune.search.multirun.scheduler import Stop, drive
+from finetune.search.multirun.scheduler import Stop, drive_pool
 from finetune.search.pools.jobs import Job, Outcome, last_words
 from finetune.search.pools.pool_factory import build_pool
 from finetune.search.study.trials import QUICK, set_aside, unless_typed
@@ -81,7 +77,7 @@ class FoldJobs:
         """Return what a fold's run has left."""
         run = self.fold(number)
         bundle = load_bundle(run.model_dir)
-        splits = read_saved(run.table_file)[0]
+        splits = load_saved_table(run.table_file)[0]
         learnt = splits.loc[splits["split"] != "test", "path"].nunique()
         member = Member(bundle.network, bundle.scaling)
         return FoldResult(number, member, Predictions.load(run.predictions_file("test")), int(learnt))
@@ -125,7 +121,7 @@ def run_fold_jobs(plan: CrossvalPlan, run: Run, number: int, stop: Stop) -> list
             board.follow(pool.running())
             board.refresh()
 
-        drive(pool, stop, next_job=jobs.next_job, started=started, ended=ended, tick=tick)
+        drive_pool(pool, stop, next_job=jobs.next_job, started=started, ended=ended, tick=tick)
     if stop.asked:
         raise SystemExit(stop.exit_code)
     check_failed(jobs, number)

@@ -1,8 +1,4 @@
-"""A recipe for all folds: what was not typed is chosen once, before they are dealt out, and is then typed for each.
-
-It decides what of a recipe a cross-validation may choose: nothing that looks at an image, since each image is held out
-by some fold. The rules are those of `finetune.recipes`.
-"""
+"""A recipe for all folds: what was not typed is chosen once, before folds are assigned, and is then typed for each."""
 
 from dataclasses import replace
 

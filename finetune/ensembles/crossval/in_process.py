@@ -1,8 +1,4 @@
-"""Folds in this process: one head after the other on features that are computed once.
-
-It decides how a fold is trained so that its run by itself would give the same; how images are dealt out is decided by
-`finetune.data.folds`.
-"""
+"""Folds in this process: one head after the other on features that are computed once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +8,11 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 
-from finetune.config.compose import build
+from finetune.config.compose import instantiate_target
 from finetune.config.settings.roots import TrainSettings
 from finetune.data.datamodule import view_keys
-from finetune.data.folds import Fold, pool_of, with_fold, without_fold
-from finetune.data.image_stores import verify
+from finetune.data.folds import Fold, crossval_pool, with_fold, without_fold
+from finetune.data.image_stores import verify_images
 from finetune.data.table import ImageTable
 from finetune.evaluation.predictions import Predictions
 from finetune.features.extract import CachedFeatures
@@ -54,8 +50,8 @@ class FoldResult:
 def read_table(settings: TrainSettings) -> ImageTable:
     """Return the images of a cross-validation, split as a run would split them."""
     cache = open_cache(settings.cache)
-    table: ImageTable = build(settings.data.source)
-    return without_fold(verify(table, settings.data.unreadable, known_files(cache)), settings.data.splits)
+    table: ImageTable = instantiate_target(settings.data.source)
+    return without_fold(verify_images(table, settings.data.unreadable, known_files(cache)), settings.data.splits)
 
 
 class FoldHeadTrainer:
@@ -66,7 +62,7 @@ class FoldHeadTrainer:
         pl.seed_everything(settings.seed, verbose=False)
         self.settings = settings
         self.cache = open_cache(settings.cache)
-        self.pool = pool_of(table)
+        self.pool = crossval_pool(table)
         self.splits = settings.data.splits
         self.network: Network = load_network(settings, self.pool)
         recipe = build_recipe(settings, self.pool, self.cache)

@@ -1,7 +1,4 @@
-"""How much the model of each fold counts in the ensemble of a cross-validation, by what it did on held-out images.
-
-It decides the weights alone; how members are joined is `finetune.models.ensemble_network`'s.
-"""
+"""How much the model of each fold counts in the ensemble of a cross-validation, by what it did on held-out images."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -54,22 +51,24 @@ def fold_weights(folds: Sequence[Predictions], wanted: str) -> npt.NDArray[np.fl
     sizes = np.array([fold.num for fold in folds])
     if wanted == "equal" or sizes.min() < _FEW:
         return equal
-    told = [(fold.targets.ravel(), decisions(fold).ravel()) for fold in folds]
+    told = [(fold.targets.ravel(), predicted_decisions(fold).ravel()) for fold in folds]
     right = np.concatenate([targets == guesses for targets, guesses in told]).mean()
     if right in (0, 1):
         return equal
     errors = _ERRORS * np.sqrt(right * (1 - right) / sizes)
-    return np.asarray(softmax([agreement(*pair) / error for pair, error in zip(told, errors, strict=True)]), np.float64)
+    return np.asarray(
+        softmax([cohen_kappa(*pair) / error for pair, error in zip(told, errors, strict=True)]), np.float64
+    )
 
 
-def decisions(fold: Predictions) -> npt.NDArray[np.int64]:
+def predicted_decisions(fold: Predictions) -> npt.NDArray[np.int64]:
     """Return the predicted class of each image (N,), or whether each label is predicted (N, K)."""
     if fold.multilabel:
         return (fold.probabilities > 0.5).astype(np.int64)
     return np.asarray(fold.probabilities.argmax(1), np.int64)
 
 
-def agreement(targets: npt.NDArray[np.int64], guesses: npt.NDArray[np.int64]) -> float:
+def cohen_kappa(targets: npt.NDArray[np.int64], guesses: npt.NDArray[np.int64]) -> float:
     """Return Cohen's kappa; 0 where all labels and all predictions are the same, of which nothing can be learnt."""
     if len(np.unique(np.concatenate([targets, guesses]))) < 2:
         return 0.0

@@ -1,8 +1,4 @@
-"""Nested cross-validation: what varies is searched anew in each fold, on images that the fold learns from alone.
-
-It decides how a trial is scored within a fold; the search itself is `finetune.search`'s, and training a fold is
-`here`'s.
-"""
+"""Nested cross-validation: what varies is searched anew in each fold, on images that the fold learns from alone."""
 
 import logging
 from collections.abc import Iterator
@@ -13,14 +9,14 @@ import optuna
 
 from finetune.config.settings.data_groups import FoldSettings
 from finetune.config.settings.roots import TrainSettings
-from finetune.data.folds import Fold, make_folds, pool_of
-from finetune.data.table import ImageTable, objects
+from finetune.data.folds import Fold, crossval_pool, make_folds
+from finetune.data.table import ImageTable, object_column
 from finetune.ensembles.crossval.in_process import FoldHeadTrainer, FoldResult
 from finetune.errors import FinetuneError, RunError
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 from finetune.search.spaces.sample_configs import TrialConfigs
-from finetune.search.study.study import Result, Search, create_study
+from finetune.search.study.study import Search, TrialResult, create_study
 from finetune.search.sweep_plan import SweepPlan
 
 log = logging.getLogger(__name__)
@@ -42,10 +38,10 @@ class InnerSearch:
         self.heads = heads
         self.plan = plan
         self.metric = plan.settings.objectives[0].name.removeprefix("val/")
-        pool = pool_of(table)
+        pool = crossval_pool(table)
         group = heads.splits.group
         folds = make_folds(pool, FoldSettings("stratified", inner, 1, heads.splits.seed), group)
-        self.tables = [with_val(pool, fold) for fold in folds]
+        self.tables = [with_validation_fold(pool, fold) for fold in folds]
 
     def run(self, number: int) -> tuple[str, ...]:
         """Return the best settings, as overrides.
@@ -65,10 +61,10 @@ class InnerSearch:
         cause = ""
         while (asked := search.ask()) is not None:
             try:
-                result = Result("complete", (self.value(configs.settings(asked.values)),))
+                result = TrialResult("complete", (self.value(configs.settings(asked.values)),))
             except FinetuneError as error:
                 cause = str(error)
-                result = Result("failed", cause=cause)
+                result = TrialResult("failed", cause=cause)
             search.tell(asked.number, result)
         if not search.best():
             raise RunError(f"No trial of fold {number} came to its end: {cause}")
@@ -87,13 +83,13 @@ class InnerSearch:
         """Return the metric of a configuration on the images that an inner fold holds out."""
         network, recipe = self.heads.fit(settings, table)
         logits = self.heads.logits(network, table, "val", recipe.features.tta_views)
-        return score(Predictions.from_logits(table, table.rows("val"), logits))[self.metric]
+        return compute_metrics(Predictions.from_logits(table, table.rows("val"), logits))[self.metric]
 
 
-def with_val(pool: ImageTable, fold: Fold) -> ImageTable:
+def with_validation_fold(pool: ImageTable, fold: Fold) -> ImageTable:
     """Return images whose val split is what a fold holds out, and train all others."""
     splits = ["val" if held else "train" for held in fold.held.tolist()]
-    return replace(pool, frame=pool.frame.assign(split=objects(splits)))
+    return replace(pool, frame=pool.frame.assign(split=object_column(splits)))
 
 
 def run_nested(heads: FoldHeadTrainer, folds: list[Fold], plan: SweepPlan, inner: int) -> Iterator[FoldResult]:

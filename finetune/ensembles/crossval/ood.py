@@ -1,8 +1,4 @@
-"""What tells images unlike those of a cross-validation, where all folds share a backbone that stood still.
-
-It decides which images the density and the threshold are from, and when there is none; the scores are those of
-`finetune.ood`.
-"""
+"""Out-of-distribution detector of a cross-validation whose folds share a frozen backbone."""
 
 import logging
 
@@ -17,7 +13,7 @@ from finetune.models.ensemble_network import JoinedBackbone
 from finetune.models.network import Network
 from finetune.training.build import build_recipe, load_images, open_cache
 from finetune.training.ood import chosen_rows
-from finetune.training.solved_head import view_of
+from finetune.training.solved_head import single_view
 from finetune.training.trainer import start_pass
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, fit_detector
 from finetune.uncertainty.ood.settings import check_ood_settings
@@ -49,7 +45,7 @@ def fit_fold_ood(
     cache = open_cache(run.cache)
     recipe, images = build_recipe(run, table, cache), load_images(run, table, network, cache)
     source = FeatureSource(network, images, recipe.features, start_pass(recipe.trainer))
-    features, targets = view_of(source.features(rows, 1), 0).float(), table.targets()[rows]
+    features, targets = single_view(source.features(rows, 1), 0).float(), table.targets()[rows]
     network.cpu()
     apart = torch.from_numpy(np.isin(rows, held))
     logits = torch.cat([network.head(part) for part in torch.split(features[apart], EVAL_BATCH)])

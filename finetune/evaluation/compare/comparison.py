@@ -1,8 +1,4 @@
-"""Several runs against one: who takes part, and all that is said of each pair.
-
-It decides where predictions of a run lie and which comparisons are made; how they are shown is left to `sections` and
-`told`.
-"""
+"""Comparison of several runs with one baseline: who takes part, and all that is said of each pair."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +10,8 @@ import numpy.typing as npt
 
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.bootstrap import draw_weights
-from finetune.evaluation.compare.paired import Changes, Difference, align, compare_pair
-from finetune.evaluation.compare.significance import McNemar, detectable, mcnemar
+from finetune.evaluation.compare.paired import Changes, Difference, align_predictions, compare_pair
+from finetune.evaluation.compare.significance import McNemar, detectable_difference, mcnemar
 from finetune.evaluation.fairness.partition import EVERY_GROUP, partitions
 from finetune.evaluation.metrics import WHOLE
 from finetune.evaluation.multiple_testing import holm
@@ -175,16 +171,18 @@ def compare_runs(
     base, *others = contestants
     known = {name for each in contestants for name in each.predictions.ids.tolist()}
     if common:
-        base, others = shared(base, others)
-    aligned = [align(base.predictions, each.predictions, (base.name, each.name), common=common) for each in others]
+        base, others = common_images(base, others)
+    aligned = [
+        align_predictions(base.predictions, each.predictions, (base.name, each.name), common=common) for each in others
+    ]
     rights = [(first.right, second.right) for first, second in aligned]
     tests = [mcnemar(*right) for right in rights]
     pairs = [
         RunPair(
             name=each.name, first=first, second=second,
             changes=compare_pair(first, second, resamples=resamples, seed=seed),
-            test=test, corrected=corrected, groups=by_group(first, second, resamples, seed),
-            detectable=detectable(*right),
+            test=test, corrected=corrected, groups=group_differences(first, second, resamples, seed),
+            detectable=detectable_difference(*right),
         )
         for each, (first, second), right, test, corrected in zip(
             others, aligned, rights, tests, holm([test.p for test in tests]), strict=True
@@ -194,7 +192,7 @@ def compare_runs(
     return Comparison(base, tuple(pairs), split, seed, resamples, left_out)
 
 
-def shared(base: ComparedRun, others: list[ComparedRun]) -> tuple[ComparedRun, list[ComparedRun]]:
+def common_images(base: ComparedRun, others: list[ComparedRun]) -> tuple[ComparedRun, list[ComparedRun]]:
     """Return all of them over the images that each of them has.
 
     Raises:
@@ -205,16 +203,16 @@ def shared(base: ComparedRun, others: list[ComparedRun]) -> tuple[ComparedRun, l
         ids &= set(each.predictions.ids.tolist())
     if not ids:
         raise DataError("The runs have no image in common. Evaluate them on the same ones: finetune evaluate run=…")
-    return only(base, ids), [only(each, ids) for each in others]
+    return restrict_to(base, ids), [restrict_to(each, ids) for each in others]
 
 
-def only(contestant: ComparedRun, ids: set[str]) -> ComparedRun:
+def restrict_to(contestant: ComparedRun, ids: set[str]) -> ComparedRun:
     """Return a contestant over some images."""
     rows = [row for row, name in enumerate(contestant.predictions.ids.tolist()) if name in ids]
     return replace(contestant, predictions=contestant.predictions.take(rows))
 
 
-def by_group(
+def group_differences(
     first: Predictions, second: Predictions, resamples: int, seed: int
 ) -> dict[str, dict[str, tuple[int, Difference]]]:
     """Return for each group of each column its number of images and the difference in the share that is right."""

@@ -1,7 +1,4 @@
-"""A condition that a candidate has to meet against the run it would replace, for scripts that decide by exit code.
-
-It decides how a condition is written and when it is met; the differences are those of `paired`.
-"""
+"""The gate: a condition that a candidate has to meet against its baseline, for scripts that decide by exit code."""
 
 import math
 from collections.abc import Mapping
@@ -78,7 +75,7 @@ def no_condition(text: str, part: str) -> ConfigError:
     )
 
 
-def check(condition: GateCondition, differences: Mapping[str, Difference], rule: str) -> Verdict:
+def check_gate(condition: GateCondition, differences: Mapping[str, Difference], rule: str) -> Verdict:
     """Return whether a candidate meets a condition.
 
     worse: it fails where the whole interval of the difference is beyond the bound, so where the data show that it is

@@ -1,7 +1,4 @@
-"""Two sets of predictions of the very same images, and what the difference between them is worth.
-
-It decides what counts as the same images and how differences are resampled; the metrics are those of `evaluation`.
-"""
+"""Paired comparison: two sets of predictions of the very same images, and what their difference is worth."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,7 +8,7 @@ import numpy as np
 
 from finetune.errors import DataError
 from finetune.evaluation.bootstrap import PROPORTIONS, Resamples
-from finetune.evaluation.metrics import CLASS_SCORES, per_class, score
+from finetune.evaluation.metrics import CLASS_SCORES, compute_metrics, per_class
 from finetune.evaluation.predictions import Predictions
 
 _SHOWN = 3
@@ -85,7 +82,9 @@ def _check_labels(first: Predictions, second: Predictions, names: tuple[str, str
         raise DataError(f"{names[0]} and {names[1]} cannot be compared: {what}. Compare runs of the same labels.")
 
 
-def align(first: Predictions, second: Predictions, names: tuple[str, str], *, common: bool) -> tuple[Predictions, ...]:
+def align_predictions(
+    first: Predictions, second: Predictions, names: tuple[str, str], *, common: bool
+) -> tuple[Predictions, ...]:
     """Return both over the same images in the same order, and over the labels in the order of the first.
 
     Args:
@@ -104,9 +103,9 @@ def align(first: Predictions, second: Predictions, names: tuple[str, str], *, co
     gone = [name for name in first.ids.tolist() if name not in place]
     added = sorted(set(place).difference(first.ids.tolist()))
     if (gone or added) and not (common and mine):
-        raise OtherImagesError(different(names, gone, added, len(mine)))
+        raise OtherImagesError(describe_difference(names, gone, added, len(mine)))
     theirs = [place[name] for name in first.ids[mine].tolist()]
-    pair = first.take(mine), relabelled(second.take(theirs), first.labels)
+    pair = first.take(mine), reorder_labels(second.take(theirs), first.labels)
     changed = np.flatnonzero((pair[0].targets != pair[1].targets).reshape(len(mine), -1).any(axis=1))
     if len(changed):
         row = int(changed[0])
@@ -118,7 +117,7 @@ def align(first: Predictions, second: Predictions, names: tuple[str, str], *, co
     return pair
 
 
-def different(names: tuple[str, str], gone: list[str], added: list[str], both: int) -> str:
+def describe_difference(names: tuple[str, str], gone: list[str], added: list[str], both: int) -> str:
     """Return what is to be said of runs with different images."""
     parts = [f"{len(only):,} are in {name} alone (first: {', '.join(map(str, only[:_SHOWN]))})"
              for name, only in zip(names, (gone, added), strict=True) if only]  # fmt: skip
@@ -129,7 +128,7 @@ def different(names: tuple[str, str], gone: list[str], added: list[str], both: i
     )
 
 
-def relabelled(predictions: Predictions, labels: tuple[str, ...]) -> Predictions:
+def reorder_labels(predictions: Predictions, labels: tuple[str, ...]) -> Predictions:
     """Return predictions over the same labels in another order."""
     order = [predictions.labels.index(label) for label in labels]
     targets = predictions.targets[:, order] if predictions.multilabel else np.argsort(order)[predictions.targets]
@@ -152,18 +151,18 @@ def compare_pair(
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8 (paired data) and section 13.3.
     """
-    values = score(first), score(second)
+    values = compute_metrics(first), compute_metrics(second)
     rows = per_class(first), per_class(second)
     one, two = (Resamples.draw(each, resamples, seed) if resamples else None for each in (first, second))
     metrics = {
-        name: difference(
+        name: paired_difference(
             values[0][name], values[1][name], one and one.scores[name], two and two.scores[name], level=level
         )
         for name in values[0]
     }
     classes = {
         label: {
-            name: difference(
+            name: paired_difference(
                 rows[0][k][name], rows[1][k][name], one and one.classes[name][k], two and two.classes[name][k],
                 level=level,
             )
@@ -171,10 +170,10 @@ def compare_pair(
         }
         for k, label in enumerate(first.labels)
     }  # fmt: skip
-    return Changes(widened(metrics, first, second, level), classes)
+    return Changes(widen_intervals(metrics, first, second, level), classes)
 
 
-def widened(
+def widen_intervals(
     metrics: dict[str, Difference], first: Predictions, second: Predictions, level: float
 ) -> dict[str, Difference]:
     """Return the differences, with what resamples cannot see: that images not drawn here may differ.
@@ -195,7 +194,7 @@ def widened(
     return {**metrics, **blind}
 
 
-def difference(first: float, second: float, drawn_first: Any, drawn_second: Any, *, level: float) -> Difference:
+def paired_difference(first: float, second: float, drawn_first: Any, drawn_second: Any, *, level: float) -> Difference:
     """Return a difference with its interval in the resamples in which both are defined."""
     if drawn_first is None or math.isnan(first) or math.isnan(second):
         return Difference(first, second, math.nan, math.nan)

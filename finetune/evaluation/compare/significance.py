@@ -1,7 +1,4 @@
-"""Whether a difference in right and wrong could be chance, for one pair of runs and for many.
-
-It decides the tests and the correction; the counts come from paired predictions.
-"""
+"""McNemar's test: whether a difference in right and wrong could be chance, and which difference could be seen."""
 
 import math
 from dataclasses import dataclass
@@ -43,7 +40,7 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNe
     return McNemar(lost, won, int((first & second).sum()), int((~first & ~second).sum()), p)
 
 
-def detectable(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], power: float = 0.8) -> float:
+def detectable_difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], power: float = 0.8) -> float:
     """Return the least difference in accuracy that so many images would show, at the 5 % level, with this power.
 
     As many images are taken to differ between the runs as do here; with fewer than one in a hundred, one in a hundred.

@@ -1,7 +1,4 @@
-"""ROC and precision-recall curves of each class and of all of them together.
-
-It decides what an average curve is, so that its area is the average of the areas; one class's curve is `curve`'s.
-"""
+"""ROC and precision-recall curves of each class and of all of them together."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.evaluation.curves.curve import Curve, levels, precision_recall_curve, roc_curve
+from finetune.evaluation.curves.curve import Curve, precision_envelope, precision_recall_curve, roc_curve
 from finetune.evaluation.curves.threshold_counts import ThresholdCounts
 
 _NOTHING = np.zeros(0)
@@ -67,7 +64,7 @@ def average_precision_recall(curves: Sequence[Curve]) -> Curve | None:
     """Return the mean over the classes of the precision that holds up to each recall."""
     if not curves:
         return None
-    steps = [levels(curve) for curve in curves]
+    steps = [precision_envelope(curve) for curve in curves]
     grid = np.unique(np.concatenate([recall for recall, _ in steps]))
     total = np.zeros(len(grid))
     for recall, precision in steps:

@@ -1,7 +1,4 @@
-"""Which class is taken for which, label by label where an image may have several, and the errors made most surely.
-
-It decides how errors are counted and ranked; what of them is shown is left to the report.
-"""
+"""Confusion matrix: which class is taken for which, label by label where an image may have several; worst errors."""
 
 from dataclasses import dataclass
 
@@ -11,7 +8,7 @@ from finetune.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True, eq=False)
-class Confusion:
+class ConfusionMatrix:
     """The confusion matrix of a multi-class set.
 
     Attributes:
@@ -70,7 +67,7 @@ class LabelCounts:
 
 
 @dataclass(frozen=True)
-class Error:
+class Misclassification:
     """A wrong decision.
 
     Attributes:
@@ -90,11 +87,11 @@ class Error:
     probability: float
 
 
-def confusion(predictions: Predictions) -> Confusion:
+def confusion_matrix(predictions: Predictions) -> ConfusionMatrix:
     """Count true against predicted classes of a multi-class set."""
     size = len(predictions.labels)
     cells = predictions.targets * size + predictions.predicted
-    return Confusion(np.bincount(cells, minlength=size * size).reshape(size, size), predictions.labels)
+    return ConfusionMatrix(np.bincount(cells, minlength=size * size).reshape(size, size), predictions.labels)
 
 
 def label_counts(predictions: Predictions) -> list[LabelCounts]:
@@ -107,7 +104,7 @@ def label_counts(predictions: Predictions) -> list[LabelCounts]:
     ]
 
 
-def most_confused(matrix: Confusion, limit: int = 20) -> list[ConfusedPair]:
+def most_confused(matrix: ConfusionMatrix, limit: int = 20) -> list[ConfusedPair]:
     """Return the pairs with the most errors, the larger share of the true class first among equals."""
     rows, columns = np.nonzero(matrix.errors)
     counts, shares = matrix.counts[rows, columns], matrix.shares[rows, columns]
@@ -124,13 +121,13 @@ def most_confused(matrix: Confusion, limit: int = 20) -> list[ConfusedPair]:
     ]
 
 
-def confident_errors(predictions: Predictions, limit: int = 20) -> list[Error]:
+def confident_errors(predictions: Predictions, limit: int = 20) -> list[Misclassification]:
     """Return the wrong decisions with the highest probability; of equals, the first in the table."""
     rows, columns, sure = _wrong_decisions(predictions)
     order = np.argsort(-sure, kind="stable")[:limit]
     truth, guesses = predictions.label_names, predictions.predicted_names
     return [
-        Error(
+        Misclassification(
             str(predictions.ids[row]),
             str(predictions.paths[row]),
             truth[row],

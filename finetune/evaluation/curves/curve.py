@@ -1,7 +1,4 @@
-"""ROC and precision-recall curves of one ranking, and how a line is thinned without being seen to move.
-
-It decides which points a curve has and what its area is (as scikit-learn does); averages over classes are `averages`'.
-"""
+"""ROC and precision-recall curves of one ranking, and how a line is thinned without being seen to move."""
 
 import heapq
 import math
@@ -53,19 +50,19 @@ def precision_recall_curve(ranked: ThresholdCounts) -> Curve | None:
     return Curve(recall, precision, area, np.append(math.inf, ranked.thresholds))
 
 
-def levels(curve: Curve) -> Line:
+def precision_envelope(curve: Curve) -> Line:
     """Return the recalls at which a precision-recall curve rises, and the precision that holds up to each of them."""
     rises = np.flatnonzero(np.diff(curve.x) > 0) + 1
     return curve.x[rises], curve.y[rises]
 
 
-def stairs(curve: Curve) -> Line:
+def step_curve(curve: Curve) -> Line:
     """Return a precision-recall curve as the line of steps whose area is the average precision."""
-    recall, precision = levels(curve)
+    recall, precision = precision_envelope(curve)
     return np.stack([np.append(0, recall[:-1]), recall], axis=1).ravel(), np.repeat(precision, 2)
 
 
-def thin(line: Line, limit: int = 200) -> Line:
+def simplify_curve(line: Line, limit: int = 200) -> Line:
     """Keep at most `limit` points of a line: always the one next that is farthest from what the others draw.
 
     Source: Ramer 1972, An iterative procedure for the polygonal approximation of plane curves; stopped by number.

@@ -1,8 +1,4 @@
-"""Cumulative gains and lift: how many images of a class are found by looking at the most probable share of all.
-
-It decides that images of equal probability are found evenly, so that their order in the file does not matter; which
-classes and shares are told is left to the report.
-"""
+"""Cumulative gains and lift: how many images of a class are found by looking at the most probable share of all."""
 
 from dataclasses import dataclass
 
@@ -38,7 +34,7 @@ class Gains:
         return np.minimum(1 / self.prevalence, 1 / share)
 
 
-def gains(ranked: ThresholdCounts) -> Gains | None:
+def cumulative_gains(ranked: ThresholdCounts) -> Gains | None:
     """Return the cumulative gains of a ranking; None without an image of the class."""
     if not ranked.positives:
         return None

@@ -1,15 +1,11 @@
-"""The operating point: which threshold to use for a stated cost, a minimum precision or a minimum recall.
-
-It decides what the best threshold for an aim is on the images it is chosen on; those should not be the ones it is
-judged on, which is left to the caller.
-"""
+"""Operating points: which threshold to use for a stated cost, a minimum precision or a minimum recall."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from finetune.errors import ConfigError, nearest
-from finetune.evaluation.curves.threshold_choice import Decision, decide_at
+from finetune.evaluation.curves.threshold_choice import ThresholdDecision, decide_at_rank
 from finetune.evaluation.curves.threshold_counts import ThresholdCounts
 
 AIMS = "operating.min_precision, operating.min_recall, or operating.cost_fp with operating.cost_fn"
@@ -85,14 +81,14 @@ class OperatingChoice:
             )
         return labels.index(self.label)
 
-    def cost(self, decision: Decision) -> float:
+    def cost(self, decision: ThresholdDecision) -> float:
         """Return what the errors of a decision cost together; their number where no cost is stated."""
         if self.cost_fp is None or self.cost_fn is None:
             return float(decision.alarms + decision.misses)
         return self.cost_fp * decision.alarms + self.cost_fn * decision.misses
 
 
-def operating_point(ranked: ThresholdCounts, choice: OperatingChoice) -> Decision | None:
+def operating_point(ranked: ThresholdCounts, choice: OperatingChoice) -> ThresholdDecision | None:
     """Return the best threshold for the aim; of equals the highest. None where no threshold reaches it."""
     if not ranked.positives:
         return None
@@ -101,7 +97,7 @@ def operating_point(ranked: ThresholdCounts, choice: OperatingChoice) -> Decisio
     if not allowed.any():
         return None
     best = np.lexsort((np.arange(len(hits)), -np.where(allowed, value, -np.inf)))[0]
-    return decide_at(ranked, int(best) - 1)
+    return decide_at_rank(ranked, int(best) - 1)
 
 
 def _judge(

@@ -1,8 +1,4 @@
-"""How often the network is right at each probability, which shows whether its probabilities can be taken literally.
-
-It decides what is counted in which bin, as the calibration error of `scores` does, and leaves better probabilities to
-the calibration.
-"""
+"""Reliability: how often the network is right at each probability, which is what calibration is about."""
 
 from dataclasses import dataclass
 
@@ -43,7 +39,7 @@ class Reliability:
         return float((gaps * self.counts[filled]).sum() / self.counts.sum())
 
 
-def reliability(predictions: Predictions) -> Reliability:
+def reliability_bins(predictions: Predictions) -> Reliability:
     """Count the most probable label of each image, or each label of each image for multi-label.
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 2 (reliability diagram).

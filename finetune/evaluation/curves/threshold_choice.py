@@ -1,7 +1,4 @@
-"""What follows from flagging images above a threshold: precision, recall, false alarms, and how many are flagged.
-
-It decides which thresholds are worth a row and how they are written; which one to use is `operating`'s.
-"""
+"""Decision thresholds: precision, recall, false alarms and how many images are flagged above each."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ SHORTEST = 8  # digits after the point, as many as a float32 below 1 has
 
 
 @dataclass(frozen=True)
-class Decision:
+class ThresholdDecision:
     """What one threshold does to a set of images.
 
     Attributes:
@@ -62,21 +59,21 @@ class Decision:
         return _ratio(2 * self.hits, self.hits + self.misses + self.flagged) if self.hits + self.misses else math.nan
 
 
-def decide(ranked: ThresholdCounts, threshold: float) -> Decision:
+def decide_at_threshold(ranked: ThresholdCounts, threshold: float) -> ThresholdDecision:
     """Return what a threshold does to the ranked images."""
     hits, alarms = ranked.counts_at(threshold)
-    return Decision(threshold, hits, alarms, ranked.positives - hits, ranked.negatives - alarms)
+    return ThresholdDecision(threshold, hits, alarms, ranked.positives - hits, ranked.negatives - alarms)
 
 
-def decide_at(ranked: ThresholdCounts, place: int) -> Decision:
+def decide_at_rank(ranked: ThresholdCounts, place: int) -> ThresholdDecision:
     """Return what flagging down to the `place`-th distinct probability does; nothing is flagged at -1."""
     if place < 0:
-        return decide(ranked, math.inf)
+        return decide_at_threshold(ranked, math.inf)
     lower = ranked.thresholds[place + 1] if place + 1 < len(ranked.thresholds) else -math.inf
-    return decide(ranked, shortest_between(float(lower), float(ranked.thresholds[place])))
+    return decide_at_threshold(ranked, shortest_between(float(lower), float(ranked.thresholds[place])))
 
 
-def useful_places(ranked: ThresholdCounts, limit: int = 20) -> list[int]:
+def pareto_thresholds(ranked: ThresholdCounts, limit: int = 20) -> list[int]:
     """Return places of thresholds that no other beats in both hits and alarms, evenly chosen, the highest first."""
     more_hits = np.diff(ranked.hits, prepend=0) > 0
     next_alarms = np.diff(ranked.alarms, append=ranked.negatives + 1) > 0
@@ -86,11 +83,11 @@ def useful_places(ranked: ThresholdCounts, limit: int = 20) -> list[int]:
     return [int(place) for place in places]
 
 
-def threshold_table(ranked: ThresholdCounts, also: tuple[float, ...] = (), limit: int = 20) -> list[Decision]:
+def threshold_table(ranked: ThresholdCounts, also: tuple[float, ...] = (), limit: int = 20) -> list[ThresholdDecision]:
     """Return the useful thresholds and the given ones, the highest first."""
-    rows = [decide_at(ranked, place) for place in useful_places(ranked, limit)]
+    rows = [decide_at_rank(ranked, place) for place in pareto_thresholds(ranked, limit)]
     known = {row.threshold for row in rows}
-    rows += [decide(ranked, threshold) for threshold in dict.fromkeys(also) if threshold not in known]
+    rows += [decide_at_threshold(ranked, threshold) for threshold in dict.fromkeys(also) if threshold not in known]
     return sorted(rows, key=lambda row: -row.threshold)
 
 

@@ -1,8 +1,4 @@
-"""How many images of a class, and how many others, are flagged at each threshold of its probability.
-
-It decides what a threshold means (flagged is a probability of at least that) and that equal probabilities are flagged
-together; curves, gains and operating points are made from these counts by others.
-"""
+"""Counts by threshold: how many images of a class, and how many others, are flagged at each probability."""
 
 from dataclasses import dataclass
 

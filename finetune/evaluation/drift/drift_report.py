@@ -1,7 +1,4 @@
-"""Whether new images, and what a run says of them, are like the validation images that the run was chosen by.
-
-It decides what is compared and when a difference is more than chance; the distances are those of `shift`.
-"""
+"""Drift: whether new images, and what a run says of them, are distributed like the validation images."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import ConfigError
-from finetune.evaluation.drift.reference import SPLIT, kept, load_reference
+from finetune.evaluation.drift.reference import SPLIT, load_reference, to_half_precision
 from finetune.evaluation.drift.two_sample import Shift, class_shift, confidence_shift, feature_shift, label_shift
 from finetune.evaluation.multiple_testing import holm
 from finetune.evaluation.predictions import THRESHOLD, Predictions, PredictionTask
@@ -30,7 +27,7 @@ _MISSING = (
 
 
 @dataclass(frozen=True)
-class Sample:
+class DriftSample:
     """What is known of some images.
 
     Attributes:
@@ -43,7 +40,7 @@ class Sample:
 
 
 def measure_drift(
-    reference: Sample, new: Sample, labels: tuple[str, ...], *, multilabel: bool = False, seed: int = 0
+    reference: DriftSample, new: DriftSample, labels: tuple[str, ...], *, multilabel: bool = False, seed: int = 0
 ) -> _Document:
     """Compare new images with those of validation, and return what is stored of it.
 
@@ -63,8 +60,8 @@ def measure_drift(
         "against": SPLIT,
         "n": {"reference": len(reference.probabilities), "new": count},
         **{name: None if shift is None else asdict(shift) for name, shift in shifts.items()},
-        "shares": changed_shares(reference, new, labels, multilabel),
-        "drifted": beyond_chance(found),
+        "shares": largest_share_changes(reference, new, labels, multilabel),
+        "drifted": significant_shifts(found),
         "notes": notes,
     }
 
@@ -83,33 +80,36 @@ def check_reference(run: Run, *, wanted: bool) -> None:
 
 
 def drift_of_run(
-    run: Run, new: Sample, labels: tuple[str, ...], task: PredictionTask, *, seed: int
+    run: Run, new: DriftSample, labels: tuple[str, ...], task: PredictionTask, *, seed: int
 ) -> _Document | None:
     """Compare new images with what a run has kept, or return None where it has not even predictions."""
     file = run.predictions_file(SPLIT)
     if not file.is_file():
         return None
     reference = load_reference(run)
-    known = Sample(None if reference is None else reference.features, Predictions.load(file).probabilities)
+    known = DriftSample(None if reference is None else reference.features, Predictions.load(file).probabilities)
     return measure_drift(known, new, labels, multilabel=task == "multilabel", seed=seed)
 
 
-def input_shift(reference: Sample, new: Sample, seed: int) -> Shift | None:
+def input_shift(reference: DriftSample, new: DriftSample, seed: int) -> Shift | None:
     """Return how far the images are apart, or None where a side has no features."""
     if reference.features is None or new.features is None:
         return None
-    before, now = (kept(part).astype(np.float32) for part in (reference.features, new.features))
+    before, now = (to_half_precision(part).astype(np.float32) for part in (reference.features, new.features))
     return feature_shift(before, now, seed=seed)
 
 
-def prediction_shifts(reference: Sample, new: Sample, multilabel: bool, seed: int) -> dict[str, Shift | None]:
+def prediction_shifts(reference: DriftSample, new: DriftSample, multilabel: bool, seed: int) -> dict[str, Shift | None]:
     """Return how far the predicted classes and the confidences are apart."""
     both = [reference.probabilities, new.probabilities]
     if multilabel:
         classes = label_shift(*((part > THRESHOLD).astype(np.int64) for part in both), seed=seed)
     else:
         classes = class_shift(*(predicted_counts(part, multilabel) for part in both), seed=seed)
-    return {"classes": classes, "confidence": confidence_shift(*(confidence(part, multilabel) for part in both))}
+    return {
+        "classes": classes,
+        "confidence": confidence_shift(*(decision_confidence(part, multilabel) for part in both)),
+    }
 
 
 def predicted_counts(probabilities: DriftArray, multilabel: bool) -> npt.NDArray[np.int64]:
@@ -119,14 +119,16 @@ def predicted_counts(probabilities: DriftArray, multilabel: bool) -> npt.NDArray
     return np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
 
 
-def confidence(probabilities: DriftArray, multilabel: bool) -> DriftArray:
+def decision_confidence(probabilities: DriftArray, multilabel: bool) -> DriftArray:
     """Return how probable what is predicted is (N,); with several labels the mean over them."""
     if multilabel:
         return np.asarray(np.maximum(probabilities, 1 - probabilities).mean(axis=1))
     return np.asarray(probabilities.max(axis=1))
 
 
-def changed_shares(reference: Sample, new: Sample, labels: tuple[str, ...], multilabel: bool) -> list[_Document]:
+def largest_share_changes(
+    reference: DriftSample, new: DriftSample, labels: tuple[str, ...], multilabel: bool
+) -> list[_Document]:
     """Return the classes whose share of the predictions has changed the most, with both shares."""
     both = [part.probabilities for part in (reference, new)]
     before, now = (predicted_counts(part, multilabel) / len(part) for part in both)
@@ -134,7 +136,7 @@ def changed_shares(reference: Sample, new: Sample, labels: tuple[str, ...], mult
     return [{"label": labels[k], "before": float(before[k]), "now": float(now[k])} for k in order]
 
 
-def beyond_chance(shifts: Mapping[str, Shift], alpha: float = ALPHA) -> list[str]:
+def significant_shifts(shifts: Mapping[str, Shift], alpha: float = ALPHA) -> list[str]:
     """Return the names of the shifts that chance alone would give in one of a hundred evaluations at most."""
     corrected = holm([shift.p for shift in shifts.values()])
     return [name for name, p in zip(shifts, corrected, strict=True) if p <= alpha]

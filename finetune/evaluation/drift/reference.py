@@ -1,7 +1,4 @@
-"""What new images are compared with: features of validation images, kept with the run that computed them anyway.
-
-It decides which images and how exactly they are kept; the comparison is left to `drift`.
-"""
+"""Reference of drift: features of validation images, kept with the run that computed them anyway."""
 
 import json
 from dataclasses import dataclass
@@ -32,14 +29,14 @@ class Reference:
     features: npt.NDArray[np.float16]
 
 
-def sampled(rows: npt.NDArray[np.int64], limit: int = LIMIT) -> npt.NDArray[np.int64]:
+def sample_rows(rows: npt.NDArray[np.int64], limit: int = LIMIT) -> npt.NDArray[np.int64]:
     """Return the rows whose features are looked at: all, or a random choice that is always the same."""
     if len(rows) <= limit:
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
 
 
-def kept(features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float16]:
+def to_half_precision(features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float16]:
     """Return features as they are kept; what is too large for that is the largest there is."""
     return np.asarray(np.clip(features, -_LARGEST, _LARGEST), np.float16)
 
@@ -50,7 +47,7 @@ def save_reference(run: Run, rows: npt.NDArray[np.int64], features: npt.NDArray[
 
     facts = {"version": json.dumps(_VERSION), "split": SPLIT}
     with replacing(run.reference_file) as temporary:
-        save_file({"rows": rows.astype(np.int64), "features": kept(features)}, temporary, metadata=facts)
+        save_file({"rows": rows.astype(np.int64), "features": to_half_precision(features)}, temporary, metadata=facts)
 
 
 def load_reference(run: Run) -> Reference | None:

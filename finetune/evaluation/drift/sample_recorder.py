@@ -1,13 +1,10 @@
-"""Images looked at while they are predicted, batch by batch, so that drift costs no second pass and little memory.
-
-It decides which of them are remembered; what is made of them is left to `drift`.
-"""
+"""A sample of images kept while they are predicted, so that drift costs no second pass and little memory."""
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune.evaluation.drift.drift_report import DriftArray, Sample
-from finetune.evaluation.drift.reference import sampled
+from finetune.evaluation.drift.drift_report import DriftArray, DriftSample
+from finetune.evaluation.drift.reference import sample_rows
 
 
 class SampleRecorder:
@@ -15,7 +12,7 @@ class SampleRecorder:
 
     def __init__(self, total: int) -> None:
         """Choose among `total` images, which come in an order that nobody chose for this."""
-        self.chosen: npt.NDArray[np.int64] = sampled(np.arange(total))
+        self.chosen: npt.NDArray[np.int64] = sample_rows(np.arange(total))
         self.passed = 0
         self.features: list[DriftArray] = []
         self.probabilities: list[DriftArray] = []
@@ -29,6 +26,6 @@ class SampleRecorder:
         self.probabilities.append(probabilities[inside])
 
     @property
-    def sample(self) -> Sample:
+    def sample(self) -> DriftSample:
         """What is remembered."""
-        return Sample(np.concatenate(self.features), np.concatenate(self.probabilities))
+        return DriftSample(np.concatenate(self.features), np.concatenate(self.probabilities))

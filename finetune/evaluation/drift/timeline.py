@@ -1,7 +1,4 @@
-"""The evaluations of a run over time: one after the other, with score, interval and drift, from its folder alone.
-
-It decides which evaluations there are and what is told of each, as flat values by name; nothing heavy is imported.
-"""
+"""The evaluations of a run over time: score, interval and drift of each, from its folder alone."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -25,30 +22,30 @@ def timeline(run: Run) -> list[TimelineRow]:
     interval (accuracy, accuracy_low, accuracy_high …), drift/<what> and drift/<what>_p, and drifted: the names of what
     has drifted, 'no', or None where that was not measured. A folder that cannot be read is left out.
     """
-    rows = [at_training(run, "test")]
+    rows = [training_row(run, "test")]
     for folder in sorted((run.path / "evaluations").glob("*/")):
         facts, metrics = read_json(folder / "evaluation.json"), read_json(folder / "metrics.json")
         if facts is not None and metrics is not None and isinstance(metrics.get(facts.get("split", "")), dict):
-            rows.append(row_of(facts, metrics, folder.name))
+            rows.append(timeline_row(facts, metrics, folder.name))
     known = [row for row in rows if row is not None]
     return sorted(known, key=lambda row: str(row["created"]))
 
 
-def at_training(run: Run, split: str) -> TimelineRow | None:
+def training_row(run: Run, split: str) -> TimelineRow | None:
     """Return what the run scored at its end, or None where it did not get there."""
     metrics = read_json(run.metrics_file)
     if metrics is None or not isinstance(metrics.get(split), dict):
         return None
     facts = {"created": run.record.get("created"), "split": split, "images": "same"}
-    return row_of(facts, metrics, TRAINING)
+    return timeline_row(facts, metrics, TRAINING)
 
 
-def row_of(facts: Mapping[str, Any], metrics: Mapping[str, Any], folder: str) -> TimelineRow:
+def timeline_row(facts: Mapping[str, Any], metrics: Mapping[str, Any], folder: str) -> TimelineRow:
     """Return an evaluation as a row."""
     split = facts["split"]
     row: TimelineRow = {
-        "created": facts.get("created"), "when": local(facts.get("created")), "folder": folder,
-        "images": origin(facts), "split": split, "n": (metrics.get("n") or {}).get(split),
+        "created": facts.get("created"), "when": local_time(facts.get("created")), "folder": folder,
+        "images": describe_source(facts), "split": split, "n": (metrics.get("n") or {}).get(split),
     }  # fmt: skip
     for name, score in metrics[split].items():
         if isinstance(score, dict) and "value" in score:
@@ -67,7 +64,7 @@ def _drift_of(drift: Any) -> TimelineRow:
     return row
 
 
-def origin(facts: Mapping[str, Any]) -> str:
+def describe_source(facts: Mapping[str, Any]) -> str:
     """Return which images were evaluated, in a few words."""
     kind = str(facts.get("images"))
     if kind in ORIGINS:
@@ -77,7 +74,7 @@ def origin(facts: Mapping[str, Any]) -> str:
     return Path(named).name if named is not None else "others"
 
 
-def local(created: Any) -> str | None:
+def local_time(created: Any) -> str | None:
     """Return a time in ISO's form as local time to the minute."""
     try:
         return datetime.fromisoformat(str(created)).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,7 +1,4 @@
-"""How far two samples are apart, and how often chance alone would put them as far: features, classes, confidences.
-
-It decides the distances and their tests, from plain arrays; which samples are compared is left to `drift`.
-"""
+"""Two-sample tests of features, classes and confidences: distances, and how often chance alone makes them as large."""
 
 import math
 from collections.abc import Iterator
@@ -43,18 +40,19 @@ def feature_shift(reference: _Floats, new: _Floats, *, permutations: int = PERMU
     Source: Szekely and Rizzo 2013, Energy statistics: a class of statistics based on distances, sections 3 and 6;
     Rabanser, Guennemann and Lipton 2019, Failing Loudly, for two-sample tests on features of a network.
     """
-    distances = pairwise(np.concatenate([reference, new]))
+    distances = pairwise_distances(np.concatenate([reference, new]))
     count, total = len(new), len(distances)
     sums = distances.sum(axis=1, dtype=np.float64)
-    observed = coefficients(distances, sums, members(np.arange(total - count, total)[None], total))
+    observed = energy_coefficients(distances, sums, subset_membership(np.arange(total - count, total)[None], total))
     generator = np.random.default_rng(seed)
     draws = [
-        coefficients(distances, sums, members(drawn, total)) for drawn in subsets(total, count, permutations, generator)
+        energy_coefficients(distances, sums, subset_membership(drawn, total))
+        for drawn in random_subsets(total, count, permutations, generator)
     ]
-    return tested(float(observed[0]), np.concatenate(draws))
+    return permutation_shift(float(observed[0]), np.concatenate(draws))
 
 
-def pairwise(points: _Floats) -> npt.NDArray[np.float32]:
+def pairwise_distances(points: _Floats) -> npt.NDArray[np.float32]:
     """Return the Euclidean distances (N, N) of points (N, F)."""
     centred = (points - points.mean(axis=0)).astype(np.float32)
     squares = np.square(centred).sum(axis=1)
@@ -64,7 +62,7 @@ def pairwise(points: _Floats) -> npt.NDArray[np.float32]:
     return np.asarray(found)
 
 
-def subsets(total: int, count: int, number: int, generator: np.random.Generator) -> Iterator[_Counts]:
+def random_subsets(total: int, count: int, number: int, generator: np.random.Generator) -> Iterator[_Counts]:
     """Yield random subsets of `count` of `total` places, some (B, count) at a time."""
     for start in range(0, number, _CHUNK):
         width = min(_CHUNK, number - start)
@@ -72,14 +70,14 @@ def subsets(total: int, count: int, number: int, generator: np.random.Generator)
         yield generator.permuted(places, axis=1)[:, :count]
 
 
-def members(places: _Counts, total: int) -> npt.NDArray[np.float32]:
+def subset_membership(places: _Counts, total: int) -> npt.NDArray[np.float32]:
     """Return who belongs to each of B subsets as (total, B) of 0 and 1."""
     found = np.zeros((total, len(places)), np.float32)
     found[places.T, np.arange(len(places))] = 1
     return found
 
 
-def coefficients(distances: npt.NDArray[np.float32], sums: _Floats, inside: npt.NDArray[np.float32]) -> _Floats:
+def energy_coefficients(distances: npt.NDArray[np.float32], sums: _Floats, inside: npt.NDArray[np.float32]) -> _Floats:
     """Return the energy distance between each of B subsets and the rest, over twice the mean distance between them.
 
     Args:
@@ -109,7 +107,7 @@ def class_shift(before: _Counts, now: _Counts, *, permutations: int = PERMUTATIO
         total, int(now.sum()), size=permutations, method="marginals"
     )
     observed = jensen_shannon(before / before.sum(), now / now.sum())
-    return tested(float(observed), jensen_shannon((total - drawn) / before.sum(), drawn / now.sum()))
+    return permutation_shift(float(observed), jensen_shannon((total - drawn) / before.sum(), drawn / now.sum()))
 
 
 def label_shift(before: _Counts, now: _Counts, *, permutations: int = PERMUTATIONS, seed: int = 0) -> Shift:
@@ -122,8 +120,8 @@ def label_shift(before: _Counts, now: _Counts, *, permutations: int = PERMUTATIO
     sums = decisions.sum(axis=0, dtype=np.float64)
     generator = np.random.default_rng(seed)
     drawn = np.concatenate([
-        np.einsum("nk,nb->bk", decisions, members(places, total), optimize=True)
-        for places in subsets(total, count, permutations, generator)
+        np.einsum("nk,nb->bk", decisions, subset_membership(places, total), optimize=True)
+        for places in random_subsets(total, count, permutations, generator)
     ])  # fmt: skip
 
     def distance(inside: _Floats) -> _Floats:
@@ -131,7 +129,7 @@ def label_shift(before: _Counts, now: _Counts, *, permutations: int = PERMUTATIO
         parts = jensen_shannon(np.stack([first, 1 - first], -1), np.stack([second, 1 - second], -1))
         return np.asarray(np.sqrt(np.square(parts).mean(axis=-1)))
 
-    return tested(float(distance(now.sum(axis=0, dtype=np.float64))), distance(drawn.astype(np.float64)))
+    return permutation_shift(float(distance(now.sum(axis=0, dtype=np.float64))), distance(drawn.astype(np.float64)))
 
 
 def jensen_shannon(first: _Floats, second: _Floats) -> _Floats:
@@ -157,7 +155,7 @@ def confidence_shift(before: _Floats, now: _Floats) -> Shift:
     return Shift(float(found.statistic), min(critical, 1.0), float(found.pvalue))
 
 
-def tested(observed: float, draws: _Floats) -> Shift:
+def permutation_shift(observed: float, draws: _Floats) -> Shift:
     """Return a distance with its test against those that chance has drawn.
 
     The observed one counts as a draw, so that p is never 0 and never too small.

@@ -1,7 +1,4 @@
-"""Maps of images, kept in the folder of a run or an evaluation, so that its page can show them without the network.
-
-It decides how they are stored; which images are explained, and how, is left to others.
-"""
+"""Attribution maps in the folder of a run or an evaluation, so that its page shows them without the network."""
 
 import io
 import json

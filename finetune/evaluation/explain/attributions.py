@@ -1,7 +1,4 @@
-"""Maps of what in an image speaks for a class, by captum, for any backbone of timm.
-
-It decides how a layer's values become a map; which layer is looked at is `places`', and drawing is left to `overlay`.
-"""
+"""Attribution maps: what in an image speaks for a class, by captum, for any backbone of timm."""
 
 import logging
 from collections.abc import Callable
@@ -18,8 +15,8 @@ from finetune.evaluation.explain.target_layers import (
     Spatial,
     TargetLayer,
     attention_weights,
-    evaluating,
     find_target_layer,
+    frozen_eval_mode,
     on_grid,
     rollout_grid,
 )
@@ -70,8 +67,8 @@ def attribute(network: Network, images: Tensor, targets: Tensor, method: str) ->
         targets: The class of each (N,).
         method: gradcam, rollout or integrated_gradients, from `resolve_method`.
     """
-    make = maker(network, method)
-    with evaluating(network):
+    make = attribution_function(network, method)
+    with frozen_eval_mode(network):
         parts = [
             make(images[start : start + BATCH], targets[start : start + BATCH]).detach().float().cpu()
             for start in range(0, len(images), BATCH)
@@ -80,7 +77,7 @@ def attribute(network: Network, images: Tensor, targets: Tensor, method: str) ->
     return np.asarray((values / values.amax(dim=(1, 2), keepdim=True).clamp(min=1e-30)).numpy(), np.float32)
 
 
-def maker(network: Network, method: str) -> Callable[[Tensor, Tensor], Tensor]:
+def attribution_function(network: Network, method: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return what makes maps (B, h, w) of images and the class of each."""
     if method == "integrated_gradients":
         return partial(integrated_gradients, network)
@@ -90,7 +87,7 @@ def maker(network: Network, method: str) -> Callable[[Tensor, Tensor], Tensor]:
         return partial(gradcam, network, place)
     grid = rollout_grid(network)
     assert grid is not None, "resolve_method says where a method applies"
-    return lambda images, targets: rollout(network, grid, images, class_token=place.layer is not None)
+    return lambda images, targets: attention_rollout(network, grid, images, class_token=place.layer is not None)
 
 
 def gradcam(network: Network, place: TargetLayer, images: Tensor, targets: Tensor) -> Tensor:
@@ -156,7 +153,7 @@ def path_shares(network: Network, image: Tensor, target: int) -> tuple[Tensor, f
     return shares, off
 
 
-def rollout(network: Network, grid: Grid, images: Tensor, *, class_token: bool) -> Tensor:
+def attention_rollout(network: Network, grid: Grid, images: Tensor, *, class_token: bool) -> Tensor:
     """Return maps (B, h, w) of where attention comes from, over all blocks; they are the same for every class.
 
     Args:

@@ -1,7 +1,4 @@
-"""Which images are worth looking at: those that a network is best at, worst at, and some at random.
-
-It decides how they are chosen, from predictions alone and always in the same way.
-"""
+"""Examples worth looking at: images that a network is best at, worst at, and some at random."""
 
 from collections.abc import Mapping
 
@@ -45,6 +42,6 @@ def _in_turn(predictions: Predictions, rows: _Rows, sure: npt.NDArray[np.float64
     return ordered[np.argsort(turns, kind="stable")]
 
 
-def explained(examples: Mapping[str, _Rows]) -> _Rows:
+def example_rows(examples: Mapping[str, _Rows]) -> _Rows:
     """Return all rows of the examples, each once."""
     return np.unique(np.concatenate([*examples.values(), np.zeros(0, np.int64)])).astype(np.int64)

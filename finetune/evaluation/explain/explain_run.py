@@ -1,7 +1,4 @@
-"""The maps of a run's own examples, made while its network is at hand.
-
-It decides which images are read and for which class each is explained; how is left to `maps`.
-"""
+"""Attribution maps of a run's own examples, made while its network is at hand."""
 
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from finetune.data.table import ImageStore
 from finetune.data.transforms import eval_transform
 from finetune.evaluation.explain.attribution_store import save_maps
 from finetune.evaluation.explain.attributions import attribute, check_attribution_method, resolve_method
-from finetune.evaluation.explain.examples import choose_examples, explained
+from finetune.evaluation.explain.examples import choose_examples, example_rows
 from finetune.evaluation.predictions import Predictions
 from finetune.models.network import Network
 
@@ -40,7 +37,7 @@ def explain_run(
     if not settings.images or network.frames is not None:
         return 0
     chosen = resolve_method(network, settings.method)
-    rows = explained(choose_examples(predictions, settings.images, seed))
+    rows = example_rows(choose_examples(predictions, settings.images, seed))
     if not len(rows):
         return 0
     device = next(network.parameters()).device

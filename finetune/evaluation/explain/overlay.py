@@ -1,7 +1,4 @@
-"""A map drawn over the image that it explains, at the image's own size.
-
-It decides colours and geometry: the network saw a resized central part of the image, and the map covers that part.
-"""
+"""Overlay: an attribution map drawn over its image, at the image's own size."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -21,7 +18,7 @@ _COLOURS = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [25
 
 
 @lru_cache(maxsize=256)
-def seen_box(spec: InputSpec, size: tuple[int, int]) -> _Box:
+def visible_box(spec: InputSpec, size: tuple[int, int]) -> _Box:
     """Return the part of an image that the network sees: left, top, right and bottom as shares of its sides.
 
     Where the network is shown a border around the image, the part reaches beyond it: below 0 and above 1.
@@ -65,7 +62,7 @@ def overlay(image: Image.Image, values: npt.NDArray[np.float32], box: _Box) -> I
     Args:
         image: As it is.
         values: The map (h, w), 0 to 1.
-        box: The part of the image that it covers, as `seen_box` says.
+        box: The part of the image that it covers, as `visible_box` says.
     """
     left, top = round(box[0] * image.width), round(box[1] * image.height)
     right, bottom = round(box[2] * image.width), round(box[3] * image.height)

@@ -1,7 +1,4 @@
-"""The training images that a network takes for most like an image: nearest by the angle between their features.
-
-It decides how features are compared; where they come from is the caller's.
-"""
+"""Similar images: the training images nearest by the angle between features."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,4 @@
-"""Where in a backbone of timm features still have a place in the image, and which of them are no part of it.
-
-It decides which layer maps are made of, for convolutions and for transformers; how its values become a map is left to
-`maps`.
-"""
+"""Target layers: where in a backbone of timm features still have a place in the image."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +59,7 @@ class Spatial(nn.Module):
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
+def frozen_eval_mode(network: nn.Module) -> Iterator[None]:
     """Put a network in eval mode without gradients of its own, and everything back as it was."""
     modes = [(module, module.training) for module in network.modules()]
     wanted = [(value, value.requires_grad) for value in network.parameters()]
@@ -79,7 +75,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             value.requires_grad_(gradient)
 
 
-def blank(network: Network) -> Tensor:
+def blank_image(network: Network) -> Tensor:
     """Return an image (1, C, H, W) of the mean colour, on the network's device."""
     spec = network.spec
     return torch.zeros(1, spec.channels, spec.height, spec.width, device=next(network.parameters()).device)
@@ -98,12 +94,12 @@ def find_target_layer(network: Network) -> TargetLayer | None:
         layer.register_forward_hook(lambda module, inputs, output: seen.append((module, output))) for layer in last
     ]
     try:
-        with evaluating(network):
-            features = backbone.forward_features(blank(network).requires_grad_(True))
+        with frozen_eval_mode(network):
+            features = backbone.forward_features(blank_image(network).requires_grad_(True))
             pooled = backbone.forward_head(features)
             for layer, found in [(None, features), *sorted(seen, key=lambda pair: last.index(pair[0]))]:
                 place = _place_of(network, layer, found)
-                if place is not None and depends(pooled, found, place):
+                if place is not None and depends_on_spatial(pooled, found, place):
                     return place
     finally:
         for hook in hooks:
@@ -133,7 +129,7 @@ def _place_of(network: Network, layer: nn.Module | None, features: Any) -> Targe
     return TargetLayer(None, axis, None) if features[0].numel() > features.shape[axis] else None
 
 
-def depends(pooled: Tensor, features: Tensor, place: TargetLayer) -> bool:
+def depends_on_spatial(pooled: Tensor, features: Tensor, place: TargetLayer) -> bool:
     """Return whether pooled features (1, F) depend on those that have a place.
 
     They are summed with unequal weights, since a normalised vector's sum and length are the same whatever it is.
@@ -201,8 +197,8 @@ def attention_weights(network: Network, images: Tensor) -> list[Tensor]:
 
 def rollout_grid(network: Network) -> Grid | None:
     """Return how the tokens that attend to each other are spread; None where attention is not between such tokens."""
-    with evaluating(network):
-        weights = attention_weights(network, blank(network))
+    with frozen_eval_mode(network):
+        weights = attention_weights(network, blank_image(network))
     counts = {each.shape[-2:] for each in weights}
     if len(counts) != 1 or len(shape := next(iter(counts))) != 2 or shape[0] != shape[1]:
         return None

@@ -1,7 +1,4 @@
-"""How far groups are apart in a value: the largest difference, the ratio, and how sure both are.
-
-It decides how the intervals of two groups become one of their difference; which values are compared is the caller's.
-"""
+"""Fairness gaps: the largest difference and the ratio between groups, and how sure both are."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +8,7 @@ from finetune.evaluation.bootstrap import UNKNOWN, Interval
 
 
 @dataclass(frozen=True)
-class Measured:
+class GroupValue:
     """A value of a group with its interval, whose ends are NaN where nothing is known of them."""
 
     value: float
@@ -36,11 +33,11 @@ class Gap:
     highest: str
     low_value: float
     high_value: float
-    difference: Measured
-    ratio: Measured
+    difference: GroupValue
+    ratio: GroupValue
 
 
-def find_gap(values: Mapping[str, Measured]) -> Gap | None:
+def find_gap(values: Mapping[str, GroupValue]) -> Gap | None:
     """Return the gap between groups; None where fewer than two have a defined value."""
     defined = {name: found for name, found in values.items() if not math.isnan(found.value)}
     if len(defined) < 2:
@@ -51,7 +48,7 @@ def find_gap(values: Mapping[str, Measured]) -> Gap | None:
     return Gap(lowest, highest, low.value, high.value, difference_of(high, low), ratio_of(low, high))
 
 
-def difference_of(first: Measured, second: Measured) -> Measured:
+def difference_of(first: GroupValue, second: GroupValue) -> GroupValue:
     """Return first minus second with the interval that follows from those of both, which are of different images.
 
     Source: Newcombe 1998, Interval estimation for the difference between independent proportions, method 10; Zou and
@@ -60,10 +57,10 @@ def difference_of(first: Measured, second: Measured) -> Measured:
     value = first.value - second.value
     low = value - math.hypot(first.value - first.low, second.high - second.value)
     high = value + math.hypot(first.high - first.value, second.value - second.low)
-    return Measured(value, *_both(low, high))
+    return GroupValue(value, *_both(low, high))
 
 
-def ratio_of(first: Measured, second: Measured) -> Measured:
+def ratio_of(first: GroupValue, second: GroupValue) -> GroupValue:
     """Return first over second, of values that are not negative, with the interval that follows from those of both.
 
     The upper end is NaN, and the lower with it, where the second may be 0.
@@ -72,14 +69,14 @@ def ratio_of(first: Measured, second: Measured) -> Measured:
     deviation, section 2 (MOVER-R).
     """
     if second.value == 0:
-        return Measured(math.nan)
+        return GroupValue(math.nan)
     product, value = first.value * second.value, first.value / second.value
     least, most = _mirrored(second.low, second.value), _mirrored(second.high, second.value)
     if not (least > 0 and most > 0):
-        return Measured(value)
+        return GroupValue(value)
     low = (product - math.sqrt(max(0.0, product**2 - _mirrored(first.low, first.value) * most))) / most
     high = (product + math.sqrt(max(0.0, product**2 - _mirrored(first.high, first.value) * least))) / least
-    return Measured(value, *_both(low, high))
+    return GroupValue(value, *_both(low, high))
 
 
 def _mirrored(end: float, value: float) -> float:

@@ -1,8 +1,4 @@
-"""What metrics.json says of groups: every score of each with its interval, the gaps, and the weakest group.
-
-It decides which groups are judged, which are only flagged, and how columns of many values are cut short; scores and
-gaps are its neighbours'.
-"""
+"""Metrics per group: every score of each with its interval, the gaps, and the weakest group."""
 
 import math
 from collections.abc import Mapping
@@ -12,11 +8,11 @@ import numpy as np
 
 from finetune.config.settings.run_groups import GroupSettings
 from finetune.evaluation.bootstrap import bootstrap
-from finetune.evaluation.fairness.gaps import Gap, Measured, find_gap
+from finetune.evaluation.fairness.gaps import Gap, GroupValue, find_gap
 from finetune.evaluation.fairness.partition import Partition, partitions
-from finetune.evaluation.fairness.permutation_test import chance_of_spread, rightness
+from finetune.evaluation.fairness.permutation_test import correctness, permutation_p_value
 from finetune.evaluation.fairness.rates import class_gaps
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 
 _Document = dict[str, Any]
@@ -45,7 +41,7 @@ def groups_document(
 
 def _describe(predictions: Predictions, partition: Partition, least: int, resamples: int, seed: int) -> _Document:
     """Return the groups of a column, their gaps, the weakest, and how likely chance spreads them so."""
-    right = rightness(predictions)
+    right = correctness(predictions)
     judged = sorted((name for name, rows in partition.groups.items() if len(rows) >= least),
                     key=lambda name: (right[partition.groups[name]].mean(), name))  # fmt: skip
     whole = len(partition.groups) <= MOST
@@ -70,10 +66,10 @@ def _describe(predictions: Predictions, partition: Partition, least: int, resamp
     }
 
 
-def _measure(part: Predictions, resamples: int, seed: int) -> dict[str, Measured]:
+def _measure(part: Predictions, resamples: int, seed: int) -> dict[str, GroupValue]:
     """Return every score of a group with its interval."""
     intervals = bootstrap(part, resamples, seed)
-    return {name: Measured(value, *intervals[name]) for name, value in score(part).items()}
+    return {name: GroupValue(value, *intervals[name]) for name, value in compute_metrics(part).items()}
 
 
 def group_seed(seed: int, place: int) -> int:
@@ -107,10 +103,10 @@ def _chance(right: np.ndarray, judged: list[np.ndarray], draws: int, seed: int) 
     if len(judged) < 2 or draws < 1:
         return None
     numbers = np.repeat(np.arange(len(judged)), [len(rows) for rows in judged])
-    return chance_of_spread(right[np.concatenate(judged)], numbers, draws=draws, seed=seed)
+    return permutation_p_value(right[np.concatenate(judged)], numbers, draws=draws, seed=seed)
 
 
-def _score_gaps(scores: Mapping[str, Mapping[str, Measured]]) -> _Document:
+def _score_gaps(scores: Mapping[str, Mapping[str, GroupValue]]) -> _Document:
     names = next(iter(scores.values()), {})
     gaps = {key: find_gap({name: found[key] for name, found in scores.items()}) for key in names}
     return {key: _gap(gap) for key, gap in gaps.items() if gap is not None}
@@ -132,6 +128,6 @@ def _gap(gap: Gap) -> _Document:
     }  # fmt: skip
 
 
-def _measured(found: Measured) -> _Document:
+def _measured(found: GroupValue) -> _Document:
     parts = {"value": found.value, "low": found.low, "high": found.high}
     return {name: value if math.isfinite(value) else None for name, value in parts.items()}

@@ -1,7 +1,4 @@
-"""Which groups are looked at: the images of each value of a group column, or of two columns crossed.
-
-It decides which columns count and what each group is called; how well the groups are served is left to `document`.
-"""
+"""Groups to look at: the images of each value of a group column, or of two columns crossed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

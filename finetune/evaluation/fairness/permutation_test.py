@@ -1,20 +1,17 @@
-"""Whether groups differ more than chance makes them: images are dealt out to groups anew, many times.
-
-It decides the test alone; which groups are large enough to be in it is the caller's.
-"""
+"""Permutation test: whether groups differ more than chance makes them."""
 
 import numpy as np
 
 from finetune.evaluation.predictions import Predictions
 
 
-def rightness(predictions: Predictions) -> np.ndarray:
+def correctness(predictions: Predictions) -> np.ndarray:
     """Return for each image (N,) whether it is right or, with several labels, the share of its decisions that is."""
     right = predictions.targets == predictions.predicted
     return np.asarray(right.mean(axis=1) if predictions.multilabel else right, dtype=np.float64)
 
 
-def chance_of_spread(values: np.ndarray, groups: np.ndarray, *, draws: int, seed: int) -> float:
+def permutation_p_value(values: np.ndarray, groups: np.ndarray, *, draws: int, seed: int) -> float:
     """Return how often chance alone spreads the groups' means as far apart as they are, in (0, 1].
 
     The spread is the variance between groups, weighted by their sizes; it takes account of how many groups there are,

@@ -1,8 +1,4 @@
-"""How often a class is recognised, taken for another, and predicted, in each group: what fairness is measured by.
-
-It decides the rates of one class against the rest and which are too few to judge; what is made of their gaps is
-left to the reader.
-"""
+"""Rates per group (equal opportunity, false positives, demographic parity), by which fairness is measured."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.evaluation.bootstrap import binomial_interval
-from finetune.evaluation.fairness.gaps import Gap, Measured, find_gap
+from finetune.evaluation.fairness.gaps import Gap, GroupValue, find_gap
 from finetune.evaluation.metrics import indicators
 from finetune.evaluation.predictions import Predictions
 
@@ -76,10 +72,10 @@ def count_decisions(part: Predictions) -> _Counts:
     }  # fmt: skip
 
 
-def _measured(hits: np.ndarray, nums: np.ndarray, min_images: int) -> list[Measured]:
+def _measured(hits: np.ndarray, nums: np.ndarray, min_images: int) -> list[GroupValue]:
     low, high = binomial_interval(hits, nums)
     enough = nums >= max(1, min_images)
     return [
-        Measured(float(h / n), float(a), float(b)) if fine else Measured(math.nan)
+        GroupValue(float(h / n), float(a), float(b)) if fine else GroupValue(math.nan)
         for h, n, a, b, fine in zip(hits, nums, low, high, enough, strict=True)
     ]

@@ -1,8 +1,4 @@
-"""Images as they are and with something wrong, passed through a network: how many answers stay right.
-
-It decides how images become batches and answers become accuracies with intervals; what can be wrong is left to
-`corruptions`.
-"""
+"""Accuracy under corruption: images as they are and corrupted, and how many answers stay right."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -60,7 +56,7 @@ class CorruptedImages(Dataset[Tensor]):
         return torch.stack([self.transform.tensor(each) for each in (image, *wrong)])
 
 
-def measure(
+def measure_corruptions(
     bundle: Bundle,
     table: ImageTable,
     rows: npt.NDArray[np.int64],
@@ -92,10 +88,10 @@ def measure(
         chunks = shown.flatten(0, 1).split(settings.batch_size)
         said = [predictor.logits({"image": chunk}) for chunk in chunks]
         logits = bundle.calibrate(torch.cat(said).cpu().numpy()).reshape(len(part), 1 + len(ways), -1)
-        yield right(logits.swapaxes(0, 1), targets[part], table.task)
+        yield correct_answers(logits.swapaxes(0, 1), targets[part], table.task)
 
 
-def right(logits: npt.NDArray[Any], targets: npt.NDArray[Any], task: PredictionTask) -> _Values:
+def correct_answers(logits: npt.NDArray[Any], targets: npt.NDArray[Any], task: PredictionTask) -> _Values:
     """Return how right each answer is (V, N), 0 to 1.
 
     Args:
@@ -190,7 +186,7 @@ def robustness_of(
     rows = table.rows(split)
     count = 1 + len(ways)
     console.print(f"Robustness: {count} passes over {len(rows):,} images, {count * len(rows):,} in all.")
-    parts = measure(bundle, table, rows, ways, settings, seed)
+    parts = measure_corruptions(bundle, table, rows, ways, settings, seed)
     steps = math.ceil(len(rows) / max(1, settings.batch_size // count))
     shown = track(parts, "Corrupting", steps, console=console, transient=True, disable=not console.is_terminal)
     values = np.concatenate(list(shown), axis=1)

@@ -1,12 +1,4 @@
-"""What can be wrong with an image: noise, blur, light and loss, each in five severities.
-
-It decides what is done to the pixels of one image, at the size that the network sees; which images, and what comes of
-them, is left to `measure`. The strengths are those of ImageNet-C, whose images have 224 pixels: noise, light and loss
-are the same at any size, and the width of a blur is the same share of the image.
-
-Source: Hendrycks and Dietterich 2019, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations,
-section 3.
-"""
+"""Corruptions: noise, blur, light and loss, each in five severities."""
 
 import hashlib
 import io

@@ -1,7 +1,4 @@
-"""Boosted trees as a head: small trees over the features, each fitted to what the ones before get wrong, that vote.
-
-It decides how trees of scikit-learn's become tensors that say the same; how they are fitted is scikit-learn's.
-"""
+"""AdaBoost as a head: small trees over the features, each fitted to what the ones before get wrong, that vote."""
 
 import inspect
 from typing import Any

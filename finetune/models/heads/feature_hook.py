@@ -1,4 +1,4 @@
-"""The features that go into a head, seen on their way, so that they cost no pass of their own."""
+"""A hook on the features that go into a head, so that they cost no pass of their own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

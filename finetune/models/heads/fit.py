@@ -1,8 +1,4 @@
-"""One way to solve a head: statistics, strength, weights and what there is to say about them.
-
-It decides how the parts of this package work together on the features of the training images; when a run solves its
-head, and what it does with the report, is left to training.
-"""
+"""Fitting a head at once: statistics, strength, weights and what there is to say about them."""
 
 import time
 from dataclasses import dataclass, replace
@@ -16,12 +12,12 @@ from torch import Tensor, nn
 from finetune.data.table import LabelTask
 from finetune.errors import ConfigError
 from finetune.models.heads.boosting import BoostedTrees, fit_boosted
-from finetune.models.heads.l1 import largest_l1, solve_l1
-from finetune.models.heads.lbfgs import Solution, solve_lbfgs
+from finetune.models.heads.l1 import largest_l1, minimise_l1
+from finetune.models.heads.lbfgs import LbfgsSolution, minimise_lbfgs
 from finetune.models.heads.logistic_loss import (
-    Design,
+    ClassTargets,
+    DesignMatrix,
     LogisticObjective,
-    Targets,
     collapse,
     expand_weights,
     make_design,
@@ -50,7 +46,7 @@ L2_RANGE, L1_RATIO = (1e-7, 1e-1), 1e-2
 
 
 @dataclass(frozen=True)
-class Solved:
+class SolvedHead:
     """What there is to say about a solved head.
 
     Attributes:
@@ -79,7 +75,7 @@ class Solved:
 
 
 @dataclass(frozen=True)
-class Examples:
+class HeadExamples:
     """Training images as a solver takes them.
 
     Attributes:
@@ -104,7 +100,7 @@ class Examples:
     groups: npt.NDArray[np.int64] | None = None
     chunk: int | None = None
 
-    def loss_targets(self, smoothing: float) -> Targets:
+    def loss_targets(self, smoothing: float) -> ClassTargets:
         """Return what the solver fits, or what predictions are held against, where nothing is smoothed."""
         if self.task == "multilabel":
             targets = sigmoid_targets(self.targets, smoothing, self.class_weights)
@@ -134,7 +130,7 @@ class Examples:
 
 
 @torch.no_grad()
-def solve_head(head: nn.Sequential, spec: HeadSpec, examples: Examples, settings: SolverSettings) -> Solved:
+def fit_head(head: nn.Sequential, spec: HeadSpec, examples: HeadExamples, settings: SolverSettings) -> SolvedHead:
     """Find a head's weights, write them into it and say how it went.
 
     Args:
@@ -148,21 +144,21 @@ def solve_head(head: nn.Sequential, spec: HeadSpec, examples: Examples, settings
     """
     started = time.monotonic()
     _check_head(spec, examples, settings)
-    mean, std = statistics(examples)
+    mean, std = feature_statistics(examples)
     layer = standardize_layer(head)
     if layer is not None:
         layer.set_statistics(mean, std)
     if settings.solver == "adaboost":
-        return replace(solve_boosted(head, examples, settings.seed), seconds=time.monotonic() - started)
+        return replace(fit_boosted_head(head, examples, settings.seed), seconds=time.monotonic() - started)
     if settings.solver == "nearest_mean":
-        solved = solve_means(head, examples)
+        solved = fit_class_means(head, examples)
     else:
-        solved = solve_convex(head, examples, settings, mean, torch.ones_like(std) if layer is None else std)
+        solved = fit_convex_head(head, examples, settings, mean, torch.ones_like(std) if layer is None else std)
     zeros = float(torch.eq(last_layer(head).weight, 0).double().mean())
     return replace(solved, seconds=time.monotonic() - started, zeros=zeros)
 
 
-def _check_head(spec: HeadSpec, examples: Examples, settings: SolverSettings) -> None:
+def _check_head(spec: HeadSpec, examples: HeadExamples, settings: SolverSettings) -> None:
     """Check that the solver can fit the head on the task.
 
     Raises:
@@ -180,7 +176,7 @@ def last_layer(head: nn.Sequential) -> nn.Linear | CosineLinear:
     return last
 
 
-def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
+def feature_statistics(examples: HeadExamples) -> tuple[Tensor, Tensor]:
     """Return mean and deviation (F,) of the features in float64 where it exists; a constant one has deviation 1."""
     features, count = examples.features, len(examples.features)
     step = examples.chunk or count
@@ -194,7 +190,7 @@ def statistics(examples: Examples) -> tuple[Tensor, Tensor]:
     return mean, torch.where(constant, 1.0, std)
 
 
-def solve_means(head: nn.Sequential, examples: Examples) -> Solved:
+def fit_class_means(head: nn.Sequential, examples: HeadExamples) -> SolvedHead:
     """Write class means into a linear or cosine head."""
     layer = standardize_layer(head)
     features = examples.features.to(examples.like)
@@ -210,22 +206,22 @@ def solve_means(head: nn.Sequential, examples: Examples) -> Solved:
         vectors, bias, scale = nearest_means(*parts)
         last.bias.copy_(bias)
     last.weight.copy_(vectors)
-    return Solved("nearest_mean", 0.0, 0.0, 0, True, 0.0, 0.0, scale=scale)
+    return SolvedHead("nearest_mean", 0.0, 0.0, 0, True, 0.0, 0.0, scale=scale)
 
 
-def solve_boosted(head: nn.Sequential, examples: Examples, seed: int) -> Solved:
+def fit_boosted_head(head: nn.Sequential, examples: HeadExamples, seed: int) -> SolvedHead:
     """Fit boosted trees to standardised features, where the head standardises them."""
     layer, trees = standardize_layer(head), head[-1]
     assert isinstance(trees, BoostedTrees)
     features = examples.features if layer is None else layer(examples.features.float())
     classes = examples.targets if examples.targets.ndim == 1 else examples.targets.argmax(1)
     arrays = features.float().cpu().numpy(), classes.long().cpu().numpy(), examples.weights().double().cpu().numpy()
-    return Solved("adaboost", 0.0, 0.0, fit_boosted(trees, *arrays, seed), True, 0.0, 0.0)
+    return SolvedHead("adaboost", 0.0, 0.0, fit_boosted(trees, *arrays, seed), True, 0.0, 0.0)
 
 
-def solve_convex(
-    head: nn.Sequential, examples: Examples, settings: SolverSettings, center: Tensor, scale: Tensor
-) -> Solved:
+def fit_convex_head(
+    head: nn.Sequential, examples: HeadExamples, settings: SolverSettings, center: Tensor, scale: Tensor
+) -> SolvedHead:
     """Fit a linear head to its optimum, choosing the strength first where none is given."""
     like, smooth = examples.like, settings.solver == "lbfgs"
     design = make_design(examples.features, center, scale, rotate=smooth, dtype=like.dtype, chunk=examples.chunk)
@@ -243,12 +239,12 @@ def solve_convex(
     _write(head, design, solution, center, scale)
     l2, l1 = (strength, 0.0) if smooth else (settings.l2 or 0.0, strength)
     done, steps = bool(solution.converged.all()), int(solution.iterations.max())
-    solved = Solved(settings.solver, l2, l1, steps, done, 0.0, 0.0)
+    solved = SolvedHead(settings.solver, l2, l1, steps, done, 0.0, 0.0)
     return solved if choice is None else replace(solved, folds=choice.folds, curve=choice.curve)
 
 
 def _choose(
-    objective: LogisticObjective, examples: Examples, settings: SolverSettings, fit: Fit, smooth: bool
+    objective: LogisticObjective, examples: HeadExamples, settings: SolverSettings, fit: Fit, smooth: bool
 ) -> PenaltyChoice:
     """Return the strength that does best in cross-validation.
 
@@ -268,19 +264,21 @@ def _choose(
     return choose_strength(objective, examples.loss_targets(0.0), folds, strengths, fit)
 
 
-def fit_l2(objective: LogisticObjective, l2: Tensor, start: Tensor | None, *, share: float, slack: float) -> Solution:
+def fit_l2(
+    objective: LogisticObjective, l2: Tensor, start: Tensor | None, *, share: float, slack: float
+) -> LbfgsSolution:
     """Return weights whose value is above the least by no more than the slack, as far as precision allows."""
     tolerance = (2 * share * l2 * slack).sqrt().clamp(min=64 * torch.finfo(l2.dtype).eps)
-    return solve_lbfgs(objective, share * l2, tolerance=tolerance, start=start)
+    return minimise_lbfgs(objective, share * l2, tolerance=tolerance, start=start)
 
 
-def fit_l1(objective: LogisticObjective, l1: Tensor, start: Tensor | None, *, l2: float, slack: float) -> Solution:
+def fit_l1(objective: LogisticObjective, l1: Tensor, start: Tensor | None, *, l2: float, slack: float) -> LbfgsSolution:
     """Return sparse weights whose slopes are off by no more than the slack, a share of l1."""
     tolerance = (l1 * slack).clamp(min=64 * torch.finfo(l1.dtype).eps)
-    return solve_l1(objective, l1, torch.full_like(l1, l2), tolerance=tolerance, start=start)
+    return minimise_l1(objective, l1, torch.full_like(l1, l2), tolerance=tolerance, start=start)
 
 
-def _write(head: nn.Sequential, design: Design, solution: Solution, center: Tensor, scale: Tensor) -> None:
+def _write(head: nn.Sequential, design: DesignMatrix, solution: LbfgsSolution, center: Tensor, scale: Tensor) -> None:
     """Write a solution into the last layer of a head that divides by scale and subtracts the center, or does not."""
     last = last_layer(head)
     assert isinstance(last, nn.Linear)

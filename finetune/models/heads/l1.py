@@ -1,15 +1,11 @@
-"""Logistic regression whose penalty on absolute weights makes most of them exactly zero, for many problems at once.
-
-It decides how weights move where the penalty has a corner and which columns are looked at; the smooth problems, and
-what the losses are, stand in `finetune.models.heads.lbfgs` and `finetune.models.heads.logistic_loss`.
-"""
+"""L1-penalised logistic regression by FISTA, for many problems at once; most weights are exactly zero."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from finetune.models.heads.lbfgs import Penalised, Solution, dot
+from finetune.models.heads.lbfgs import LbfgsSolution, PenalisedObjective, dot
 from finetune.models.heads.logistic_loss import LogisticObjective
 
 _ROUNDS = 50  # of adding columns
@@ -32,7 +28,7 @@ def fit_bias(objective: LogisticObjective) -> Tensor:
     return bias
 
 
-def solve_l1(
+def minimise_l1(
     objective: LogisticObjective,
     l1: Tensor,
     l2: Tensor,
@@ -40,7 +36,7 @@ def solve_l1(
     tolerance: Tensor,
     start: Tensor | None = None,
     iterations: int = 5000,
-) -> Solution:
+) -> LbfgsSolution:
     """Return the weights that minimise mean loss + l1 * sum of absolute weights + l2 / 2 * sum of squared weights.
 
     Columns whose slopes are below l1 stay zero; they are left out, and taken in where the solution without them shows
@@ -57,7 +53,7 @@ def solve_l1(
     Source: Tibshirani et al. 2012, Strong Rules for Discarding Predictors, section 7 (checking what was left out).
     """
     weight = fit_bias(objective) if start is None else start.clone()
-    problem = Penalised(objective, l2, tolerance)
+    problem = PenalisedObjective(objective, l2, tolerance)
     value, gradient = problem(weight)
     steps = torch.zeros_like(l1, dtype=torch.long)
     columns = torch.zeros_like(objective.design.curvature, dtype=torch.bool)
@@ -73,11 +69,11 @@ def solve_l1(
         steps += taken
         value, gradient = problem(weight)
     violation = optimality(weight, gradient, l1)
-    return Solution(weight, value + l1 * weight[:-1].abs().sum((0, 1)), steps, violation <= 2 * tolerance)
+    return LbfgsSolution(weight, value + l1 * weight[:-1].abs().sum((0, 1)), steps, violation <= 2 * tolerance)
 
 
 def solve_columns(
-    problem: Penalised, l1: Tensor, weight: Tensor, columns: Tensor, iterations: int
+    problem: PenalisedObjective, l1: Tensor, weight: Tensor, columns: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor]:
     """Return weights that are optimal on some columns (a mask (R,)) and kept on others, and the steps taken (P,)."""
     rows = torch.cat([columns, torch.ones_like(columns[:1])])
@@ -85,7 +81,7 @@ def solve_columns(
     if design.ready:
         problem = replace(problem, objective=replace(problem.objective, design=design.pick(columns)))
     full = weight.clone()
-    full[rows], taken = descend(problem, l1, weight[rows], iterations)
+    full[rows], taken = fista(problem, l1, weight[rows], iterations)
     return full, taken
 
 
@@ -104,7 +100,7 @@ class _State:
         return _State(*(part[..., problems] for part in parts))
 
 
-def descend(problem: Penalised, l1: Tensor, weight: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+def fista(problem: PenalisedObjective, l1: Tensor, weight: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Return optimal weights (R + 1, K, P) and the steps taken (P,), by FISTA with restarts.
 
     Source: Beck and Teboulle 2009, A Fast Iterative Shrinkage-Thresholding Algorithm, section 4 (with backtracking);
@@ -114,7 +110,7 @@ def descend(problem: Penalised, l1: Tensor, weight: Tensor, iterations: int) -> 
     taken = torch.zeros_like(names)
     state = _State(weight, weight, torch.ones_like(l1), steepness(problem))
     for count in range(1, iterations + 1):
-        state, gradient = advance(problem, l1, state)
+        state, gradient = fista_step(problem, l1, state)
         done = (optimality(state.weight, gradient, l1) <= problem.tolerance) | (count == iterations)
         if 8 * int(done.sum()) >= len(done):
             result[:, :, names[done]], taken[names[done]] = state.weight[:, :, done], count
@@ -124,12 +120,12 @@ def descend(problem: Penalised, l1: Tensor, weight: Tensor, iterations: int) -> 
     return result, taken
 
 
-def advance(problem: Penalised, l1: Tensor, state: _State) -> tuple[_State, Tensor]:
+def fista_step(problem: PenalisedObjective, l1: Tensor, state: _State) -> tuple[_State, Tensor]:
     """Return the state after one step, and the gradient at its weights."""
     value, gradient = problem(state.ahead)
     steep = state.steepness
     while True:
-        weight = shrink(state.ahead - gradient / steep, l1 / steep)
+        weight = soft_threshold(state.ahead - gradient / steep, l1 / steep)
         step = weight - state.ahead
         after, slopes = problem(weight)
         bound = value + dot(gradient, step) + steep / 2 * dot(step, step)
@@ -144,7 +140,7 @@ def advance(problem: Penalised, l1: Tensor, state: _State) -> tuple[_State, Tens
     return _State(weight, weight + push * forward, momentum, steep), slopes
 
 
-def shrink(weight: Tensor, amount: Tensor) -> Tensor:
+def soft_threshold(weight: Tensor, amount: Tensor) -> Tensor:
     """Return weights (R + 1, K, P) moved towards zero by an amount (P,), and at zero where they would pass it."""
     inner = weight[:-1]
     return torch.cat([inner.sign() * (inner.abs() - amount).clamp(min=0), weight[-1:]])
@@ -159,7 +155,7 @@ def optimality(weight: Tensor, gradient: Tensor, l1: Tensor) -> Tensor:
     return torch.cat([torch.where(inner == 0, resting, moved), free]).amax((0, 1))
 
 
-def steepness(problem: Penalised) -> Tensor:
+def steepness(problem: PenalisedObjective) -> Tensor:
     """Return a first guess of how steep the gradient can get (P,), from some steps of the power method."""
     design, count = problem.objective.design, len(problem.objective.weights)
     vector = torch.ones(len(design.curvature) + 1, dtype=problem.l2.dtype, device=problem.l2.device)

@@ -1,8 +1,4 @@
-"""Logistic regression solved to its optimum: L-BFGS for many problems at once, all in one product per evaluation.
-
-It decides how weights move under a squared penalty and when they have arrived; the problems are those of
-`logistic_loss`, and which strengths and folds are worth solving is decided by `penalty_cv`.
-"""
+"""L-BFGS: logistic regression solved to its optimum, many problems at once in one product per evaluation."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +13,7 @@ _SEARCHES = 30
 
 
 @dataclass(frozen=True)
-class Solution:
+class LbfgsSolution:
     """Weights of P problems.
 
     Attributes:
@@ -33,13 +29,13 @@ class Solution:
     converged: Tensor
 
     @classmethod
-    def empty(cls, objective: LogisticObjective) -> "Solution":
+    def empty(cls, objective: LogisticObjective) -> "LbfgsSolution":
         """Return a solution to be filled in."""
         weights, count = objective.weights, objective.shape[2]
         steps = torch.zeros(count, dtype=torch.long, device=weights.device)
         return cls(weights.new_zeros(objective.shape), weights.new_zeros(count), steps, steps > 0)
 
-    def put(self, problems: Tensor, part: "Solution") -> None:
+    def put(self, problems: Tensor, part: "LbfgsSolution") -> None:
         """Fill in some of the problems."""
         self.weight[:, :, problems] = part.weight
         self.value[problems] = part.value
@@ -53,7 +49,7 @@ def dot(one: Tensor, other: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Penalised:
+class PenalisedObjective:
     """An objective with l2 / 2 times the sum of squared weights; the bias is free.
 
     Attributes:
@@ -72,9 +68,9 @@ class Penalised:
         gradient[:-1] += self.l2 * weight[:-1]
         return value + 0.5 * self.l2 * dot(weight[:-1], weight[:-1]), gradient
 
-    def keep(self, problems: Tensor) -> "Penalised":
+    def keep(self, problems: Tensor) -> "PenalisedObjective":
         """Return some of the problems."""
-        return Penalised(self.objective.keep(problems), self.l2[problems], self.tolerance[problems])
+        return PenalisedObjective(self.objective.keep(problems), self.l2[problems], self.tolerance[problems])
 
     def inverse_curvature(self, weight: Tensor) -> Tensor:
         """Return about what the inverse second derivative is on its diagonal (R + 1, 1, P), at some weights.
@@ -131,7 +127,7 @@ class _LbfgsHistory:
         self.pairs = [(s[:, :, problems], y[:, :, problems], r[problems]) for s, y, r in self.pairs]
 
 
-def solve_lbfgs(
+def minimise_lbfgs(
     objective: LogisticObjective,
     l2: Tensor,
     *,
@@ -139,7 +135,7 @@ def solve_lbfgs(
     start: Tensor | None = None,
     iterations: int = 1000,
     history: int = 8,
-) -> Solution:
+) -> LbfgsSolution:
     """Return the weights that minimise each problem's mean loss plus l2 / 2 times its sum of squared weights.
 
     Problems are solved in groups that fit into memory; one that has converged leaves its group.
@@ -156,17 +152,19 @@ def solve_lbfgs(
     Source: Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4.
     """
     rows, classes, count = objective.shape
-    solution = Solution.empty(objective)
+    solution = LbfgsSolution.empty(objective)
     if start is not None:
         solution.weight.copy_(start)
     size = max(1, MEMORY // (rows * classes * (2 * history + 8)))
     for group in torch.split(torch.arange(count, device=l2.device), size):
-        problem = Penalised(objective.keep(group), l2[group], tolerance[group])
+        problem = PenalisedObjective(objective.keep(group), l2[group], tolerance[group])
         solve_group(problem, group, solution, iterations, history)
     return solution
 
 
-def solve_group(problem: Penalised, names: Tensor, solution: Solution, iterations: int, history: int) -> None:
+def solve_group(
+    problem: PenalisedObjective, names: Tensor, solution: LbfgsSolution, iterations: int, history: int
+) -> None:
     """Solve problems together from where the solution is, and fill in their places, `names` (P,), of it."""
     weight = solution.weight[:, :, names]
     value, gradient = problem(weight)
@@ -176,7 +174,7 @@ def solve_group(problem: Penalised, names: Tensor, solution: Solution, iteration
         converged = dot(gradient, gradient).sqrt() <= problem.tolerance
         done = converged | stuck | (count == iterations)
         if 8 * int(done.sum()) >= len(done):
-            parted = Solution(weight, value, torch.full_like(names, count), converged)
+            parted = LbfgsSolution(weight, value, torch.full_like(names, count), converged)
             solution.put(names[done], select(parted, done))
             if done.all():
                 return
@@ -190,9 +188,9 @@ def solve_group(problem: Penalised, names: Tensor, solution: Solution, iteration
         weight, gradient, stuck = weight + step, new_gradient, ~moved
 
 
-def select(solution: Solution, problems: Tensor) -> Solution:
+def select(solution: LbfgsSolution, problems: Tensor) -> LbfgsSolution:
     """Return some problems of a solution."""
-    return Solution(
+    return LbfgsSolution(
         solution.weight[:, :, problems],
         solution.value[problems],
         solution.iterations[problems],
@@ -201,7 +199,7 @@ def select(solution: Solution, problems: Tensor) -> Solution:
 
 
 def line_search(
-    problem: Penalised, weight: Tensor, value: Tensor, gradient: Tensor, direction: Tensor
+    problem: PenalisedObjective, weight: Tensor, value: Tensor, gradient: Tensor, direction: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return a step (R + 1, K, P) of each problem with the value (P,) and gradient after it, and whether it moved (P,).
 

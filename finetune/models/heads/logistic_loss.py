@@ -1,8 +1,4 @@
-"""What a linear head is fitted to: features made ready for a solver, targets, and the loss of many problems at once.
-
-It decides how features are scaled and rotated and how loss and gradient are computed in pieces; how the weights move
-is left to `finetune.models.heads.lbfgs` and `finetune.models.heads.l1`.
-"""
+"""The logistic loss of many problems at once: features made ready for a solver, targets, value and gradient."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +12,7 @@ PIECE = 2**23  # logits of one piece of an evaluation
 
 
 @dataclass(frozen=True)
-class Targets:
+class ClassTargets:
     """What the logits z of an image should be: its loss is mass * log Z(z) - sum(positive * z).
 
     Attributes:
@@ -30,7 +26,7 @@ class Targets:
     mass: Tensor
     joint: bool
 
-    def to(self, like: Tensor) -> "Targets":
+    def to(self, like: Tensor) -> "ClassTargets":
         """Return the targets on the device and in the precision of a tensor."""
         return replace(self, positive=self.positive.to(like), mass=self.mass.to(like))
 
@@ -44,7 +40,7 @@ class Targets:
         return losses.sum(1), mass * torch.sigmoid(logits) - positive
 
 
-def softmax_targets(classes: Tensor, num_classes: int, smoothing: float, class_weights: Tensor | None) -> Targets:
+def softmax_targets(classes: Tensor, num_classes: int, smoothing: float, class_weights: Tensor | None) -> ClassTargets:
     """Return targets whose loss, weighted by `class_weights[classes]`, is torch's weighted and smoothed cross-entropy.
 
     Args:
@@ -62,10 +58,10 @@ def softmax_targets(classes: Tensor, num_classes: int, smoothing: float, class_w
         if hard:  # the weight of an image is applied, and averaged by, outside
             own = weights[classes.long(), None]
             positive = positive / torch.where(own > 0, own, 1.0)
-    return Targets(positive, positive.sum(1, keepdim=True), joint=True)
+    return ClassTargets(positive, positive.sum(1, keepdim=True), joint=True)
 
 
-def sigmoid_targets(labels: Tensor, smoothing: float, class_weights: Tensor | None) -> Targets:
+def sigmoid_targets(labels: Tensor, smoothing: float, class_weights: Tensor | None) -> ClassTargets:
     """Return targets whose loss is the sum over labels of torch's weighted and smoothed binary cross-entropy.
 
     Args:
@@ -75,11 +71,11 @@ def sigmoid_targets(labels: Tensor, smoothing: float, class_weights: Tensor | No
     """
     smooth = labels.double() * (1 - smoothing) + smoothing / 2
     positive = smooth if class_weights is None else smooth * class_weights.double().to(smooth.device)
-    return Targets(positive, positive + 1 - smooth, joint=False)
+    return ClassTargets(positive, positive + 1 - smooth, joint=False)
 
 
 @dataclass(frozen=True)
-class Design:
+class DesignMatrix:
     """Features as a solver sees them: z = ((x - center) / scale) @ axes, and a column of ones for the bias.
 
     Attributes:
@@ -105,7 +101,7 @@ class Design:
         block = (self.values[start:stop].to(self.center) - self.center) / self.scale
         return with_ones(block)
 
-    def pick(self, columns: Tensor) -> "Design":
+    def pick(self, columns: Tensor) -> "DesignMatrix":
         """Return some of the columns (a mask (R,)) of a design that is ready."""
         ones = torch.ones_like(columns[:1])
         return replace(self, values=self.values[:, torch.cat([columns, ones])], curvature=self.curvature[columns])
@@ -126,7 +122,7 @@ def with_ones(block: Tensor) -> Tensor:
 
 def make_design(
     features: Tensor, center: Tensor, scale: Tensor, *, rotate: bool, dtype: torch.dtype, chunk: int | None = None
-) -> Design:
+) -> DesignMatrix:
     """Return features made ready for a solver.
 
     Rotating onto the principal axes changes neither loss nor squared penalty, makes the columns' curvatures nearly
@@ -144,7 +140,7 @@ def make_design(
     """
     center, scale = center.to(dtype), scale.to(dtype)
     if chunk is not None:
-        lazy = Design(features, center, scale, None, torch.ones_like(center), ready=False)
+        lazy = DesignMatrix(features, center, scale, None, torch.ones_like(center), ready=False)
         total = torch.zeros_like(center)
         for start in range(0, len(features), chunk):
             total += lazy.rows(start, start + chunk)[:, :-1].square().sum(0)
@@ -152,7 +148,7 @@ def make_design(
     values = (features.to(dtype) - center) / scale
     axes = principal_axes(values) if rotate and min(values.shape) <= ROTATED_SIZE else None
     columns = values if axes is None else values @ axes
-    return Design(with_ones(columns), center, scale, axes, columns.square().mean(0), ready=True)
+    return DesignMatrix(with_ones(columns), center, scale, axes, columns.square().mean(0), ready=True)
 
 
 def principal_axes(values: Tensor) -> Tensor:
@@ -176,8 +172,8 @@ class LogisticObjective:
         chunk: Rows taken at a time; None for as many as make pieces of a good size.
     """
 
-    design: Design
-    targets: Targets
+    design: DesignMatrix
+    targets: ClassTargets
     weights: Tensor
     chunk: int | None = None
 
@@ -221,7 +217,7 @@ class LogisticObjective:
             total += ((likely * (1 - likely)).mean(1) * self.weights[rows]).sum(0)
         return total.clamp(min=1e-6)
 
-    def score(self, weight: Tensor, truth: Targets, held: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, weight: Tensor, truth: ClassTargets, held: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean losses (P,) against `truth`, and accuracies (P,), under image weights `held` (N, P)."""
         value, hits = weight.new_zeros(weight.shape[2]), weight.new_zeros(weight.shape[2])
         for rows, _, logits in self.logits(weight):
@@ -230,7 +226,7 @@ class LogisticObjective:
         return value, hits
 
 
-def _right(logits: Tensor, truth: Targets, rows: slice) -> Tensor:
+def _right(logits: Tensor, truth: ClassTargets, rows: slice) -> Tensor:
     """Return how right the predictions of logits (n, K, P) are (n, P): 0 or 1, or the share of right labels."""
     positive, mass = truth.positive[rows], truth.mass[rows]
     if truth.joint:
@@ -238,7 +234,7 @@ def _right(logits: Tensor, truth: Targets, rows: slice) -> Tensor:
     return ((logits > 0) == (positive > mass / 2)[:, :, None]).to(logits).mean(1)
 
 
-def collapse(targets: Targets) -> Targets:
+def collapse(targets: ClassTargets) -> ClassTargets:
     """Return two exclusive classes as one sigmoid of the difference of their logits; other targets as they are.
 
     The shortest weights of a given difference are half of it with either sign, so that half of a squared penalty on
@@ -246,7 +242,7 @@ def collapse(targets: Targets) -> Targets:
     """
     if not targets.joint or targets.positive.shape[1] != 2:
         return targets
-    return Targets(targets.positive[:, 1:], targets.mass, joint=False)
+    return ClassTargets(targets.positive[:, 1:], targets.mass, joint=False)
 
 
 def expand_weights(weight: Tensor, num_classes: int) -> Tensor:

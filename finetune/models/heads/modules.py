@@ -1,7 +1,4 @@
-"""The layers of a head and how they are put together from a specification.
-
-It decides what a head computes from pooled features; how its weights are found is left to the solvers and to training.
-"""
+"""Head modules, put together from a specification."""
 
 import copy
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Class means as a head: an image belongs to the class whose mean features are nearest, by distance or by angle.
-
-It decides the means and how sure the head is; nothing else is fitted.
-"""
+"""Nearest class mean: an image belongs to the class whose mean features are nearest, by distance or by angle."""
 
 import math
 

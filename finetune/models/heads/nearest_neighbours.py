@@ -1,7 +1,4 @@
-"""Nearest neighbours in feature space: a baseline that fits nothing, for judging features and finding odd labels.
-
-It decides how the votes of neighbours are weighed; which features are compared is the caller's.
-"""
+"""k-nearest neighbours on features: a baseline that fits nothing, for judging features and finding odd labels."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,4 @@
-"""Choosing a penalty's strength by cross-validation on the training images alone.
-
-It decides the folds, the strengths that are tried and which one wins; fitting is done by the function it is given.
-"""
+"""Penalty strength by cross-validation on the training images alone."""
 
 import logging
 from collections.abc import Callable
@@ -13,15 +10,15 @@ import torch
 from torch import Tensor
 
 from finetune.data.fold_assignment import assign_folds
-from finetune.models.heads.lbfgs import Solution
-from finetune.models.heads.logistic_loss import LogisticObjective, Targets
+from finetune.models.heads.lbfgs import LbfgsSolution
+from finetune.models.heads.logistic_loss import ClassTargets, LogisticObjective
 
 log = logging.getLogger(__name__)
 
 _STRENGTHS = 30
 _TOGETHER = 6  # strengths that are solved together, the weaker ones from where the stronger ones ended
 # fits an objective with strengths (P,), from weights or from nothing
-Fit = Callable[[LogisticObjective, Tensor, Tensor | None], Solution]
+Fit = Callable[[LogisticObjective, Tensor, Tensor | None], LbfgsSolution]
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def strengths_below(largest: float, ratio: float) -> list[float]:
 
 
 def choose_strength(
-    objective: LogisticObjective, truth: Targets, folds: npt.NDArray[np.int64], strengths: list[float], fit: Fit
+    objective: LogisticObjective, truth: ClassTargets, folds: npt.NDArray[np.int64], strengths: list[float], fit: Fit
 ) -> PenaltyChoice:
     """Return the strength with the least held-out negative log-likelihood.
 

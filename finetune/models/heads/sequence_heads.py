@@ -1,8 +1,4 @@
-"""Heads that read the features of a sequence's frames: padding and its mask, and what sums a sequence up.
-
-It decides how sequences of unlike lengths lie in one tensor, so that what fills them up never changes an answer; the
-classifier after the summary is that of `modules`.
-"""
+"""Sequence heads: pooling, attention, recurrent and convolutional layers over frames, with padding and masks."""
 
 import math
 

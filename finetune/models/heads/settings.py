@@ -1,7 +1,4 @@
-"""From the settings of the group head to parts: what the head is, and what finds its weights.
-
-It decides which keys go together and refuses those that do not; solving is left to `finetune.models.heads.fit`.
-"""
+"""Settings of a head, typed: what the head is, and what finds its weights."""
 
 import math
 from collections.abc import Mapping

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 
 from finetune.runtime.format import format_size
-from finetune.training.throughput.advice import Report, advice
+from finetune.training.throughput.advice import ThroughputReport, advice
 
 
-def show_throughput(report: Report, output: Path, console: Console) -> None:
+def show_throughput(report: ThroughputReport, output: Path, console: Console) -> None:
     """Print the numbers and what to change."""
     what = "training" if report.trains else "features of a backbone at rest"
     table = Table(

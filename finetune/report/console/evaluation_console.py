@@ -1,7 +1,4 @@
-"""An evaluation on the screen: scores beside those that were stored, drift, and the run over time.
-
-It decides the words and columns, which fit 80 columns; the numbers are those of the evaluation's files.
-"""
+"""An evaluation on the screen: scores beside those that were stored, drift, and the run over time."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -80,7 +77,7 @@ def _verdict(drift: Mapping[str, Any]) -> str:
     return f"DRIFT beyond chance: {names}.{told} Scores on such images may not be those of the test split."
 
 
-def show_unlike(found: Mapping[str, Any] | None, console: Console) -> None:
+def show_ood(found: Mapping[str, Any] | None, console: Console) -> None:
     """Print how many images are accepted as like those of training, and how well others are told from them."""
     if not found:
         return
@@ -94,12 +91,12 @@ def show_unlike(found: Mapping[str, Any] | None, console: Console) -> None:
             soft_wrap=True,
         )
     if "scores" in found:
-        console.print(unlike_table(found))
+        console.print(ood_table(found))
     for note in found["notes"]:
         console.print(note, highlight=False, markup=False)
 
 
-def unlike_table(found: Mapping[str, Any]) -> Table:
+def ood_table(found: Mapping[str, Any]) -> Table:
     """Show how well each score tells other images from the run's own."""
     count = found["n"]
     table = Table(title=Text(f"{count['others']:,} images of {found['data']} against {count['own']:,} of the run"))

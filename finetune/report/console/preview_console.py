@@ -3,12 +3,12 @@
 from rich.table import Table
 
 from finetune.config.settings.training_groups import Augment
-from finetune.data.augmentation.description import describe
+from finetune.data.augmentation.description import describe_augmentation
 
 
 def changes_table(augment: Augment, crop_mode: str) -> Table | str:
     """Return what is done with training images, for the screen."""
-    active = [change for change in describe(augment, crop_mode=crop_mode) if change.probability > 0]
+    active = [change for change in describe_augmentation(augment, crop_mode=crop_mode) if change.probability > 0]
     if not active:
         return "Training: as evaluation, since nothing is varied."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

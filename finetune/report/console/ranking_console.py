@@ -1,7 +1,4 @@
-"""The comparison on the screen: a table, what was left out, and what to type next.
-
-It decides what is shown of a comparison; the numbers and their order are those of `results`.
-"""
+"""The comparison on the screen: a table, what was left out, and what to type next."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,4 @@
-"""A list on the screen: one row a line where there is room, plain text where it is piped.
-
-It decides how values are written and what is left out of a narrow screen; whole values are in the files of `output`.
-"""
+"""A list on the screen: one row a line where there is room, plain text where it is piped."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,4 @@
-"""How much of each class is recognised, as points with their intervals, the worst first.
-
-It decides how many classes are drawn; their scores are those of metrics.json.
-"""
+"""Figure of the recall of each class with its interval, the worst first."""
 
 from collections.abc import Sequence
 

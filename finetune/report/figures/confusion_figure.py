@@ -1,14 +1,10 @@
-"""The confusion matrix as a figure that can be read at 2 and at 200 classes.
-
-It decides what is written in it: numbers where they fit, else the names of the worst classes; the counts are
-`evaluation.curves.confusion`'s.
-"""
+"""The confusion matrix as a figure that can be read at 2 and at 200 classes."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.evaluation.curves.confusion import Confusion, most_confused
+from finetune.evaluation.curves.confusion import ConfusionMatrix, most_confused
 from finetune.report.figures.short_names import shorten
 from finetune.report.html.blocks import Figure
 from finetune.report.html.svg import INK, draw_svg
@@ -23,7 +19,7 @@ SMALL, LARGE, NARROWEST = 180, 460, 420  # pixels of the matrix, and of the figu
 _GAP = 11  # pixels between two names beside it
 
 
-def confusion_figure(matrix: Confusion) -> Figure:
+def confusion_figure(matrix: ConfusionMatrix) -> Figure:
     """Draw the matrix, its rows as shares in colour; the diagonal is right and has another colour."""
     size = len(matrix.labels)
     cell = 46 if size <= SHARED else 24
@@ -52,7 +48,7 @@ def _caption(size: int) -> str:
     return caption if size <= NAMED else f"{caption} Only the classes with the most errors are named."
 
 
-def colours(matrix: Confusion) -> np.ndarray:
+def colours(matrix: ConfusionMatrix) -> np.ndarray:
     """Return (K, K, 4) RGBA in [0, 1]; what is empty is transparent."""
     shares = np.nan_to_num(matrix.shares)
     picture = np.empty((*shares.shape, 4))
@@ -75,7 +71,7 @@ def named_classes(errors: np.ndarray, pixels: float) -> list[int]:
     return sorted(chosen)
 
 
-def _plot(axes: "Axes", matrix: Confusion, pixels: float) -> None:
+def _plot(axes: "Axes", matrix: ConfusionMatrix, pixels: float) -> None:
     size = len(matrix.labels)
     axes.imshow(colours(matrix), interpolation="none", aspect="equal")
     rows, columns = matrix.errors.sum(axis=1), matrix.errors.sum(axis=0)
@@ -90,7 +86,7 @@ def _plot(axes: "Axes", matrix: Confusion, pixels: float) -> None:
         _write_numbers(axes, matrix)
 
 
-def _write_numbers(axes: "Axes", matrix: Confusion) -> None:
+def _write_numbers(axes: "Axes", matrix: ConfusionMatrix) -> None:
     shares = matrix.shares
     with_shares = len(matrix.labels) <= SHARED
     for row, column in np.argwhere(matrix.counts > 0).tolist():

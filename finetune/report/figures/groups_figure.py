@@ -1,7 +1,4 @@
-"""How well each group of a column is served, as points with their intervals; groups too small to judge are grey.
-
-It decides what is said of the groups; their scores are those of metrics.json.
-"""
+"""Figure of the score of each group with its interval; groups too small to judge are grey."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,4 @@
-"""Scores of classes or groups as points with their intervals, one below the other, beside a score of all.
-
-It decides how they are drawn; which they are, and what is said of them, is left to the figures made of it.
-"""
+"""Figure of scores with their intervals, one below the other, beside a score of all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Figures of lines between 0 and 1: ROC, precision-recall, cumulative gains and lift.
-
-It decides how lines are told apart and thinned; the points are those of `evaluation.curves`.
-"""
+"""Figures of lines between 0 and 1: ROC, precision-recall, cumulative gains and lift."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.evaluation.curves.averages import Curves
-from finetune.evaluation.curves.curve import Curve, Line, stairs, thin
+from finetune.evaluation.curves.curve import Curve, Line, simplify_curve, step_curve
 from finetune.evaluation.curves.gains import Gains
 from finetune.report.figures.short_names import outstanding, shorten
 from finetune.report.html.blocks import Figure
@@ -108,7 +105,7 @@ def named_lines(curves: Curves, labels: Sequence[str], numbers: Sequence[int], *
 
 
 def _line(curve: Curve, *, steps: bool) -> Line:
-    return stairs(curve) if steps else (curve.x, curve.y)
+    return step_curve(curve) if steps else (curve.x, curve.y)
 
 
 def _perfect(classes: dict[str, Gains], *, lift: bool) -> list[Drawn]:
@@ -128,7 +125,7 @@ def _figure(lines: Sequence[Drawn], axis_names: tuple[str, str], name: str) -> s
 
     def plot(axes: "Axes") -> None:
         for drawn in lines:
-            x, y = thin(drawn.line)
+            x, y = simplify_curve(drawn.line)
             axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, linewidth=drawn.width, label=drawn.name)
         axes.set(xlabel=axis_names[0], ylabel=axis_names[1], xlim=(-0.01, 1.01))
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if name == "lift" else -0.02)

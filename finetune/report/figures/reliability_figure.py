@@ -1,7 +1,4 @@
-"""The reliability diagram, with how many decisions are behind each of its points.
-
-It decides how certain a point is shown to be; the bins are `evaluation.curves.reliability`'s.
-"""
+"""Reliability diagram, with how many decisions are behind each of its points."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,4 @@
-"""Which classes a figure can name, and how long their names may be.
-
-It decides what is left out where there are more classes than a reader can tell apart; how lines look is left to
-the figures.
-"""
+"""Short class names: which classes a figure can name, and how long their names may be."""
 
 from collections.abc import Sequence
 

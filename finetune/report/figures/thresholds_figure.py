@@ -1,14 +1,11 @@
-"""What each threshold gives, as lines over the threshold.
-
-It decides how precision, recall and flagged share are drawn; the counts are `evaluation.curves.ranked`'s.
-"""
+"""Figure of precision, recall and the like over the decision threshold."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.evaluation.curves.curve import Line, thin
-from finetune.evaluation.curves.threshold_choice import Decision
+from finetune.evaluation.curves.curve import Line, simplify_curve
+from finetune.evaluation.curves.threshold_choice import ThresholdDecision
 from finetune.evaluation.curves.threshold_counts import ThresholdCounts
 from finetune.report.html.blocks import Figure
 from finetune.report.html.svg import COLOURS, DASHES, INK, draw_svg
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def threshold_figure(ranked: ThresholdCounts, chosen: Decision | None, label: str) -> Figure:
+def threshold_figure(ranked: ThresholdCounts, chosen: ThresholdDecision | None, label: str) -> Figure:
     """Draw precision, recall and the share of flagged images over the threshold, and the chosen one."""
     flagged = ranked.hits + ranked.alarms
     lines = {
@@ -28,7 +25,7 @@ def threshold_figure(ranked: ThresholdCounts, chosen: Decision | None, label: st
 
     def plot(axes: "Axes") -> None:
         for place, (name, values) in enumerate(lines.items()):
-            x, y = thin(held(ranked.thresholds, values))
+            x, y = simplify_curve(held(ranked.thresholds, values))
             axes.plot(x, y, color=COLOURS[place], linestyle=DASHES[place], label=name)
         if chosen is not None and np.isfinite(chosen.threshold):
             axes.axvline(chosen.threshold, color=INK, linewidth=1)

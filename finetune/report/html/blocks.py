@@ -1,8 +1,4 @@
-"""What a page is made of: sections of texts, figures, tables and galleries, as plain values.
-
-It decides what can be put on a page, so that what is told and how it looks can be changed apart; the layout is left to
-`render`.
-"""
+"""Blocks of a page: sections of texts, figures, tables and galleries, as plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,4 @@
-"""A page as one HTML file: everything is inside it, and it asks nothing of any network.
-
-It decides how blocks look and behave, by templates beside it; what is told is the caller's. Every text is escaped.
-"""
+"""A page as one HTML file: everything is inside it, every text is escaped, and it asks nothing of any network."""
 
 import base64
 import math

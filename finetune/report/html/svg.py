@@ -1,7 +1,4 @@
-"""Figures as small SVG elements that follow the page's colours, light or dark.
-
-It decides fonts, colours and size; what is drawn is the caller's, on an axes of matplotlib.
-"""
+"""Figures as small SVG elements that follow the page's colours, light or dark."""
 
 import io
 import re

@@ -1,7 +1,4 @@
-"""The page of an audit: what is worst comes first, with thumbnails of the clearest cases.
-
-It decides words and how many examples are shown; the findings themselves are those of `findings`.
-"""
+"""The page of an audit: what is worst comes first, with thumbnails of the clearest cases."""
 
 from collections.abc import Iterator
 from itertools import groupby

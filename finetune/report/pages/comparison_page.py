@@ -1,7 +1,4 @@
-"""The page of a comparison: the verdict first, then metrics, classes, groups, and the images that decide.
-
-It decides what is shown of each pair; the numbers are those of `contest`.
-"""
+"""The page of a comparison: the verdict first, then metrics, classes, groups, and the images that decide."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING

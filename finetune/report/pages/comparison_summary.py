@@ -1,7 +1,4 @@
-"""A comparison in words, as a document, and as a table on the screen.
-
-It decides the words of the verdict and what compare.json holds; the page is left to `sections`.
-"""
+"""A comparison in words, as a document, and as a table on the screen."""
 
 import math
 from collections.abc import Sequence

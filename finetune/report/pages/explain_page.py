@@ -11,10 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.table import ImageTable
-from finetune.data.thumbnails import encoded
+from finetune.data.thumbnails import encode_jpeg
 from finetune.evaluation.explain import similar_images as near
 from finetune.evaluation.explain.chosen_images import ExplainImage
-from finetune.evaluation.explain.overlay import overlay, seen_box
+from finetune.evaluation.explain.overlay import overlay, visible_box
 from finetune.models.bundle import Bundle
 from finetune.report.html.blocks import Block, Gallery, ImageBlock, Section, Text
 
@@ -61,10 +61,10 @@ def explain_sections(
     like = near.most_similar(known.features, found.features, neighbours + 1) if known is not None else None
     sections = [Section("note", "How to read this", (Text(_reading(method)),))]
     for number, (each, image) in enumerate(zip(asked, images, strict=True)):
-        label, box = bundle.labels[int(found.targets[number])], seen_box(bundle.network.spec, image.size)
+        label, box = bundle.labels[int(found.targets[number])], visible_box(bundle.network.spec, image.size)
         facts = most_probable(found.probabilities[number], bundle.labels)
-        over = encoded(overlay(image.convert("RGB"), found.maps[number], box), THUMBNAIL_SIDE)
-        plain = ImageBlock(each.name, encoded(image.convert("RGB"), THUMBNAIL_SIDE), facts=facts)
+        over = encode_jpeg(overlay(image.convert("RGB"), found.maps[number], box), THUMBNAIL_SIDE)
+        plain = ImageBlock(each.name, encode_jpeg(image.convert("RGB"), THUMBNAIL_SIDE), facts=facts)
         drawn = ImageBlock("its map", over, description=f"Where {each.name} speaks for {label}")
         blocks: list[Block] = [Gallery(f"Evidence for {label}", (plain, drawn))]
         if known is not None and like is not None:
@@ -91,7 +91,7 @@ def neighbour_gallery(
     for row, similarity in others[:most]:
         image = known.table.store.read(str(frame["path"].iloc[row]), 3)
         facts = {"label": ", ".join(names[row]), "similarity": f"{similarity:.3f}"}
-        pictures.append(ImageBlock(str(frame["id"].iloc[row]), encoded(image, THUMBNAIL_SIDE), facts=facts))
+        pictures.append(ImageBlock(str(frame["id"].iloc[row]), encode_jpeg(image, THUMBNAIL_SIDE), facts=facts))
     return Gallery("Most alike in training", tuple(pictures), "By the cosine of the features that the head is given.")
 
 

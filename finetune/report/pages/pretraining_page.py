@@ -1,7 +1,4 @@
-"""What a finished pretraining leaves behind: weights under timm's names, final losses, and what was rebuilt.
-
-It decides the files and what the page shows.
-"""
+"""The page of a pretraining: weights under timm's names, final losses, and what was rebuilt."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.data.datamodule import ImageData
-from finetune.data.thumbnails import encoded
+from finetune.data.thumbnails import encode_jpeg
 from finetune.data.transforms import InputSpec
 from finetune.report.html.blocks import Code, Figure, Gallery, ImageBlock, Section, Text
 from finetune.report.html.render import render
@@ -125,7 +122,9 @@ def rebuilt_gallery(model: MaskedAutoencoder, images: ImageData, number: int, se
     made = rebuild(model, shown.to(device), noise, images.spec)
     ids = images.table.frame["id"].tolist()
     pictures = tuple(
-        ImageBlock(str(ids[row]), encoded(picture, _SIDE), description="the image, what is seen of it, what is rebuilt")
+        ImageBlock(
+            str(ids[row]), encode_jpeg(picture, _SIDE), description="the image, what is seen of it, what is rebuilt"
+        )
         for row, picture in zip(rows.tolist(), made, strict=True)
     )
     what = "validation" if split == "val" else "training"

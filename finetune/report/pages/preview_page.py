@@ -1,15 +1,12 @@
-"""The page of a preview: in words what is done with images, then each image in all the ways it is shown.
-
-It decides words and layout; the images are those of `shown`.
-"""
+"""The page of a preview: in words what is done with images, then each image in all the ways it is shown."""
 
 from collections.abc import Iterator, Sequence
 
 from finetune.audit.preview.network_view import MixedImage, NetworkView
 from finetune.config.settings.training_groups import Augment
-from finetune.data.augmentation.description import Change, describe
+from finetune.data.augmentation.description import Change, describe_augmentation
 from finetune.data.table import ImageTable
-from finetune.data.thumbnails import encoded
+from finetune.data.thumbnails import encode_jpeg
 from finetune.data.transforms import InputSpec
 from finetune.report.html.blocks import Block, Code, Column, Gallery, ImageBlock, Section, Table, Text
 
@@ -41,7 +38,7 @@ def preview_sections(
         command: What trains with these settings.
         notes: What else is done, in sentences.
     """
-    changes = describe(augment, crop_mode=spec.crop_mode)
+    changes = describe_augmentation(augment, crop_mode=spec.crop_mode)
     told = Section("settings", "What is done", tuple(_preview_blocks(spec, changes, command, notes)), _lead_of(changes))
     found = [told, Section("images", "Images", tuple(_gallery(table, each) for each in shown), _reading(shown))]
     for name, made in mixtures.items():
@@ -106,17 +103,17 @@ def _gallery(table: ImageTable, shown: NetworkView) -> Gallery:
     size = f"{shown.original.width} x {shown.original.height}"
     pictures = [
         ImageBlock(
-            "original", encoded(shown.original, _SIDE), description=f"{name} as it is stored", facts={"size": size}
+            "original", encode_jpeg(shown.original, _SIDE), description=f"{name} as it is stored", facts={"size": size}
         ),
-        ImageBlock("evaluation", encoded(shown.evaluation, _SIDE), description=f"{name} as evaluation sees it"),
+        ImageBlock("evaluation", encode_jpeg(shown.evaluation, _SIDE), description=f"{name} as evaluation sees it"),
     ]
     for number, image in enumerate(shown.training, 1):
         said = f"{name} in draw {number} of training"
-        pictures.append(ImageBlock(f"training {number}", encoded(image, _SIDE), description=said))
+        pictures.append(ImageBlock(f"training {number}", encode_jpeg(image, _SIDE), description=said))
     return Gallery(f"{label}: {name}", tuple(pictures))
 
 
 def mixture(made: MixedImage) -> ImageBlock:
     """Return a mixed image with the shares of its labels."""
     shares = {label: f"{share:.2f}" for label, share in made.shares}
-    return ImageBlock("mixed", encoded(made.image, _SIDE), description="Two training images, mixed", facts=shares)
+    return ImageBlock("mixed", encode_jpeg(made.image, _SIDE), description="Two training images, mixed", facts=shares)

@@ -1,4 +1,4 @@
-"""The picture of a comparison of backbones: accuracy against latency and against size, and the best trade-offs."""
+"""Chart of a ranking of backbones: accuracy against latency and size, with the Pareto front as a line."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,8 +1,4 @@
-"""The page of a sweep: its plots and its trials in one file that opens without a network.
-
-It decides which plots there are and draws them as SVG, which keeps the page small; the plots themselves are Optuna's,
-and how a page looks is left to `finetune.page`.
-"""
+"""The page of a sweep: its plots and its trials in one file that opens without a network."""
 
 import io
 import logging

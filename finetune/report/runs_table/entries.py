@@ -1,7 +1,4 @@
-"""What is known of a run by name: what its record, configuration, metrics and history say, as flat values.
-
-It decides which names there are and where each value comes from; which of them are shown is left to `choice`.
-"""
+"""Entries of the runs table: what record, configuration, metrics and history say, as flat values."""
 
 import json
 import re

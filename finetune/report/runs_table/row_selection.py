@@ -1,7 +1,4 @@
-"""Which rows of a list are shown, with which values and in which order.
-
-It decides what an unknown name, a missing value and a tie mean; how the list is shown is left to `screen` and `output`.
-"""
+"""Row selection of the runs table: which runs, with which values, in which order."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""A list as a file: CSV, JSON, or a page that sorts and searches itself.
-
-It decides how whole values are written; which rows and values they are is the caller's choice.
-"""
+"""The runs table as a file: CSV, JSON, or a page that sorts and searches itself."""
 
 import csv
 import io

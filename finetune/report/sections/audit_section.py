@@ -1,7 +1,4 @@
-"""What an audit of the same images has found, in the report of a run.
-
-It decides what of it is repeated; the findings themselves are on the audit's own page.
-"""
+"""Audit, in the report of a run: what was found in the very same images."""
 
 from finetune.report.html.blocks import Column, Section, Table, Text
 from finetune.report.pages.audit_page import TITLES

@@ -1,7 +1,4 @@
-"""Whether probabilities were scaled, and what can be done with them: leave images to a person, or name several labels.
-
-It decides what is promised on validation and checked on test; the methods are those of `finetune.calibration`.
-"""
+"""Calibration, selective prediction and prediction sets: what probabilities are good for."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,7 +12,7 @@ from finetune.report.html.blocks import Block, Cell, Column, Figure, Section, Ta
 from finetune.report.html.svg import COLOURS, DASHES, draw_svg
 from finetune.report.run_data import RunData
 from finetune.uncertainty.conformal import ConformityScore, fit_conformal
-from finetune.uncertainty.selective import risk_coverage, threshold_for
+from finetune.uncertainty.selective import accuracy_threshold, risk_coverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +70,7 @@ def selective_blocks(val: Predictions, test: Predictions) -> Iterator[Block]:
     yield Figure("Risk and coverage", draw_svg(plot, name="risk-coverage"), said, "On the test split.")
     rows: list[tuple[Cell, ...]] = []
     for target in ACCURACIES:
-        threshold = threshold_for(val.confidence, val.right, target)
+        threshold = accuracy_threshold(val.confidence, val.right, target)
         taken = sure >= threshold.value
         number = int(taken.sum())
         rows.append((target, threshold.value if threshold.coverage else None, threshold.coverage,

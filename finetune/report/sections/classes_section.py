@@ -1,12 +1,9 @@
-"""The sections on single classes and single errors: how well each class does, and what was wrong most surely.
-
-It decides what is told of them and in which order; scores and intervals are `evaluation`'s.
-"""
+"""Per-class metrics, and the errors made most surely."""
 
 from typing import Any
 
 from finetune.evaluation.bootstrap import class_rows
-from finetune.evaluation.curves.confusion import Error, confident_errors
+from finetune.evaluation.curves.confusion import Misclassification, confident_errors
 from finetune.evaluation.metrics import CLASS_SCORES
 from finetune.evaluation.predictions import Predictions
 from finetune.report.figures.classes_figure import recall_figure
@@ -104,7 +101,7 @@ def errors_section(material: RunData) -> Section | None:
     return Section("errors", "Most confident errors", (table,), lead)
 
 
-def _error_table(errors: list[Error], *, multilabel: bool) -> Table:
+def _error_table(errors: list[Misclassification], *, multilabel: bool) -> Table:
     names = ["image", "true", "predicted", *(["wrong label"] if multilabel else [])]
     columns = (*map(Column, names), Column("probability", digits=3, hint="given to the wrong decision"), Column("file"))
     rows: list[tuple[Cell, ...]] = [

@@ -1,11 +1,8 @@
-"""The section on which classes are taken for which: the matrix and the most confused pairs.
-
-It decides what of the matrix is told; for several labels per image it is a table of single decisions.
-"""
+"""Confusion matrix, and the most confused pairs."""
 
 import numpy as np
 
-from finetune.evaluation.curves.confusion import Confusion, confusion, label_counts, most_confused
+from finetune.evaluation.curves.confusion import ConfusionMatrix, confusion_matrix, label_counts, most_confused
 from finetune.evaluation.predictions import Predictions
 from finetune.report.figures.confusion_figure import confusion_figure
 from finetune.report.html.blocks import Column, Section, Table, Text
@@ -25,7 +22,7 @@ def confusion_section(material: RunData) -> Section | None:
     if predictions.multilabel:
         lead = f"How often each label is given rightly and wrongly on the {NAMES[split]} split, at a threshold of 0.5."
         return Section("confusion", "Decisions on each label", (_decisions(predictions),), lead)
-    matrix = confusion(predictions)
+    matrix = confusion_matrix(predictions)
     figure = confusion_figure(matrix)
     if not matrix.errors.any():
         text = Text(f"Nothing is confused: all {format_count(predictions.num)} are right.", "good")
@@ -33,7 +30,7 @@ def confusion_section(material: RunData) -> Section | None:
     return Section("confusion", "What is taken for what", (figure, _pairs(matrix)), _lead(matrix))
 
 
-def _lead(matrix: Confusion) -> str:
+def _lead(matrix: ConfusionMatrix) -> str:
     errors = int(matrix.errors.sum())
     first = most_confused(matrix, 1)[0]
     sink = int(matrix.errors.sum(axis=0).argmax())
@@ -46,7 +43,7 @@ def _lead(matrix: Confusion) -> str:
     return f"{text} Of all {errors:,} errors, {taken:,} were taken for {matrix.labels[sink]}." if many else text
 
 
-def _pairs(matrix: Confusion) -> Table:
+def _pairs(matrix: ConfusionMatrix) -> Table:
     columns = (
         *(Column("true"), Column("taken for"), Column("images")),
         Column("share", digits=3, bar=True, hint="of the images of the true class"),

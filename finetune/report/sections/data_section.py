@@ -1,14 +1,11 @@
-"""The images of a run, and how the run is repeated.
-
-It decides what of the stored table, the record and the configuration is told.
-"""
+"""Images of a run, and how the run is repeated."""
 
 import shlex
 from typing import Any
 
 import yaml
 
-from finetune.data.table import SPLITS, read_saved
+from finetune.data.table import SPLITS, load_saved_table
 from finetune.report.html.blocks import Block, Cell, Code, Column, Section, Table, Text
 from finetune.report.run_data import RunData
 from finetune.runtime.format import format_count
@@ -19,7 +16,7 @@ def data_section(material: RunData) -> Section | None:
     file = material.run.table_file
     if not file.is_file():
         return None
-    frame, meta = read_saved(file)
+    frame, meta = load_saved_table(file)
     several = meta["task"] == "multilabel"
     labels = frame["label"].tolist()
     counts: dict[str, dict[str, int]] = {label: dict.fromkeys(SPLITS, 0) for label in meta["labels"]}

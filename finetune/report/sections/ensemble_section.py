@@ -1,7 +1,4 @@
-"""A cross-validation and its folds, or an ensemble and its members.
-
-It decides what is told of them; the numbers are those of metrics.json.
-"""
+"""Cross-validation and its folds, or an ensemble and its members."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,8 +1,4 @@
-"""The run over time: each of its evaluations with score, interval and drift, as a table and a figure.
-
-It decides what is told of them; the evaluations are read by `timeline`, and what drift is, is decided where it is
-measured.
-"""
+"""Evaluations over time: score, interval and drift of each, as a table and a figure."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

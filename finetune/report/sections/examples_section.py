@@ -1,7 +1,4 @@
-"""Images of a run: those it is best at, worst at, and some at random, with what the network looks at.
-
-It decides how they are shown; which they are is `explain.examples`', and the maps are those that the run has kept.
-"""
+"""Examples: images the run is best at, worst at, and some at random, with attribution maps."""
 
 from pathlib import Path
 
@@ -9,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.config.compose import build
+from finetune.config.compose import instantiate_target
 from finetune.config.resolve import stored_settings
 from finetune.data.image_stores import FileStore
 from finetune.data.table import ImageStore
-from finetune.data.thumbnails import encoded
+from finetune.data.thumbnails import encode_jpeg
 from finetune.data.transforms import InputSpec
 from finetune.errors import FinetuneError
 from finetune.evaluation.explain.attribution_store import load_maps
 from finetune.evaluation.explain.examples import choose_examples
-from finetune.evaluation.explain.overlay import overlay, seen_box
+from finetune.evaluation.explain.overlay import overlay, visible_box
 from finetune.evaluation.predictions import Predictions
 from finetune.report.html.blocks import Block, Gallery, ImageBlock, Section
 from finetune.report.run_data import RunData, read_spec
@@ -63,7 +60,7 @@ def find_store(material: RunData, predictions: Predictions) -> ImageStore | None
     if not paths or paths[0].is_absolute():
         return FileStore()
     try:
-        store: ImageStore = build(stored_settings(material.config).data.source).store
+        store: ImageStore = instantiate_target(stored_settings(material.config).data.source).store
     except Exception:  # noqa: BLE001 - a source is anybody's code, and may need what is not here, such as a network
         return None
     return store
@@ -85,9 +82,9 @@ def _picture(
         return ImageBlock(name, None, facts=facts)
     over = None
     if name in maps and spec is not None:
-        over = encoded(overlay(image, maps[name], seen_box(spec, image.size)), SIDE)
+        over = encode_jpeg(overlay(image, maps[name], visible_box(spec, image.size)), SIDE)
     said = f"An image of {label or 'no label'}, predicted {guess or 'none'}"
-    return ImageBlock(name, encoded(image, SIDE), over, said, facts)
+    return ImageBlock(name, encode_jpeg(image, SIDE), over, said, facts)
 
 
 def read(store: ImageStore | None, path: str) -> Image.Image | None:

@@ -1,13 +1,10 @@
-"""The section on groups: whether the model serves all of them alike, as far as their sizes let that be judged.
-
-It decides what is told first and how gaps are put into words; scores, gaps and chance are `evaluation.groups`'.
-"""
+"""Fairness: whether the model serves all groups alike, as far as their sizes let that be judged."""
 
 from typing import Any
 
 from finetune.evaluation.fairness.group_metrics import ENDS, FAIRNESS, JUDGED_BY, groups_document
 from finetune.evaluation.fairness.partition import EVERY_GROUP
-from finetune.evaluation.fairness.permutation_test import rightness
+from finetune.evaluation.fairness.permutation_test import correctness
 from finetune.report.figures.groups_figure import group_figure
 from finetune.report.figures.intervals_figure import IntervalPoint
 from finetune.report.html.blocks import Block, Cell, Column, Section, Table, Text
@@ -37,7 +34,7 @@ def fairness_section(material: RunData) -> Section | None:
         columns = groups_document({split: predictions}, EVERY_GROUP, resamples=200)[split]
     if not columns:
         return None
-    whole = float(rightness(predictions).mean())
+    whole = float(correctness(predictions).mean())
     blocks: list[Block] = []
     for place, (column, part) in enumerate(columns.items()):
         blocks += [verdict_of(column, part), *column_blocks(column, part, whole, place)]

@@ -1,7 +1,4 @@
-"""How a run learnt: loss and the monitored score of each epoch, with its phases.
-
-It decides which columns of the history are drawn; the history itself is training's.
-"""
+"""Learning curves: loss and the monitored score of each epoch, with the phases."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,4 @@
-"""Whether images unlike those of training are told: how many are accepted, and how well others were told apart.
-
-It decides what is told and how it is drawn; the numbers are those of metrics.json.
-"""
+"""Out-of-distribution detection: how many images are accepted, and how well others were told apart."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,7 +21,7 @@ _NAMES = {
 }
 
 
-def unlike_section(material: RunData) -> Section | None:
+def ood_section(material: RunData) -> Section | None:
     """Tell how images unlike those of training are told; None where the run does not tell them."""
     found = material.document.get("ood")
     if not found:

@@ -1,12 +1,9 @@
-"""The sections on how well probabilities rank images: ROC, precision and recall, cumulative gains and lift.
-
-It decides which classes and shares are told; curves and their averages are `evaluation.curves`'.
-"""
+"""ROC, precision-recall, cumulative gains and lift: how well probabilities rank images."""
 
 import numpy as np
 
 from finetune.evaluation.curves.averages import Curves, precision_recall_curves, roc_curves
-from finetune.evaluation.curves.gains import Gains, gains
+from finetune.evaluation.curves.gains import Gains, cumulative_gains
 from finetune.evaluation.curves.threshold_counts import count_class, count_classes, count_pairs, reported_classes
 from finetune.report.figures.lines_figure import gains_figure, lift_figure, precision_recall_figure, roc_figure
 from finetune.report.figures.short_names import outstanding
@@ -62,7 +59,7 @@ def gains_section(material: RunData) -> Section | None:
     if told is None:
         return None
     _, predictions = told
-    every = {number: gains(count_class(predictions, number)) for number in reported_classes(predictions)}
+    every = {number: cumulative_gains(count_class(predictions, number)) for number in reported_classes(predictions)}
     found = {number: curve for number, curve in every.items() if curve is not None}
     if not found:
         return None

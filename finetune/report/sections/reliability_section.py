@@ -1,9 +1,6 @@
-"""The section on whether probabilities can be taken literally.
+"""Reliability: whether probabilities can be taken literally."""
 
-It decides how the distance between probability and truth is put in words; better probabilities are `calibration`'s.
-"""
-
-from finetune.evaluation.curves.reliability import Reliability, reliability
+from finetune.evaluation.curves.reliability import Reliability, reliability_bins
 from finetune.report.figures.reliability_figure import reliability_figure
 from finetune.report.html.blocks import Cell, Column, Section, Table
 from finetune.report.run_data import RunData
@@ -19,7 +16,7 @@ def reliability_section(material: RunData) -> Section | None:
     if told is None:
         return None
     split, predictions = told
-    bins = reliability(predictions)
+    bins = reliability_bins(predictions)
     what = "every label" if predictions.multilabel else "the most probable class"
     count = format_count(predictions.num)
     lead = f"{_words(bins)} This is about {what} of each image of the {NAMES[split]} split ({count})."

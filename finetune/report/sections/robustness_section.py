@@ -1,11 +1,8 @@
-"""How well the run does on images with something wrong: accuracy of each corruption in each severity, and an example.
-
-It decides words, table and figure; the numbers are those of metrics.json.
-"""
+"""Robustness: accuracy of each corruption in each severity, and an example."""
 
 from typing import TYPE_CHECKING, Any
 
-from finetune.data.thumbnails import encoded
+from finetune.data.thumbnails import encode_jpeg
 from finetune.data.transforms import eval_transform
 from finetune.errors import FinetuneError
 from finetune.evaluation.robustness.corruptions import corrupt
@@ -67,7 +64,7 @@ def example_of(material: RunData, document: _Document) -> list[Gallery]:
     shown |= {
         words(each): corrupt(image, each, severity, seed=document["seed"], key=name) for each in document["corruptions"]
     }
-    pictures = (ImageBlock(how, encoded(each, _SIDE), description=f"{name}, {how}") for how, each in shown.items())
+    pictures = (ImageBlock(how, encode_jpeg(each, _SIDE), description=f"{name}, {how}") for how, each in shown.items())
     return [Gallery(f"{name} in severity {severity}", tuple(pictures), "As the network was shown it.")]
 
 

@@ -1,8 +1,4 @@
-"""The section on thresholds: which one to use for a stated aim, and what it gives on images it was not chosen on.
-
-It decides that a threshold is chosen on validation and judged on test, and says so where it cannot be; what is best
-for an aim is `evaluation.curves.operating`'s.
-"""
+"""Decision threshold: which one to use for a stated aim, and what it gives on images it was not chosen on."""
 
 import math
 import re
@@ -13,7 +9,7 @@ import numpy as np
 
 from finetune.evaluation.bootstrap import binomial_interval
 from finetune.evaluation.curves.operating_points import OperatingChoice, operating_point
-from finetune.evaluation.curves.threshold_choice import Decision, decide, threshold_table
+from finetune.evaluation.curves.threshold_choice import ThresholdDecision, decide_at_threshold, threshold_table
 from finetune.evaluation.curves.threshold_counts import ThresholdCounts, count_class, reported_classes
 from finetune.evaluation.predictions import THRESHOLD, Predictions
 from finetune.report.figures.thresholds_figure import threshold_figure
@@ -43,8 +39,8 @@ class Chosen:
     label: str
     chosen_on: ThresholdCounts
     judged_on: ThresholdCounts
-    chosen: Decision | None
-    judged: Decision | None
+    chosen: ThresholdDecision | None
+    judged: ThresholdDecision | None
 
 
 def threshold_section(material: RunData, choice: OperatingChoice) -> Section | None:
@@ -74,7 +70,7 @@ def threshold_section(material: RunData, choice: OperatingChoice) -> Section | N
 def _choose(val: Predictions, test: Predictions, number: int, choice: OperatingChoice) -> Chosen:
     chosen_on, judged_on = count_class(val, number), count_class(test, number)
     chosen = operating_point(chosen_on, choice)
-    judged = None if chosen is None else decide(judged_on, chosen.threshold)
+    judged = None if chosen is None else decide_at_threshold(judged_on, chosen.threshold)
     return Chosen(test.labels[number], chosen_on, judged_on, chosen, judged)
 
 
@@ -108,7 +104,7 @@ def _one(found: Chosen, choice: OperatingChoice, splits: tuple[str, str]) -> lis
     return blocks
 
 
-def _facts(label: str, judged: Decision, split: str) -> tuple[Fact, ...]:
+def _facts(label: str, judged: ThresholdDecision, split: str) -> tuple[Fact, ...]:
     where = NAMES[split]
     hits, nums = np.array([judged.hits] * 2), np.array([judged.flagged, judged.hits + judged.misses])
     low, high = binomial_interval(hits, nums)
@@ -128,7 +124,7 @@ def _verdict(found: Chosen, choice: OperatingChoice, splits: tuple[str, str]) ->
     assert found.chosen is not None and found.judged is not None
     where, judged = NAMES[splits[1]], found.judged
     if choice.cost_fp is not None:
-        every, nothing = decide(found.judged_on, -math.inf), decide(found.judged_on, math.inf)
+        every, nothing = decide_at_threshold(found.judged_on, -math.inf), decide_at_threshold(found.judged_on, math.inf)
         each = [format_score(choice.cost(row) / max(found.judged_on.num, 1)) for row in (judged, nothing, every)]
         return Text(
             f"On {where} an image costs {each[0]} on average; flagging nothing would cost {each[1]}, "
@@ -170,7 +166,7 @@ def _table(found: Chosen, splits: tuple[str, str]) -> Table:
     also = () if found.chosen is None else (found.chosen.threshold,)
     rows: list[tuple[Cell, ...]] = []
     for row in threshold_table(found.chosen_on, also):
-        decisions = [row] if splits[0] == splits[1] else [row, decide(found.judged_on, row.threshold)]
+        decisions = [row] if splits[0] == splits[1] else [row, decide_at_threshold(found.judged_on, row.threshold)]
         cells = [known(getattr(decision, name)) for decision in decisions for name in MEASURES]
         rows.append((_threshold(row.threshold), "chosen" if row.threshold in also else None, *cells))
     caption = "Each of these flags more of the class than any threshold with as few false alarms."
@@ -198,7 +194,7 @@ def _several(found: list[Chosen], choice: OperatingChoice, test: Predictions) ->
 
 
 def _row(found: Chosen, *, multilabel: bool) -> tuple[Cell, ...]:
-    usual = (known(decide(found.judged_on, _USUAL).f1),) if multilabel else ()
+    usual = (known(decide_at_threshold(found.judged_on, _USUAL).f1),) if multilabel else ()
     if found.chosen is None or found.judged is None:
         return (found.label, None, *([None] * 7), *usual)
     cells = [known(getattr(row, name)) for row in (found.chosen, found.judged) for name in MEASURES[:3]]

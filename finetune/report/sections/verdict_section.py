@@ -1,7 +1,4 @@
-"""What is to be known of a run first: how good it is, beside what, and whether that can be relied on.
-
-It decides the baselines and the words; the numbers are those of metrics.json and of stored predictions.
-"""
+"""Verdict: how good a run is, beside which baselines, and whether that can be relied on."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from finetune.errors import DataError
-from finetune.evaluation.compare.paired import OtherImagesError, align, compare_pair
+from finetune.evaluation.compare.paired import OtherImagesError, align_predictions, compare_pair
 from finetune.evaluation.metrics import WHOLE
 from finetune.evaluation.predictions import Predictions
 from finetune.report.html.blocks import Block, Column, Fact, FactList, Section, Table, Text, Tone
@@ -150,12 +147,12 @@ def majority(material: RunData, predictions: Predictions) -> float | None:
     """Return the share of images of the commonest class of the training split; None for several labels per image."""
     if predictions.multilabel or not predictions.num:
         return None
-    from finetune.data.table import read_saved
+    from finetune.data.table import load_saved_table
 
     counts = np.bincount(predictions.targets, minlength=len(predictions.labels))
     commonest = int(counts.argmax())
     if material.run.table_file.is_file():
-        frame = read_saved(material.run.table_file)[0]
+        frame = load_saved_table(material.run.table_file)[0]
         train = frame.loc[frame["split"] == "train", "label"].value_counts()
         if len(train) and train.index[0] in predictions.labels:
             commonest = predictions.labels.index(str(train.index[0]))
@@ -177,7 +174,7 @@ def beside(other: tuple[str, Predictions], predictions: Predictions, name: str) 
     """Return another run's score on the same images, and by how much this one differs."""
     label, theirs = other
     try:
-        first, second = align(theirs, predictions, (label, "this run"), common=False)
+        first, second = align_predictions(theirs, predictions, (label, "this run"), common=False)
     except (OtherImagesError, DataError) as error:
         return (label, None, theirs.num, f"not comparable: {error}")
     change = compare_pair(first, second).metrics[name]

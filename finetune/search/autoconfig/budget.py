@@ -1,7 +1,4 @@
-"""How much fits into a time: views, epochs, or the probe alone, by the measured pace of this machine.
-
-It decides what gives way first and how the pace is measured; whether anybody asked for a time is left to `resolve`.
-"""
+"""Time budget of a recipe: views, epochs, or the probe alone, by the measured pace of this machine."""
 
 import itertools
 import re
@@ -12,7 +9,7 @@ from typing import Any
 from finetune.errors import ConfigError
 from finetune.search.autoconfig.dataset_facts import DatasetFacts
 from finetune.search.autoconfig.rules import VIEWS
-from finetune.training.throughput.throughput import Subject
+from finetune.training.throughput.throughput import PhaseBenchmark
 
 _UNITS = (3600.0, 60.0, 1.0)  # seconds of an hour, a minute, a second
 # the most of the time that a pass may take by which the crop of images is chosen
@@ -57,7 +54,7 @@ def seconds_of(text: Any) -> float:
     return sum(parts)
 
 
-def images_per_second(subject: Subject) -> float:
+def images_per_second(subject: PhaseBenchmark) -> float:
     """Return the pace of a phase, after a batch that warms up.
 
     On one thread of a busy CPU the time of the processor counts, which is what a run takes with the CPU to itself.

@@ -1,8 +1,4 @@
-"""Whether the central crop of images or the whole of them tells more: a cross-validated probe of each says so.
-
-It decides between the two on the training images alone, in favour of the crop where nothing is shown; what each crop
-makes of an image is `finetune.data`'s.
-"""
+"""Crop mode by a cross-validated probe of each: the central crop, or the whole image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,14 +10,14 @@ from finetune.config.settings.roots import TrainSettings
 from finetune.data.cache.store import Cache
 from finetune.data.table import ImageTable
 from finetune.features.extract import FeatureSettings, FeatureSource
-from finetune.models.heads.fit import solve_head
+from finetune.models.heads.fit import fit_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.penalty_cv import PenaltyScore
 from finetune.models.heads.settings import SolverSettings
 from finetune.search.autoconfig.dataset_facts import DatasetFacts
 from finetune.search.autoconfig.rules import RecipeChoice
 from finetune.training.build import load_network, load_plain_images, prepare_machine
-from finetune.training.solved_head import HeadPlan, examples_of
+from finetune.training.solved_head import HeadPlan, head_examples
 from finetune.training.trainer import start_pass
 
 KEY = "data.crop_mode"
@@ -63,7 +59,7 @@ def probe(settings: TrainSettings, table: ImageTable, cache: Cache | None) -> Pe
     machine = start_pass(prepare_machine(settings.trainer))
     features = FeatureSource(network, images, FeatureSettings(cache=cache), machine).features(table.rows("train"))
     plan = HeadPlan(_HEAD, group=settings.data.splits.group)
-    examples = examples_of(features, images, torch.nn.CrossEntropyLoss(), plan)
+    examples = head_examples(features, images, torch.nn.CrossEntropyLoss(), plan)
     head = build_head(_HEAD, network.num_features, network.num_classes)
     solver = SolverSettings("lbfgs", l2=None, folds=_FOLDS, seed=settings.seed)
-    return min(solve_head(head, _HEAD, examples, solver).curve, key=lambda point: point.nll)
+    return min(fit_head(head, _HEAD, examples, solver).curve, key=lambda point: point.nll)

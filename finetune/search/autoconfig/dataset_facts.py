@@ -1,7 +1,4 @@
-"""What is known before anything is chosen: how many images there are of what, and what computes.
-
-It decides which facts a recipe may look at; the test split is none of them but for its size, which costs time.
-"""
+"""Dataset facts that rules choose by: how many images of what, and what computes."""
 
 from dataclasses import dataclass
 

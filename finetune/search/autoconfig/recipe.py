@@ -1,7 +1,4 @@
-"""From a recipe's word to settings: once, before a run begins, with a line for each setting and its reason.
-
-It decides what nobody has typed and in which order it is chosen; the rules are those of `choices` and `budget`.
-"""
+"""A recipe resolved to settings: once, before a run begins, with a line for each setting and its reason."""
 
 import logging
 import tempfile
@@ -36,7 +33,7 @@ from finetune.search.autoconfig.crop_mode import choose_crop, is_open
 from finetune.search.autoconfig.dataset_facts import DatasetFacts, gather_facts
 from finetune.search.autoconfig.rules import RecipeChoice, apply_rules
 from finetune.training.build import build_recipe, load_images, load_network
-from finetune.training.throughput.throughput import Subject
+from finetune.training.throughput.throughput import PhaseBenchmark
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +231,9 @@ def measure_pace(
         images = load_images(settings, table, network, cache)
 
         def pace_of(phase: Phase) -> float:
-            return images_per_second(Subject(network, phase, images, recipe, batches=BATCHES, folder=Path(folder)))
+            return images_per_second(
+                PhaseBenchmark(network, phase, images, recipe, batches=BATCHES, folder=Path(folder))
+            )
 
         forward = pace_of(_PROBE)
         each, fixed = 0.0, 0.0

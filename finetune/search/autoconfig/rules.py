@@ -1,8 +1,4 @@
-"""What is chosen without a clock: a strategy, views and epochs, each with its reason.
-
-It decides the rules; whether something was typed, and so is not to be chosen, is what it is told, and what fits into a
-time is left to `budget`.
-"""
+"""Rules of `recipe=auto` without a time budget: a strategy, views and epochs, each with its reason."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Whether the trials of a sweep differ in their head alone, so that one process can run them all.
-
-It decides that from configurations, and imports nothing heavy; running them is left to `head_trials`.
-"""
+"""Eligibility for one process: whether the trials of a sweep differ in their head alone."""
 
 from collections.abc import Iterator
 

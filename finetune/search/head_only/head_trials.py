@@ -1,7 +1,4 @@
-"""Trials that differ in their head alone: all of them in this process, on features that are computed once.
-
-It decides which sweeps can be run so, and how such a trial is scored; the fitting itself is `finetune.training`'s.
-"""
+"""Head-only trials, all of them in this process, on features that are computed once."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +11,7 @@ from finetune.config.settings.roots import TrainSettings
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.errors import FinetuneError
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 from finetune.features.feature_datamodule import FeatureData
 from finetune.features.sequence_features import feature_source
@@ -23,9 +20,9 @@ from finetune.models.network import Network, new_head
 from finetune.runtime.log_filters import quieten
 from finetune.search.multirun.scheduler import Stop
 from finetune.search.spaces.space import SettingValue
-from finetune.search.study.loop import Policy
+from finetune.search.study.loop import FailurePolicy
 from finetune.search.study.samplers import SearchObjective
-from finetune.search.study.study import Result, Search, TrialSpec
+from finetune.search.study.study import Search, TrialResult, TrialSpec
 from finetune.training.build import build_recipe, known_files, load_images, load_network, load_table, open_cache
 from finetune.training.head_trainer import HeadTrainer
 from finetune.training.trainer import start_pass
@@ -56,7 +53,7 @@ class HeadTrials:
             self.data.found["val"].take(val, np.full(len(val), view)) for view in range(recipe.features.tta_views)
         ]
 
-    def run(self, settings: TrainSettings) -> Result:
+    def run(self, settings: TrainSettings) -> TrialResult:
         """Fit a head and return its scores on the val split."""
         pl.seed_everything(settings.seed, verbose=False)
         recipe = build_recipe(settings, self.table, self.cache)
@@ -67,27 +64,27 @@ class HeadTrials:
         return self.result()
 
     @torch.no_grad()
-    def result(self) -> Result:
+    def result(self) -> TrialResult:
         """Return the objectives of the head."""
         head = self.fitter.network.head.eval()
         logits = torch.stack([head(view) for view in self.views])
-        scores = score(Predictions.from_logits(self.table, self.table.rows("val"), logits.numpy()))
+        scores = compute_metrics(Predictions.from_logits(self.table, self.table.rows("val"), logits.numpy()))
         values = [scores[each.name.removeprefix("val/")] for each in self.objectives]
         for objective, value in zip(self.objectives, values, strict=True):
             if not np.isfinite(value):
-                return Result("failed", cause=f"{objective.name} is not a number")
-        return Result("complete", tuple(values))
+                return TrialResult("failed", cause=f"{objective.name} is not a number")
+        return TrialResult("complete", tuple(values))
 
 
 def run_head_trials(
     search: Search,
     trials: HeadTrials,
     configured: Callable[[Mapping[str, SettingValue]], TrainSettings],
-    policy: Policy,
+    policy: FailurePolicy,
     stop: Stop,
     left: Sequence[TrialSpec],
     *,
-    on_end: Callable[[TrialSpec, Result], None],
+    on_end: Callable[[TrialSpec, TrialResult], None],
 ) -> bool:
     """Run the trials of a search one after the other in this process; return whether a failure has ended it.
 
@@ -110,9 +107,9 @@ def run_head_trials(
         try:
             result = trials.run(configured(asked.values))
         except FinetuneError as error:
-            result = Result("failed", cause=str(error))
+            result = TrialResult("failed", cause=str(error))
         except Exception as error:  # noqa: BLE001 - whatever a trial dies of, it dies alone
-            result = Result("failed", cause=f"{type(error).__name__}: {error}")
+            result = TrialResult("failed", cause=f"{type(error).__name__}: {error}")
         search.note(asked.number, seconds=round(time.monotonic() - started, 3), slot="in process", attempts=1)
         search.tell(asked.number, result)
         on_end(asked, result)

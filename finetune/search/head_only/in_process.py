@@ -1,7 +1,4 @@
-"""Head-only sweeps in this process, and the run that its best trial is given in the end.
-
-It decides between one process and many, once, and says why; whether it can be one is `head_only`'s judgement.
-"""
+"""Head-only sweeps in this process, and the run that its best trial is given in the end."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -10,15 +7,15 @@ from dataclasses import replace
 from finetune.errors import ConfigError
 from finetune.runs.run import FINISHED
 from finetune.search.head_only.eligibility import obstacles
-from finetune.search.multirun.scheduler import Stop, drive
+from finetune.search.multirun.scheduler import Stop, drive_pool
 from finetune.search.pools.jobs import Job, Outcome
 from finetune.search.spaces.sample_configs import TrialConfigs
-from finetune.search.study.study import Result, TrialSpec
+from finetune.search.study.study import TrialResult, TrialSpec
 from finetune.search.study.trials import TrialJobs
 from finetune.search.sweep_plan import Sweep, SweepPlan
 
 log = logging.getLogger(__name__)
-OnEnd = Callable[[TrialSpec, Result], None]
+OnEnd = Callable[[TrialSpec, TrialResult], None]
 
 
 def in_process(plan: SweepPlan) -> bool:
@@ -78,7 +75,7 @@ def run_once(sweep: Sweep, jobs: TrialJobs, asked: TrialSpec, stop: Stop) -> Non
     def next_job() -> Job | None:
         return waiting.pop() if waiting else None
 
-    drive(sweep.pool, stop, next_job=next_job, started=ignore, ended=settle, tick=ignore)
+    drive_pool(sweep.pool, stop, next_job=next_job, started=ignore, ended=settle, tick=ignore)
 
 
 def ignore(*_: object) -> None:

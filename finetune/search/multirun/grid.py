@@ -1,7 +1,4 @@
-"""A grid of runs: which jobs `-m a=1,2 b=x,y` means, by Hydra's own grammar, and where the run of each lies.
-
-It decides what is typed for each job and checks that all of them compose; how they are run is left to `multirun`.
-"""
+"""A grid of runs: which jobs `-m a=1,2 b=x,y` means, by Hydra's own grammar, and where the run of each lies."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

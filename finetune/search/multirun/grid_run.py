@@ -20,7 +20,7 @@ from finetune.errors import ConfigError, FinetuneError
 from finetune.runs.run import write_json
 from finetune.search.multirun.grid import JobPlan, configurations
 from finetune.search.multirun.live_table import LiveTable
-from finetune.search.multirun.scheduler import Stop, drive
+from finetune.search.multirun.scheduler import Stop, drive_pool
 from finetune.search.pools.jobs import DONE, Job, Outcome, Pool
 from finetune.search.pools.pool_factory import build_pool
 
@@ -145,4 +145,4 @@ def run_grid_jobs(multirun: Multirun, pool: Pool, stop: Stop, board: LiveTable) 
         board.refresh()
 
     multirun.write()
-    drive(pool, stop, next_job=multirun.next_job, started=started, ended=ended, tick=tick)
+    drive_pool(pool, stop, next_job=multirun.next_job, started=started, ended=ended, tick=tick)

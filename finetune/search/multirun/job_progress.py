@@ -1,7 +1,4 @@
-"""How far a run has come: its epoch and its scores, read from the history in its folder while it trains.
-
-It decides what is read and how often the file is opened; which values are there is decided by the run's callbacks.
-"""
+"""How far a run has come: its epoch and its scores, read from the history in its folder while it trains."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +13,7 @@ from finetune.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """How far a run has come.
 
     Attributes:
@@ -45,9 +42,9 @@ class ProgressReader:
         self.monitor = monitor
         self.better: Callable[..., float] = max if mode == "max" else min
         self._seen: tuple[int, int] | None = None
-        self._progress = Progress()
+        self._progress = JobProgress()
 
-    def read(self) -> Progress:
+    def read(self) -> JobProgress:
         """Return how far the run has come."""
         try:
             status = self.file.stat()
@@ -59,12 +56,12 @@ class ProgressReader:
             self._progress = self._read()
         return self._progress
 
-    def _read(self) -> Progress:
+    def _read(self) -> JobProgress:
         rows = [row for row in RunHistory(self.file).read() if is_number(row.get(self.monitor))]
         if not rows:
             return self._progress
         values = [float(row[self.monitor]) for row in rows]
-        return Progress(int(rows[-1]["epoch"]) + 1, values[-1], self.better(values))
+        return JobProgress(int(rows[-1]["epoch"]) + 1, values[-1], self.better(values))
 
 
 def is_number(value: Any) -> bool:

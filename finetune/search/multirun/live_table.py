@@ -1,8 +1,4 @@
-"""What a person sees of many runs at once: a live table on a terminal, a line for each event elsewhere.
-
-It decides words, columns and which rows fit; which jobs there are and how they ended is told by the verbs, and how far
-they have come is read from their runs.
-"""
+"""What a person sees of many runs at once: a live table on a terminal, a line for each event elsewhere."""
 
 import sys
 import time
@@ -17,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune.runtime.format import format_duration, format_score
-from finetune.search.multirun.job_progress import Progress, ProgressReader
+from finetune.search.multirun.job_progress import JobProgress, ProgressReader
 
 RUNNING, DONE = "running", "done"
 _WAITING = ":waiting"  # ends the slot of a job that a cluster has not started yet
@@ -50,7 +46,7 @@ class BoardLine:
     started: float
     state: str = RUNNING
     seconds: float = 0.0
-    progress: Progress = field(default_factory=Progress)
+    progress: JobProgress = field(default_factory=JobProgress)
 
     def look(self) -> None:
         """Bring the line up to date."""
@@ -67,7 +63,7 @@ class BoardLine:
 
 
 class LiveTable:
-    """Shows the jobs of a verb while it is entered; it draws in the thread of its caller alone."""
+    """Shows the jobs of a command while it is entered; it draws in the thread of its caller alone."""
 
     def __init__(
         self, noun: str, monitor: str, mode: str, *, total: int | None, slots: int, console: Console | None = None
@@ -124,8 +120,8 @@ class LiveTable:
         """
         reader = ProgressReader(folder, self.monitor, self.mode) if folder else None
         self.lines[key] = BoardLine(key, what, slot, epochs, reader, time.monotonic())
-        verb = f"is sent to {slot.removesuffix(_WAITING)}" if slot.endswith(_WAITING) else f"starts on {slot}"
-        self.say(f"{self.noun} {key} {verb}: {what}")
+        action = f"is sent to {slot.removesuffix(_WAITING)}" if slot.endswith(_WAITING) else f"starts on {slot}"
+        self.say(f"{self.noun} {key} {action}: {what}")
 
     def follow(self, slots: Mapping[str, str]) -> None:
         """Show where jobs run by now; on a cluster they may wait first, and their time counts from where they run.
@@ -151,7 +147,7 @@ class LiveTable:
         line.look()
         line.state = state
         if value is not None:
-            line.progress = Progress(line.progress.epochs, line.progress.value, value)
+            line.progress = JobProgress(line.progress.epochs, line.progress.value, value)
         score = "" if line.progress.best is None else f", {self.monitor} {line.progress.best:.4f}"
         self.say(
             f"{self.noun} {key} {state} after {format_duration(line.seconds, digits=0)}{score} ({self.standing()})"

@@ -1,8 +1,4 @@
-"""Driving a pool: free places are filled, what ended is handed on, and Ctrl-C ends all of it cleanly.
-
-It decides when jobs are asked for and how a stop is passed on to those that run; which jobs there are, and what their
-ends mean, is left to the verbs.
-"""
+"""Scheduler of a pool: free places are filled, what ended is handed on, and Ctrl-C ends all of it cleanly."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -58,7 +54,7 @@ def stoppable() -> Iterator[Stop]:
             signal.signal(number, before[number])
 
 
-def drive(
+def drive_pool(
     pool: Pool,
     stop: Stop,
     *,

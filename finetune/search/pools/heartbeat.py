@@ -1,7 +1,6 @@
-"""Whether the pool that sent a job to another machine is still there, told by a file that both see.
+"""Heartbeat: whether the pool that sent a job to another machine is still there, told by a file that both see.
 
-It decides when a job counts as left behind; what is done with it then is the job's. No clock is compared with another
-machine's: a counter that stands still tells as much.
+No clock is compared with another machine's: a counter that stands still tells as much.
 """
 
 import time

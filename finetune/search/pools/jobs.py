@@ -1,8 +1,4 @@
-"""A job, how it ended, and the calls that every pool answers: submit, poll, cancel.
-
-It decides what a pool promises and which variables of the surroundings a job must not see; where jobs run, and on what,
-is left to the pools.
-"""
+"""A job, how it ended, and the calls that every pool answers: submit, poll, cancel."""
 
 import os
 from collections.abc import Mapping

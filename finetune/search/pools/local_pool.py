@@ -1,8 +1,4 @@
-"""The pool of this machine: an ordinary process on each device slot, and a new one the moment a slot is free.
-
-It decides which job gets which slot and sees that all of them end with the pool; what a slot is, is `slots`', and how a
-process is started and ended is the supervisor's.
-"""
+"""The pool of this machine: an ordinary process on each device slot, and a new one the moment a slot is free."""
 
 import selectors
 import time
@@ -11,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from finetune.search.pools import supervisor as launched
 from finetune.search.pools.jobs import Job, Outcome, inherited_environment
 from finetune.search.pools.slots import Slot
-from finetune.search.pools.supervised_process import Supervised, start, unstarted
+from finetune.search.pools.supervised_process import SupervisedJob, start, unstarted
 
 
 class LocalPool:
@@ -35,7 +31,7 @@ class LocalPool:
         self._idle = list(slots)
         self._slots = {slot.name: slot for slot in slots}
         self._order = {slot.name: number for number, slot in enumerate(slots)}
-        self._jobs: dict[str, Supervised] = {}
+        self._jobs: dict[str, SupervisedJob] = {}
         self._refused: list[Outcome] = []
         self._selector = selectors.DefaultSelector()
 
@@ -95,7 +91,7 @@ class LocalPool:
                 self.poll(end - time.monotonic())
         self._selector.close()
 
-    def _release(self, supervised: Supervised) -> Outcome:
+    def _release(self, supervised: SupervisedJob) -> Outcome:
         self._selector.unregister(supervised.channel)
         del self._jobs[supervised.job.key]
         self._idle.append(self._slots[supervised.slot])

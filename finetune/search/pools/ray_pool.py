@@ -1,8 +1,4 @@
-"""The pool of a Ray cluster that runs already: each job is a task, and `ray.wait` tells when one has ended.
-
-It decides what is asked of Ray and how the end of a job is learnt; on the node a job is started and ended as the local
-pool does it, and all nodes need the same installation at the same place.
-"""
+"""The pool of a Ray cluster that runs already: each job is a task, and `ray.wait` tells when one has ended."""
 
 import os
 import socket
@@ -24,7 +20,7 @@ UNHEARD = 5.0  # seconds after which Ray kills a task that has not done what is 
 _WAITING = "ray:waiting"
 
 
-class Wishes:
+class SignalBox:
     """An actor that knows where each job runs and what is wanted of it; the tasks ask it."""
 
     def __init__(self) -> None:
@@ -66,7 +62,7 @@ def run_remote_job(errand: RemoteJob, wishes: Any) -> Outcome:
 
 
 @dataclass
-class Sent:
+class RayJob:
     """A job that Ray knows.
 
     Attributes:
@@ -109,8 +105,8 @@ class RayPool:
         self.size = settings.jobs
         self.settings = settings
         self.ray = _join(settings.address)
-        self._wishes = self.ray.remote(num_cpus=0)(Wishes).remote()
-        self._sent: dict[Any, Sent] = {}
+        self._wishes = self.ray.remote(num_cpus=0)(SignalBox).remote()
+        self._sent: dict[Any, RayJob] = {}
         self._asked = float("-inf")
 
     def free(self) -> int:
@@ -130,7 +126,7 @@ class RayPool:
         errand = RemoteJob(sent, os.getcwd(), self.settings.cpus, self.settings.grace)
         options = {"num_cpus": self.settings.cpus, "num_gpus": self.settings.devices_per_job, "max_retries": 0}
         task = self.ray.remote(**options, resources=dict(self.settings.resources))(run_remote_job)
-        self._sent[task.remote(errand, self._wishes)] = Sent(job, time.time())
+        self._sent[task.remote(errand, self._wishes)] = RayJob(job, time.time())
 
     def running(self) -> Mapping[str, str]:
         """Return the node of each job whose outcome has not been told, by its key."""

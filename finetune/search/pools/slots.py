@@ -1,8 +1,4 @@
-"""Device slots: where the jobs of this machine run, one on each, and which variables keep them there.
-
-It decides which GPUs and how many threads each slot has; it reads the environment and the NVIDIA driver's library
-instead of torch, whose import takes seconds and whose CUDA context would hold memory on every GPU while the jobs run.
-"""
+"""Device slots: where the jobs of this machine run, one on each, and which variables keep them there."""
 
 import ctypes
 import os

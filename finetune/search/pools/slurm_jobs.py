@@ -1,7 +1,4 @@
-"""A job of Slurm's: what runs on the node, and how its end is learnt, also where Slurm has killed it.
-
-It decides what counts as an end and what it is called; when Slurm is asked, and what for, is the pool's.
-"""
+"""A job of Slurm's: what runs on the node, and how its end is learnt, also where Slurm has killed it."""
 
 import contextlib
 import os
@@ -29,7 +26,7 @@ WAITING = "slurm:waiting"
 
 
 @dataclass(frozen=True)
-class SlurmErrand:
+class SlurmRemoteJob:
     """What Slurm runs for a job: a function of no arguments, since that is what submitit sends."""
 
     errand: RemoteJob
@@ -59,7 +56,7 @@ def ended_if(gone: bool) -> Signal:
 
 
 @dataclass
-class Submitted:
+class SlurmJob:
     """A job that Slurm knows.
 
     Attributes:

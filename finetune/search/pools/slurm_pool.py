@@ -1,7 +1,6 @@
 """The pool of a Slurm cluster: each job is one of Slurm's, submitted through submitit.
 
-It decides what is asked of Slurm and when; how the end of a job is learnt is `slurm_jobs`', and on the node a job is
-started and ended as the local pool does it. The folder of the pool has to be one that all nodes share.
+The folder of the pool has to be one that all nodes share.
 """
 
 import logging
@@ -17,13 +16,13 @@ from finetune.config.settings.search_groups import SlurmSettings
 from finetune.errors import ConfigError, MissingExtraError
 from finetune.search.pools.heartbeat import Owner
 from finetune.search.pools.jobs import Job, Outcome
-from finetune.search.pools.slurm_jobs import LOST, WAITING, SlurmErrand, Submitted, ask_slurm, last_line
+from finetune.search.pools.slurm_jobs import LOST, WAITING, SlurmJob, SlurmRemoteJob, ask_slurm, last_line
 from finetune.search.pools.supervised_process import RemoteJob, unstarted
 
 if TYPE_CHECKING:
     import submitit
 
-COMMANDS = ("sbatch", "squeue", "scancel")
+SLURM_COMMANDS = ("sbatch", "squeue", "scancel")
 LOOK = 0.25  # seconds between two looks at the files of the jobs
 _ASK = 3.0  # seconds between two questions to Slurm, which answers for all users of the cluster
 _MARGIN = 30.0  # seconds before Slurm's own limit at which a job is asked to end, besides the grace
@@ -77,7 +76,7 @@ class SlurmPool:
         self.folder = folder.absolute()
         self._executor = make_executor(settings, self.folder)
         self._owner = Owner(self.folder / "owner")
-        self._jobs: dict[str, Submitted] = {}
+        self._jobs: dict[str, SlurmJob] = {}
         self._refused: list[Outcome] = []
         self._asked = float("-inf")
 
@@ -100,13 +99,13 @@ class SlurmPool:
         wishes = self.folder / f"wish_{job.key}"
         wishes.unlink(missing_ok=True)
         task = RemoteJob(limited, os.getcwd(), self.settings.cpus, self.settings.grace)
-        errand = SlurmErrand(task, wishes, self._owner.file, self._owner.name)
+        errand = SlurmRemoteJob(task, wishes, self._owner.file, self._owner.name)
         try:
             handle = self._executor.submit(errand)
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
             self._refused.append(unstarted(job, WAITING, last_line(error)))
             return
-        self._jobs[job.key] = Submitted(job, handle, wishes)
+        self._jobs[job.key] = SlurmJob(job, handle, wishes)
 
     def running(self) -> Mapping[str, str]:
         """Return the node of each job whose outcome has not been told, by its key."""
@@ -167,7 +166,7 @@ def make_executor(settings: SlurmSettings, folder: Path) -> "submitit.AutoExecut
         import submitit
     except ImportError as error:
         raise MissingExtraError("pool=slurm", "slurm") from error
-    missing = [command for command in COMMANDS if shutil.which(command) is None]
+    missing = [command for command in SLURM_COMMANDS if shutil.which(command) is None]
     if missing:
         raise ConfigError(
             f"pool=slurm needs Slurm's commands, and {missing[0]} is not on this machine. Type the command on a login "

@@ -1,8 +1,4 @@
-"""A job as a process of this machine, under a supervisor that leaves nothing behind.
-
-It decides how a pool and the supervisor talk and how the end of a job is told in words; which jobs run where is the
-pools', and the processes themselves are the supervisor's.
-"""
+"""A job as a process of this machine, under a supervisor that leaves nothing behind."""
 
 import contextlib
 import os
@@ -33,7 +29,7 @@ class Signal(Enum):
 
 
 @dataclass
-class Supervised:
+class SupervisedJob:
     """A job that has been started.
 
     Attributes:
@@ -108,7 +104,7 @@ def unstarted(job: Job, slot: str, cause: str) -> Outcome:
     return Outcome(job.key, None, f"never started: {cause}", slot, time.time(), 0.0)
 
 
-def start(job: Job, slot: str, environment: Mapping[str, str], grace: float) -> Supervised:
+def start(job: Job, slot: str, environment: Mapping[str, str], grace: float) -> SupervisedJob:
     """Start a job in a session of its own.
 
     Args:
@@ -132,7 +128,7 @@ def start(job: Job, slot: str, environment: Mapping[str, str], grace: float) -> 
             env=dict(environment),
             start_new_session=True,
         )
-    return Supervised(job, slot, process, ours, time.time())
+    return SupervisedJob(job, slot, process, ours, time.time())
 
 
 @dataclass(frozen=True)

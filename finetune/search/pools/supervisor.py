@@ -1,13 +1,12 @@
-"""The process that stands between a pool and a job: whatever happens, nothing of the job is left behind.
+"""The supervisor between a pool and a job: whatever happens, nothing of the job is left behind.
 
-It decides how a job is started, asked to end, killed and swept up together with every process it has made; when, is
-told by the pool over standard input, whose end means that the pool is gone. It runs as a program of its own, in a few
-milliseconds, and hence imports nothing but what starting a process takes:
+It runs as a program of its own, in a few milliseconds, and hence imports nothing but what starting a process takes:
 
-    python -I -S launched.py LIMIT GRACE COMMAND...
+    python -I -S supervisor.py LIMIT GRACE COMMAND...
 
-It answers on standard input, which is a socket, with the lines `pid N` when the job has started, and `ended CODE` or
-`exceeded CODE` (its time limit) or `refused MESSAGE` (it cannot be started) at the end.
+It is told by the pool over standard input, a socket whose end means that the pool is gone, and answers there with the
+lines `pid N` when the job has started, and `ended CODE` or `exceeded CODE` (its time limit) or `refused MESSAGE` (it
+cannot be started) at the end.
 """
 
 import ctypes

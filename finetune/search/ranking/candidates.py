@@ -1,8 +1,4 @@
-"""Which backbones are compared, and where the weights of each are to be had on this machine.
-
-It decides what a list of names and patterns means and in which order weights are looked for; they are read by
-`finetune.models.weights`.
-"""
+"""Candidates of a ranking: which backbones, and where the weights of each are to be had on this machine."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,4 @@
-"""What backbones cost on this machine, measured so that they can be compared with each other.
-
-It decides how measurements take turns; how a single pass is measured is said by `finetune.models.cost`.
-"""
+"""Latency and memory of backbones on this machine, measured so that they can be compared with each other."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -12,7 +9,7 @@ import torch
 from finetune.models.cost import peak_memory, stopwatch
 from finetune.models.network import Network
 from finetune.models.truncation import count_parameters
-from finetune.training.throughput.throughput import in_turn
+from finetune.training.throughput.throughput import interleave
 
 # passes of one image in a turn, after one that brings the weights into the processor's caches
 PASSES = 3
@@ -60,7 +57,7 @@ def footprints(
             measures[f"{name} N"] = stopwatch(network, batch, device=device, precision=precision)
         except Exception as error:  # noqa: BLE001 - one backbone's failure, such as too little memory, is its own
             found[name] = error
-    times = in_turn({key: value for key, value in measures.items() if key.split(" ")[0] not in found}, repeats)
+    times = interleave({key: value for key, value in measures.items() if key.split(" ")[0] not in found}, repeats)
     for name in networks.keys() - found.keys():
         single_ms, batch_ms = (statistics.median(times[f"{name} {what}"]) for what in "1N")
         found[name] = Footprint(count_parameters(networks[name].backbone), single_ms, batch_ms, memory[name])

@@ -1,7 +1,4 @@
-"""LogME: how likely the labels are under the best linear model of the features, without training one.
-
-It decides how the evidence is maximised and averaged over classes; which features are compared is the caller's.
-"""
+"""LogME: how likely the labels are under the best linear model of the features, without training one."""
 
 import math
 

@@ -1,13 +1,10 @@
-"""What features are worth for some images: a cross-validated linear probe, and LogME.
-
-It decides how both are computed from the training split alone; where the features come from is the caller's.
-"""
+"""Linear probe, cross-validated, and LogME: what features are worth for some images."""
 
 from dataclasses import dataclass
 
 import torch
 
-from finetune.models.heads.fit import Examples, solve_head
+from finetune.models.heads.fit import HeadExamples, fit_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.settings import SolverSettings
 from finetune.search.ranking.logme import logme
@@ -36,7 +33,7 @@ class ProbeScore:
     folds: int
 
 
-def score_features(examples: Examples, *, folds: int, seed: int) -> ProbeScore:
+def score_features(examples: HeadExamples, *, folds: int, seed: int) -> ProbeScore:
     """Return how good features are.
 
     The probe is a logistic regression on standardised features. Its strength is chosen on the same folds that score it,
@@ -53,7 +50,7 @@ def score_features(examples: Examples, *, folds: int, seed: int) -> ProbeScore:
     features = examples.features
     with torch.random.fork_rng(devices=[]):
         head = build_head(PROBE, features.shape[1], examples.num_classes)
-    solved = solve_head(head, PROBE, examples, SolverSettings("lbfgs", l2=None, folds=folds, seed=seed))
+    solved = fit_head(head, PROBE, examples, SolverSettings("lbfgs", l2=None, folds=folds, seed=seed))
     best = min(solved.curve, key=lambda point: point.nll)
     found = logme(features, examples.targets, examples.num_classes)
     return ProbeScore(best.accuracy, best.accuracy_error, best.nll, best.error, found, solved.folds)

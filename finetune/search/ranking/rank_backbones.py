@@ -1,8 +1,4 @@
-"""Scoring backbones one after the other: a few in memory at a time, measured in turn, each with its own failures.
-
-It decides the order of the work and what one backbone's failure means for the others; how good and how costly each is
-is said by `probe` and `measure`.
-"""
+"""Ranking of backbones one after the other: a few in memory at a time, each with its own failures."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +23,7 @@ from finetune.search.ranking.probe import PROBE, score_features
 from finetune.search.ranking.ranking_results import RankedBackbone, Skipped
 from finetune.training.build import load_backbone, load_plain_images
 from finetune.training.imbalance import build_loss
-from finetune.training.solved_head import HeadPlan, examples_of
+from finetune.training.solved_head import HeadPlan, head_examples
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +157,7 @@ def _attempt(
         source = FeatureSource(network, images, FeatureSettings(cache=cache), machine)
         features = source.features(table.rows("train"))
         loss = build_loss(PLAIN_LOSS[table.task], settings.imbalance, settings.data, USUAL, table)
-        examples = examples_of(features, images, loss, HeadPlan(PROBE, group=settings.data.splits.group))
+        examples = head_examples(features, images, loss, HeadPlan(PROBE, group=settings.data.splits.group))
         score = score_features(examples, folds=settings.rank.folds, seed=settings.seed)
     except DataError:
         raise

@@ -1,7 +1,4 @@
-"""The comparison of backbones: its rows, which of them are the best trade-offs, and the files it is written to.
-
-It decides what is a better backbone and how results are laid out; the numbers come from `measure` and `probe`.
-"""
+"""Ranking results: rows, the Pareto front, and the files they are written to."""
 
 import csv
 import io

@@ -1,7 +1,4 @@
-"""What a search has found: a table of its trials, its best configuration as an experiment, and what failed.
-
-It decides what is written and how a trial is repeated; plots are left to `page`, and W&B's record to `record`.
-"""
+"""Summary of a search: a table of its trials, its best configuration as an experiment, and what failed."""
 
 import csv
 import io

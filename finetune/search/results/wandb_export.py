@@ -1,8 +1,4 @@
-"""The same search as a W&B sweep file, for W&B's own agents to run.
-
-It decides how a space is said in W&B's words, and refuses what they have no word for; the runs of an agent are ordinary
-runs, whose command line is the agent's as it is.
-"""
+"""The same search as a W&B sweep file, for W&B's own agents to run."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,4 @@
-"""The sweep's own record in W&B, in the group of its trials' runs.
-
-It decides what is told of a sweep as a whole; the runs of the trials tell of themselves.
-"""
+"""The sweep's own record in W&B, in the group of its trials' runs."""
 
 import logging
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,4 @@
-"""Hydra's grammar for search spaces: what an expression means, the same in a file and on the command line.
-
-It decides how choices, ranges, intervals and conditions are read; what a space is, once read, is `space`'s.
-"""
+"""Hydra's grammar for search spaces: what an expression means, the same in a file and on the command line."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence

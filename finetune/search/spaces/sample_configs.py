@@ -1,7 +1,4 @@
-"""Configurations of many trials that differ in a few values: those of the same options are composed once.
-
-It decides which parts of a composition can be used again; what the values mean is left to the parts that receive them.
-"""
+"""Configurations of many trials that differ in a few values: those of the same options are composed once."""
 
 import copy
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,4 @@
-"""A search space: which settings vary, over which values, and under which conditions.
-
-It decides what values a setting may have and when it is tried at all; how a space is written is left to `grammar`,
-drawing values to `study`, and whether they make sense together to `checks`.
-"""
+"""A search space: which settings vary, over which values, and under which conditions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Whether a search space makes sense, before any trial: every choice, and both ends of every interval, must compose.
-
-It decides which few configurations show that; composing one is left to whoever asks.
-"""
+"""Whether a search space makes sense, before any trial: every choice, and both ends of every interval, must compose."""
 
 from collections.abc import Callable, Iterator, Sequence
 

@@ -1,8 +1,4 @@
-"""The trials of a search in a pool: what comes next, and what the study is told when a trial has ended.
-
-It decides in which order trials run, what happens after a failure, and how an interruption leaves the study; what a
-trial is is left to `trials`, and the pool is driven by `driving`.
-"""
+"""Trial loop: which trial comes next in a pool, and what the study is told when one has ended."""
 
 import logging
 import time
@@ -11,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from finetune.search.multirun.scheduler import Stop, drive
+from finetune.search.multirun.scheduler import Stop, drive_pool
 from finetune.search.pools.jobs import CANCELLED, Job, Outcome, Pool
-from finetune.search.study.study import Result, Search, TrialSpec
+from finetune.search.study.study import Search, TrialResult, TrialSpec
 from finetune.search.study.trials import TrialJobs
 
 log = logging.getLogger(__name__)
@@ -23,7 +19,7 @@ OnFailure = Literal["continue", "stop", "retry"]
 
 
 @dataclass(frozen=True)
-class Policy:
+class FailurePolicy:
     """When a search ends and what a failure does.
 
     Attributes:
@@ -37,7 +33,7 @@ class Policy:
     timeout: float | None = None
 
 
-class Loop:
+class TrialLoop:
     """Runs the trials of a search through a pool.
 
     Attributes:
@@ -50,10 +46,10 @@ class Loop:
         search: Search,
         jobs: TrialJobs,
         pool: Pool,
-        policy: Policy,
+        policy: FailurePolicy,
         *,
         on_start: Callable[[TrialSpec, str], None],
-        on_end: Callable[[TrialSpec, Result], None],
+        on_end: Callable[[TrialSpec, TrialResult], None],
         tick: Callable[[], None],
     ) -> None:
         """Run nothing yet.
@@ -93,7 +89,7 @@ class Loop:
                 self.again.append(asked)
             else:
                 self.search.tell(asked.number, result)
-        drive(self.pool, stop, next_job=self.next_job, started=self.started, ended=self.settle, tick=self.tick)
+        drive_pool(self.pool, stop, next_job=self.next_job, started=self.started, ended=self.settle, tick=self.tick)
 
     def await_ends(self, left: Sequence[TrialSpec], stop: Stop) -> None:
         """Wait until the trials that another machine still runs have ended, but not for a machine that is gone."""
@@ -125,7 +121,7 @@ class Loop:
         self.search.note(asked.number, slot=outcome.slot, seconds=round(outcome.seconds, 3))
         result = self.jobs.result(asked)
         if result is None and outcome.reason == CANCELLED:
-            self.on_end(asked, Result("cancelled"))  # it stays in the study as running, for whoever resumes
+            self.on_end(asked, TrialResult("cancelled"))  # it stays in the study as running, for whoever resumes
             return
         result = result or self.jobs.failure(asked, outcome)
         if result.state == "failed" and self.retried(asked, result):
@@ -138,7 +134,7 @@ class Loop:
             for key in list(self.live):
                 self.pool.cancel(key)
 
-    def retried(self, asked: TrialSpec, result: Result) -> bool:
+    def retried(self, asked: TrialSpec, result: TrialResult) -> bool:
         """Return whether a trial that has failed is to be run again."""
         times = self.failures.get(asked.number, 0)
         self.failures[asked.number] = times + 1

@@ -1,7 +1,4 @@
-"""The study as a trial sees it from its own process: a place to report to, which says whether to go on.
-
-It decides how the trial finds its study; what is reported, and when, is left to `reporting`.
-"""
+"""The study as a trial sees it from its own process: a place to report to, which says whether to go on."""
 
 from collections.abc import Mapping
 from typing import Any

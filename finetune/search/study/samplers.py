@@ -1,8 +1,4 @@
-"""Optuna's samplers and pruners by our names for them, and what each can search.
-
-It decides which there are, that their options are known, and which spaces and objectives they take; when they are asked
-is left to `study`.
-"""
+"""Optuna's samplers and pruners by our names for them, and what each can search."""
 
 import importlib.util
 import inspect

@@ -1,7 +1,4 @@
-"""Where Optuna keeps a search: a journal file by default, or a database that several machines reach.
-
-It decides how a place becomes a storage that many processes may write at once; what is written is Optuna's.
-"""
+"""Where Optuna keeps a search: a journal file by default, or a database that several machines reach."""
 
 import warnings
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""A search in Optuna's storage: it is asked for the next trial, told how one ended, and found again after a crash.
-
-It decides what a trial's number, values and states mean; how trials are run is left to `loop`.
-"""
+"""A search in Optuna's storage: it is asked for the next trial, told how one ended, and found again after a crash."""
 
 import os
 import warnings
@@ -39,7 +36,7 @@ class TrialSpec:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrialResult:
     """How a trial ended.
 
     Attributes:
@@ -149,7 +146,7 @@ class Search:
         self.note(number, process=process(), attempts=attempts + 1)
         return attempts
 
-    def tell(self, number: int, result: Result) -> None:
+    def tell(self, number: int, result: TrialResult) -> None:
         """Say how a trial ended, once."""
         facts: dict[str, Any] = {"cause": result.cause} if result.cause else {}
         if result.costs is not None:

@@ -1,7 +1,6 @@
-"""A run that is a trial: it reports each validation to the study, and ends when it is behind the other trials.
+"""Trial reports: each validation goes to the study, and a run ends when it is behind the other trials.
 
-It decides what is reported, and that all ranks end together; which trials are behind is the pruner's decision, and what
-is noted of a pruned run is the verb's.
+All ranks end together.
 """
 
 import json

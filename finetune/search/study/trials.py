@@ -1,8 +1,4 @@
-"""A trial as a job of a pool: its folder, its command line, what it is told by the environment, and how it ended.
-
-It decides how the number of a trial becomes an ordinary run and how that run becomes a result; when trials are run is
-left to `loop`.
-"""
+"""A trial as a job of a pool: its folder, its command line, what it is told by the environment, and how it ended."""
 
 import json
 import shutil
@@ -16,7 +12,7 @@ from finetune.runs.run import FINISHED, INTERRUPTED, PRUNED, RUNNING, Run
 from finetune.search.pools.jobs import DONE, FAILED, Job, Outcome, last_words
 from finetune.search.spaces.space import SearchSpace
 from finetune.search.study.samplers import NETWORK_COSTS, SearchObjective, SearchSettings
-from finetune.search.study.study import Result, TrialSpec
+from finetune.search.study.study import TrialResult, TrialSpec
 
 # what tells a run that it is a trial, which reports to a study
 VARIABLE = "FINETUNE_TRIAL"
@@ -100,7 +96,7 @@ class TrialJobs:
             "pruner_options": dict(self.settings.pruner_options),
         }
 
-    def result(self, asked: TrialSpec) -> Result | None:
+    def result(self, asked: TrialSpec) -> TrialResult | None:
         """Return how a trial's run ended; None where it did not come to its end."""
         return read_result(self.place.run_of(asked.number), self.settings.objectives)
 
@@ -108,11 +104,11 @@ class TrialJobs:
         """Return whether a trial's run is, as far as this machine can tell, being written by another process."""
         return self.place.run_of(asked.number).status == RUNNING
 
-    def failure(self, asked: TrialSpec, outcome: Outcome) -> Result:
+    def failure(self, asked: TrialSpec, outcome: Outcome) -> TrialResult:
         """Return the result of a trial whose run did not come to its end, with the cause."""
         said = last_words(self.place.log_of(asked.number)) if outcome.code not in (0, None) else ""
         told = outcome.reason if outcome.reason not in (DONE, FAILED) else "ended without a result"
-        return Result("failed", cause=said if outcome.reason == FAILED and said else told)
+        return TrialResult("failed", cause=said if outcome.reason == FAILED and said else told)
 
 
 def unless_typed(settings: Mapping[str, str], typed: Sequence[str]) -> list[str]:
@@ -128,11 +124,11 @@ def set_aside(folder: Path, attempts: int) -> None:
     folder.rename(target)
 
 
-def read_result(run: Run, objectives: Sequence[SearchObjective]) -> Result | None:
+def read_result(run: Run, objectives: Sequence[SearchObjective]) -> TrialResult | None:
     """Return how a run ended as a trial; None where it did not come to its end."""
     status = run.record.get("status")
     if status == PRUNED:
-        return Result("pruned")
+        return TrialResult("pruned")
     if status != FINISHED:
         return None
     try:
@@ -143,8 +139,8 @@ def read_result(run: Run, objectives: Sequence[SearchObjective]) -> Result | Non
     values = [value_of(document, costs, each.name) for each in objectives]
     for objective, value in zip(objectives, values, strict=True):
         if value is None:
-            return Result("failed", cause=f"{objective.name} is not a number", costs=costs)
-    return Result("complete", tuple(value for value in values if value is not None), costs=costs)
+            return TrialResult("failed", cause=f"{objective.name} is not a number", costs=costs)
+    return TrialResult("complete", tuple(value for value in values if value is not None), costs=costs)
 
 
 def value_of(document: Mapping[str, Any], costs: Mapping[str, float], name: str) -> float | None:

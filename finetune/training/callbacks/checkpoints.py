@@ -1,8 +1,4 @@
-"""Checkpoints of a run: the last epoch, from which it resumes, the best one, and the probe that was fine-tuned.
-
-It decides when they are written and which epoch is best, over all phases together; what a checkpoint holds is
-Lightning's and the steps' business.
-"""
+"""Checkpoints of a run: the last epoch, from which it resumes, the best one, and the probe that was fine-tuned."""
 
 import copy
 import math

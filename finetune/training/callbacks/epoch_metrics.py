@@ -1,8 +1,4 @@
-"""Metrics while a run trains: a callback that reads what the steps return and logs it once an epoch.
-
-It decides which torchmetrics are computed and where their values go (history, loggers, the monitor); the scores of
-the finished run are computed from its predictions by `finetune.evaluation`.
-"""
+"""Metrics while a run trains: a callback that reads what the steps return and logs it once an epoch."""
 
 from typing import Any, Literal
 

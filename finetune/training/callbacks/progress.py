@@ -1,7 +1,4 @@
-"""The progress bar of a phase: one line on a terminal, nothing elsewhere.
-
-It decides what is shown while a phase trains and how often; what stands before and after a run is the report's.
-"""
+"""The progress bar of a phase: one line on a terminal, nothing elsewhere."""
 
 import sys
 import time

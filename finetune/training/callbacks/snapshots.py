@@ -1,7 +1,4 @@
-"""Snapshots: the networks that a run has at the ends of its cycles, kept for an ensemble.
-
-It decides when a network is kept; how long a cycle is, is the schedule's, and joining them is `finetune.ensembles`'.
-"""
+"""Snapshots: the networks that a run has at the ends of its cycles, kept for an ensemble."""
 
 from pathlib import Path
 from typing import Any

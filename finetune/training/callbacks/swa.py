@@ -1,8 +1,4 @@
-"""Stochastic weight averaging: the mean of the weights that the last epochs of a phase end with.
-
-It decides which weights are averaged and when; that they are validated and kept is Lightning's callback, as for the
-exponential moving average.
-"""
+"""Stochastic weight averaging: the mean of the weights that the last epochs of a phase end with."""
 
 import math
 from typing import Any

@@ -1,7 +1,4 @@
-"""A masked autoencoder: patches are hidden, the others are encoded, and a light decoder rebuilds what was hidden.
-
-It decides masks, decoder and loss; how it is trained is left to `module`.
-"""
+"""A masked autoencoder: patches are hidden, the others are encoded, and a light decoder rebuilds what was hidden."""
 
 from typing import NamedTuple
 

@@ -1,8 +1,4 @@
-"""A vision transformer of timm as encoder: which ones are plain enough, and a pass over visible patches alone.
-
-It decides what of timm's own forward pass is repeated here; everything else of the backbone is left as it is, so that
-its weights are those of the very same model.
-"""
+"""A vision transformer of timm as encoder: which ones are plain enough, and a pass over visible patches alone."""
 
 import torch
 from timm.layers import PatchEmbed

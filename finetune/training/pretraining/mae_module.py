@@ -1,7 +1,4 @@
-"""The LightningModule of pretraining, and what is written after each epoch.
-
-It decides how a batch becomes a loss and where a resumed run goes on; the network is `autoencoder`'s.
-"""
+"""The LightningModule of pretraining, and what is written after each epoch."""
 
 import logging
 import math

@@ -1,7 +1,4 @@
-"""What the measurements of a phase say: how near the limit it runs, and what to change.
-
-It decides which part is the limit and which settings are worth trying; the numbers come from `measure`.
-"""
+"""Advice from the measurements of a phase: what limits it, and what to change."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 
-from finetune.training.throughput.throughput import Subject, in_turn, median_ratio
+from finetune.training.throughput.throughput import PhaseBenchmark, interleave, median_ratio
 
 # below this, a ratio is more than noise
 NEAR = 0.97
@@ -18,7 +15,7 @@ AMPLE = 1.2
 
 
 @dataclass(frozen=True)
-class Report:
+class ThroughputReport:
     """A phase on this machine; rates are in images per second.
 
     Attributes:
@@ -68,14 +65,14 @@ class Report:
         return {**asdict(self), "limit": self.limit, "run_to_limit": self.run_to_limit, "advice": advice(self)}
 
 
-def advice(report: Report) -> list[str]:
+def advice(report: ThroughputReport) -> list[str]:
     """Return what to change, most useful first; the settings are those of the command line."""
     return [*input_advice(report), *compute_advice(report), *loop_advice(report)] or [
         "Nothing: the run is as fast as its computation."
     ]
 
 
-def input_advice(report: Report) -> list[str]:
+def input_advice(report: ThroughputReport) -> list[str]:
     """Return what helps where images come too slowly."""
     share = report.compute / report.pipeline
     if report.workers == 0 and report.device != "cpu":
@@ -89,7 +86,7 @@ def input_advice(report: Report) -> list[str]:
     return []
 
 
-def compute_advice(report: Report) -> list[str]:
+def compute_advice(report: ThroughputReport) -> list[str]:
     """Return what makes the computation itself faster."""
     found = []
     if report.device != "cpu" and report.precision == "32-true":
@@ -108,17 +105,17 @@ def compute_advice(report: Report) -> list[str]:
     return found
 
 
-def loop_advice(report: Report) -> list[str]:
+def loop_advice(report: ThroughputReport) -> list[str]:
     """Return what helps where the loop around the computation costs more than it should."""
     if report.trains and report.run_to_bare < NEAR:
         return ["Metrics and callbacks slow the run: log less often (trainer.log_every=50), or do without callbacks."]
     return []
 
 
-def measure_phase(subject: Subject, callbacks: Sequence[Callback], repeats: int) -> Report:
+def measure_phase(subject: PhaseBenchmark, callbacks: Sequence[Callback], repeats: int) -> ThroughputReport:
     """Return what the parts of a phase do per second, measured in turn."""
     batch = next(subject.made())
-    found = in_turn(
+    found = interleave(
         {
             "pipeline": subject.pipeline,
             "compute": lambda: subject.compute(batch),
@@ -129,7 +126,7 @@ def measure_phase(subject: Subject, callbacks: Sequence[Callback], repeats: int)
     )
     rates: dict[str, Any] = {name: statistics.median(values) for name, values in found.items()}
     peak = subject.peak_memory()
-    return Report(
+    return ThroughputReport(
         phase=subject.phase.name,
         trains=subject.trains,
         device=subject.device.type,

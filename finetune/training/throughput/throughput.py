@@ -1,8 +1,4 @@
-"""Measurements of a phase's training on this machine: its input, its computation, a bare loop, and the real run.
-
-It decides how each is timed so that they can be compared; which of them matters and what to do about it is left to
-`advice`.
-"""
+"""Throughput of a phase on this machine: its input, its computation, a bare loop, and the real run."""
 
 import itertools
 import os
@@ -21,7 +17,7 @@ from torch import Tensor, nn
 
 from finetune.config.settings.phases import Phase
 from finetune.data.datamodule import ImageBatch, ImageData
-from finetune.data.gpu.transform import UnmadeImages
+from finetune.data.gpu.transform import DeferredImages
 from finetune.features.extract import FeatureSettings, FeatureSource
 from finetune.models.network import Network
 from finetune.runs.history import RunHistory
@@ -37,7 +33,7 @@ _MARGIN = 1.3
 _MOST = 4096
 
 
-class Subject:
+class PhaseBenchmark:
     """A phase of a strategy, set up as for a run, of which single parts can be timed.
 
     A phase in which the backbone stands still is timed as the pass that computes its features.
@@ -89,7 +85,7 @@ class Subject:
         """Yield batches whose images are made, as long as they are wanted."""
         for batch in self.endless():
             images: Any = batch["image"]
-            yield {**batch, "image": images.to(self.device) if isinstance(images, UnmadeImages) else images}
+            yield {**batch, "image": images.to(self.device) if isinstance(images, DeferredImages) else images}
 
     def pipeline(self) -> float:
         """Return the images per second that are read, decoded and transformed."""
@@ -177,7 +173,7 @@ class Subject:
 
     def timed_run(self, callbacks: Sequence[Callback], loader: Any) -> float:
         """Return the images per second of the trainer on given batches."""
-        table, clock = self.images.table, Clock(self)
+        table, clock = self.images.table, StepTimer(self)
         metrics = MetricsCallback(
             table.task, table.num_classes, RunHistory(self.folder / "metrics.csv"), self.recipe.trainer.log_every
         )
@@ -254,10 +250,10 @@ def repeated(value: Tensor, count: int) -> Tensor:
     return value[torch.arange(count) % len(value)]
 
 
-class Clock(Callback):
+class StepTimer(Callback):
     """Times the steps of a run after the first one."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: PhaseBenchmark) -> None:
         """Time a subject's run."""
         self.subject = subject
         self.started = self.seconds = 0.0
@@ -277,7 +273,7 @@ class Clock(Callback):
             self.seconds = time.perf_counter() - self.started
 
 
-def in_turn(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def interleave(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Return the values of measurements that take turns, so that a change of the machine's load meets all of them."""
     found: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(repeats):

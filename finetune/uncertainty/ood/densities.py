@@ -1,7 +1,6 @@
-"""What features of training images are like, and how unlike them others are: Mahalanobis, neighbours, components.
+"""Densities of training features, for out-of-distribution scores: Mahalanobis, nearest neighbours, PCA.
 
-It decides how each is fitted and scored, on plain arrays, higher for what is more unlike; which images they are fitted
-on is left to `finetune.training.ood`. All of them look at the direction of features alone, brought to length 1: the
+Scores are higher for what is more unlike. All look at the direction of features alone, brought to length 1: the
 features of images that show little are short, and would be near everything.
 
 Source: Sun et al. 2022, Out-of-Distribution Detection with Deep Nearest Neighbors, section 3, and Mueller and Hein

@@ -1,7 +1,4 @@
-"""What tells images unlike those of training, ready to use: a score, and from where on an image is called unlike.
-
-It decides the threshold and the file that a bundle holds; how scores are made is left to `densities` and `logits`.
-"""
+"""Out-of-distribution detector: a score, and the threshold above which an image is called unlike."""
 
 import json
 import math
@@ -119,11 +116,11 @@ def fit_detector(
         density, fitted_on = fit_density(*training, settings, task), len(training[0])
     count = held_out.logits.shape[-2]
     found = Detector(settings.kind, task, math.inf, settings.tpr, fitted_on, count, density)
-    threshold = accepting(found.score(held_out), settings.tpr)
+    threshold = acceptance_threshold(found.score(held_out), settings.tpr)
     return Detector(settings.kind, task, threshold, settings.tpr, fitted_on, count, density)
 
 
-def accepting(scores: DensityArray, accept: float) -> float:
+def acceptance_threshold(scores: DensityArray, accept: float) -> float:
     """Return the least threshold that a new image, drawn like those of the scores (N,), is not above with `accept`.
 
     Where there are too few scores to promise that, it is the highest of them.
@@ -134,7 +131,7 @@ def accepting(scores: DensityArray, accept: float) -> float:
     return float(np.sort(scores)[place - 1])
 
 
-def can_promise(number: int, accept: float) -> bool:
+def can_guarantee(number: int, accept: float) -> bool:
     """Return whether so many held-out images are enough to promise that share."""
     return math.ceil((number + 1) * accept - 1e-9) <= number
 

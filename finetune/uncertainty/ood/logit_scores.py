@@ -1,7 +1,4 @@
-"""How unlike the training images an image is by its logits alone, which costs nothing: energy and the probability.
-
-It decides the scores, higher for what is more unlike; logits are those of the network, before calibration.
-"""
+"""Out-of-distribution scores from logits alone (energy, maximum softmax probability), before calibration."""
 
 import numpy as np
 import numpy.typing as npt

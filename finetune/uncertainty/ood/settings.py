@@ -1,7 +1,4 @@
-"""How images unlike those of training are told: by which score, fitted on how many images, with how many accepted.
-
-It decides which settings make sense together; the scores are those of `densities` and `logits`.
-"""
+"""Settings of out-of-distribution detection: by which score, fitted on how many images, with how many accepted."""
 
 from finetune.config.settings.run_groups import OodSettings
 from finetune.data.table import LabelTask

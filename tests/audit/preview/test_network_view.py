@@ -10,9 +10,9 @@ from configured import settings_for
 from photos import photo
 from tiny import tiny_table
 
-from finetune.audit.preview.network_view import choose_rows, first_draws, mixed, network_views, pixels_of
+from finetune.audit.preview.network_view import choose_rows, denormalised_pixels, first_draws, mix_images, network_views
 from finetune.config.settings.training_groups import Augment
-from finetune.data.augmentation.description import describe
+from finetune.data.augmentation.description import describe_augmentation
 from finetune.data.datamodule import ImageData
 from finetune.data.decoding import DecodedImage
 from finetune.data.resampling import Balance
@@ -53,7 +53,7 @@ def test_what_is_shown_is_what_the_loaders_make(images: ImageData) -> None:
         loader.batch_sampler.set_epoch(epoch)  # type: ignore[attr-defined, union-attr]
         made = {int(row): image for batch in loader for row, image in zip(batch["row"], batch["image"], strict=True)}
         for each in shown:
-            (expected,) = pixels_of(made[each.row][None], SPEC)
+            (expected,) = denormalised_pixels(made[each.row][None], SPEC)
             assert each.training[epoch].tobytes() == expected.tobytes()
     for each in shown:
         picture = images.table.store.open(images.table.frame["path"].iloc[each.row], 3)
@@ -88,7 +88,7 @@ def test_normalisation_is_undone_exactly(channels: int) -> None:
     spec = InputSpec(channels, 32, 32, (0.4,) * channels, (0.3,) * channels, "bicubic", 1.0)
     image = photo((32, 32)).convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
     tensor = eval_transform(spec).apply(DecodedImage(image, channels, name="it"))
-    assert pixels_of(tensor[None], spec)[0].tobytes() == image.tobytes()
+    assert denormalised_pixels(tensor[None], spec)[0].tobytes() == image.tobytes()
 
 
 @pytest.mark.parametrize("alphas", [{"mixup": 1.0}, {"cutmix": 1.0}])
@@ -100,7 +100,7 @@ def test_mixed_images_are_made_of_two_by_the_shares_of_their_target(
     rows = choose_rows(table, 6, seed=0)
     mixing = build_mixing(replace(whole, **alphas), num_classes=10, task="multiclass")  # type: ignore[arg-type]
     assert mixing is not None
-    found = mixed(images, rows, mixing, seed=0)
+    found = mix_images(images, rows, mixing, seed=0)
     single = [np.asarray(each.training[0], np.float64) for each in network_views(images, rows, views=1)]
     for place, made in enumerate(found):
         shares = dict(made.shares)
@@ -115,7 +115,7 @@ def test_mixed_images_are_made_of_two_by_the_shares_of_their_target(
 
 def test_one_image_is_not_mixed_with_itself(images: ImageData) -> None:
     mixing = build_mixing(replace(AUGMENT, mixup=1.0), num_classes=10, task="multiclass")
-    assert mixing is not None and mixed(images, choose_rows(images.table, 1, seed=0), mixing, seed=0) == []
+    assert mixing is not None and mix_images(images, choose_rows(images.table, 1, seed=0), mixing, seed=0) == []
 
 
 ON: dict[str, Any] = {
@@ -130,7 +130,11 @@ STILL = settings_for(Augment, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), hori
 def test_each_setting_that_is_on_is_told_with_its_probability(mode: str) -> None:
     assert {field.name for field in fields(Augment)} - {"enabled"} == ON.keys()
     for name, value in ON.items():
-        active = [each for each in describe(replace(STILL, **{name: value}), crop_mode=mode) if each.probability > 0]
+        active = [
+            each
+            for each in describe_augmentation(replace(STILL, **{name: value}), crop_mode=mode)
+            if each.probability > 0
+        ]
         (change,) = active
         assert change.setting == f"augment.{'crop_scale' if name == 'crop_ratio' else name}"
         share = name in ("horizontal_flip", "vertical_flip", "blur", "erase")
@@ -138,14 +142,15 @@ def test_each_setting_that_is_on_is_told_with_its_probability(mode: str) -> None
 
 
 def test_a_batch_gets_one_of_two_mixings() -> None:
-    both = describe(replace(STILL, mixup=0.2, cutmix=1.0), crop_mode="center")
+    both = describe_augmentation(replace(STILL, mixup=0.2, cutmix=1.0), crop_mode="center")
     assert [change.probability for change in both if change.probability] == [0.5, 0.5]
-    assert describe(replace(STILL, enabled=False), crop_mode="center") == []
+    assert describe_augmentation(replace(STILL, enabled=False), crop_mode="center") == []
 
 
 def test_the_words_of_a_policy_are_those_of_its_notation() -> None:
     told = {
-        each.what: each.how for each in describe(replace(STILL, **{"rand_augment": "rand-m5-n3"}), crop_mode="center")
+        each.what: each.how
+        for each in describe_augmentation(replace(STILL, **{"rand_augment": "rand-m5-n3"}), crop_mode="center")
     }
     assert told["RandAugment"].startswith(
         "3 changes of a strength of 5 in 10 are drawn, each made with a probability of 0.5"

@@ -14,8 +14,8 @@ from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageBatch, ImageData, seeded
 from finetune.data.decoding import DecodedImage, UnreadableError
 from finetune.data.gpu import transform as making
-from finetune.data.gpu.transform import DeviceTransform, UnmadeImages
-from finetune.data.image_stores import verify
+from finetune.data.gpu.transform import DeferredImages, DeviceTransform
+from finetune.data.image_stores import verify_images
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
@@ -121,7 +121,7 @@ def table(tmp_path: Path) -> ImageTable:
         for number, (name, make) in enumerate(FILES.items()):
             suffix = ".jpg" if make()[:2] == b"\xff\xd8" else ".png"
             (tmp_path / "photos" / label / f"{number} {name}{suffix}").write_bytes(make())
-    return make_splits(verify(folder(str(tmp_path / "photos")), "error"), val=0.2, test=0.2, seed=0)
+    return make_splits(verify_images(folder(str(tmp_path / "photos")), "error"), val=0.2, test=0.2, seed=0)
 
 
 def batches(table: ImageTable, split: str, **options: object) -> Iterator[ImageBatch]:
@@ -129,7 +129,7 @@ def batches(table: ImageTable, split: str, **options: object) -> Iterator[ImageB
     augment = settings_for(Augment, vertical_flip=0.5, color_jitter=0.3, erase=0.5)
     images = ImageData(table, SPEC, augment, device_pixels=True, **options)  # type: ignore[arg-type]
     for batch in images.loader(split, augmented=split == "train"):
-        assert isinstance(batch["image"], UnmadeImages) and len(batch["image"]) == len(batch["row"])
+        assert isinstance(batch["image"], DeferredImages) and len(batch["image"]) == len(batch["row"])
         yield {**batch, "image": batch["image"].to("cpu")}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.image_stores import verify
+from finetune.data.image_stores import verify_images
 from finetune.data.sources import digits, folder
 from finetune.data.splits import make_splits
 from finetune.errors import ConfigError, DataError
@@ -121,7 +121,7 @@ def test_images_in_no_class_folder_are_left_out_with_a_warning(
 def test_any_readable_format_and_any_case_of_its_ending_is_read(make_images: Make) -> None:
     kinds = ["jpg", "JPEG", "png", "PNG", "gif", "bmp", "tif", "TIFF", "webp", "ppm", "jp2", "tga", "ico", "avif"]
     root = make_images([f"{label}/1.{kind}" for label in "ab" for kind in kinds])
-    assert len(verify(folder(str(root)), "error")) == 2 * len(kinds)
+    assert len(verify_images(folder(str(root)), "error")) == 2 * len(kinds)
 
 
 def test_a_class_without_an_image_is_no_class_and_is_named(make_images: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -142,7 +142,7 @@ def test_a_class_whose_images_are_all_unreadable_is_an_error(make_images: Make) 
     for file in (root / "b").iterdir():
         file.write_bytes(b"")
     with pytest.raises(DataError, match=r"1 of 2 classes have no image that can be read \(first: 'b'\)"):
-        make_splits(verify(folder(str(root)), "skip"), val=0.2, test=0.2, seed=0)
+        make_splits(verify_images(folder(str(root)), "skip"), val=0.2, test=0.2, seed=0)
 
 
 def test_a_misspelt_root_names_the_nearest(make_images: Make) -> None:
@@ -232,7 +232,7 @@ def test_names_that_are_not_text_are_an_error(make_images: Make) -> None:
 def test_spaces_and_letters_of_any_script_are_kept(make_images: Make) -> None:
     table = folder(str(make_images(names("Bär & Löwe", "熊 猫"))))
     assert table.labels == ("Bär & Löwe", "熊 猫")
-    assert len(verify(table, "error")) == 4
+    assert len(verify_images(table, "error")) == 4
 
 
 def test_labels_that_differ_only_in_capitals_are_named(make_images: Make, caplog: pytest.LogCaptureFixture) -> None:

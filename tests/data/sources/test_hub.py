@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.image_stores import verify
+from finetune.data.image_stores import verify_images
 from finetune.data.sources.hub import hub
 from finetune.data.splits import make_splits
 from finetune.errors import DataError
@@ -42,12 +42,12 @@ def test_names_of_classes_are_labels_and_pixels_are_read(tmp_path: Path) -> None
     assert set(table.frame["split"]) == {None}
     for number, path in enumerate(table.frame["path"]):
         assert (np.asarray(table.store.read(path, 3)) == number).all()
-    assert verify(table, "error").frame["digest"].nunique() == 4
+    assert verify_images(table, "error").frame["digest"].nunique() == 4
 
 
 def test_splits_of_the_data_set_are_kept(tmp_path: Path) -> None:
     name = saved(tmp_path / "pets", train=part([0, 1] * 10), validation=part([0, 1]), test=part([1, 0]))
-    table = make_splits(verify(hub(name), "error"), val=0.2, test=0.2, seed=0)
+    table = make_splits(verify_images(hub(name), "error"), val=0.2, test=0.2, seed=0)
     assert table.sizes() == {"train": 20, "val": 2, "test": 2}
     assert table.frame["id"][20] == "validation/0000000"
 
@@ -94,7 +94,7 @@ def test_damaged_and_missing_images_are_named(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": CLASSES})
     datasets.Dataset.from_dict(columns, features=features).save_to_disk(tmp_path / "pets")
     with pytest.raises(DataError, match=r"^2 of 4 images cannot be read \(first: train/0000000: ") as caught:
-        verify(hub(str(tmp_path / "pets")), "error")
+        verify_images(hub(str(tmp_path / "pets")), "error")
     assert str(tmp_path) not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetune.data.image_stores import verify
+from finetune.data.image_stores import verify_images
 from finetune.data.sources import csv
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
@@ -44,7 +44,7 @@ def test_rows_become_images_with_their_labels(write: Write) -> None:
         ("0.png", "b", None), ("1.png", "a", None), ("2.png", "b", None),
     ]  # fmt: skip
     assert [Path(path) for path in table.frame["path"]] == [file.parent / f"{number}.png" for number in range(3)]
-    assert len(verify(table, "error")) == 3
+    assert len(verify_images(table, "error")) == 3
 
 
 @pytest.mark.parametrize(

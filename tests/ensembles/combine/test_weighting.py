@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
 
-from finetune.ensembles.combine.methods import Judge
+from finetune.ensembles.combine.methods import ValidationScorer
 from finetune.ensembles.combine.weighting import greedy_weights, stacking_layer
 from finetune.errors import DataError
 from finetune.evaluation.fold_scores import with_probabilities
 from finetune.evaluation.predictions import Predictions
 from finetune.models.ensemble_network import scores_of
 
-JUDGE = Judge("val/accuracy", 1.0)
+JUDGE = ValidationScorer("val/accuracy", 1.0)
 
 
 def members(

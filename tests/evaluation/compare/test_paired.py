@@ -11,9 +11,9 @@ from sklearn.metrics import recall_score
 
 from finetune.errors import DataError
 from finetune.evaluation.compare.comparison import ComparedRun, Comparison, compare_runs, mean_difference
-from finetune.evaluation.compare.gate import check, read_gate
-from finetune.evaluation.compare.paired import OtherImagesError, align, compare_pair
-from finetune.evaluation.metrics import score
+from finetune.evaluation.compare.gate import check_gate, read_gate
+from finetune.evaluation.compare.paired import OtherImagesError, align_predictions, compare_pair
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 from finetune.report.pages.comparison_summary import verdict
 
@@ -92,7 +92,7 @@ def test_models_that_decide_alike_on_few_images_are_not_proven_to_be_alike() -> 
     reference = binomtest(0, 10).proportion_ci(0.95).high
     assert (change.low, change.high) == pytest.approx((-reference, reference))
     (condition,) = read_gate("accuracy>=-0.005", "proven")
-    assert not check(condition, {"accuracy": change}, "proven").passed
+    assert not check_gate(condition, {"accuracy": change}, "proven").passed
 
 
 def test_several_labels_are_compared_by_image_and_by_label() -> None:
@@ -123,7 +123,7 @@ def contest_of(*runs: Predictions) -> Comparison:
 def test_every_metric_is_the_difference_of_its_values() -> None:
     first, second = random_pair()
     found = compare_pair(first, second, resamples=0).metrics
-    values = score(first), score(second)
+    values = compute_metrics(first), compute_metrics(second)
     assert {name: change.value for name, change in found.items()} == pytest.approx(
         {name: values[1][name] - values[0][name] for name in values[0]}
     )
@@ -139,7 +139,7 @@ def test_images_and_labels_are_brought_into_the_same_order() -> None:
         first.ids[order], first.paths[order], np.array([labels.index(LABELS[t]) for t in first.targets[order]]),
         first.probabilities[order][:, columns], labels, "multiclass", first.groups.iloc[order],
     )  # fmt: skip
-    one, other = align(first, shuffled, NAMES, common=False)
+    one, other = align_predictions(first, shuffled, NAMES, common=False)
     assert one.ids.tolist() == other.ids.tolist() == first.ids.tolist()
     assert np.array_equal(one.probabilities, other.probabilities)
     assert np.array_equal(one.targets, other.targets)
@@ -152,12 +152,12 @@ def test_other_images_are_refused_and_named_unless_those_in_common_are_asked_for
     with pytest.raises(
         OtherImagesError, match=r"1 are in first alone \(first: 5.jpg\).*new.jpg.*5 are in both.*common="
     ):
-        align(first, second, NAMES, common=False)
-    one, other = align(first, second, NAMES, common=True)
+        align_predictions(first, second, NAMES, common=False)
+    one, other = align_predictions(first, second, NAMES, common=True)
     assert one.ids.tolist() == other.ids.tolist() == [f"{row}.jpg" for row in range(5)]
     apart = predictions(np.ones(2, bool), ids=["x", "y"])
     with pytest.raises(OtherImagesError, match="0 are in both"):
-        align(first, apart, NAMES, common=True)
+        align_predictions(first, apart, NAMES, common=True)
 
 
 def test_other_labels_of_the_same_images_are_refused() -> None:
@@ -167,6 +167,6 @@ def test_other_labels_of_the_same_images_are_refused() -> None:
     with pytest.raises(
         DataError, match=r"1 images have another label in second than in first \(first: 2.jpg, c and a\)"
     ):
-        align(first, changed, NAMES, common=False)
+        align_predictions(first, changed, NAMES, common=False)
     with pytest.raises(DataError, match=r"2 labels are known to one of them alone \(first: c\)"):
-        align(first, predictions(np.ones(6, bool), labels=("a", "b", "d")), NAMES, common=False)
+        align_predictions(first, predictions(np.ones(6, bool), labels=("a", "b", "d")), NAMES, common=False)

@@ -8,9 +8,9 @@ from statsmodels.stats.contingency_tables import mcnemar as reference
 from statsmodels.stats.multitest import multipletests
 
 from finetune.errors import ConfigError
-from finetune.evaluation.compare.gate import check, read_gate
+from finetune.evaluation.compare.gate import check_gate, read_gate
 from finetune.evaluation.compare.paired import Difference
-from finetune.evaluation.compare.significance import detectable, mcnemar
+from finetune.evaluation.compare.significance import detectable_difference, mcnemar
 from finetune.evaluation.multiple_testing import holm
 
 
@@ -41,7 +41,7 @@ def test_the_detectable_difference_is_found_four_times_in_five() -> None:
     generator = np.random.default_rng(0)
     number, share = 1000, 0.1
     first = np.ones(number, bool)
-    least = detectable(first, generator.random(number) > share)
+    least = detectable_difference(first, generator.random(number) > share)
     won = share / 2 + least / 2
     found = 0
     for _ in range(300):
@@ -62,7 +62,7 @@ def test_the_detectable_difference_is_found_four_times_in_five() -> None:
 )
 def test_the_gate_fails_beyond_noise_or_passes_beyond_it(change: Difference, rule: str, passed: bool) -> None:
     (condition,) = read_gate("accuracy>=-0.005", rule)
-    found = check(condition, {"accuracy": change}, rule)
+    found = check_gate(condition, {"accuracy": change}, rule)
     assert found.passed == passed
     assert f"{change.value:+.4f}" in found.reason
 
@@ -70,8 +70,8 @@ def test_the_gate_fails_beyond_noise_or_passes_beyond_it(change: Difference, rul
 def test_a_loss_is_bounded_from_above() -> None:
     first, second = read_gate(" loss<=0.02 , f1_macro>=-1e-2", "worse")
     assert (first.metric, first.bound, second.bound) == ("loss", 0.02, -0.01)
-    assert not check(first, {"loss": Difference(0.2, 0.3, 0.05, 0.15)}, "worse").passed
-    assert check(first, {"loss": Difference(0.2, 0.3, 0.01, 0.15)}, "worse").passed
+    assert not check_gate(first, {"loss": Difference(0.2, 0.3, 0.05, 0.15)}, "worse").passed
+    assert check_gate(first, {"loss": Difference(0.2, 0.3, 0.01, 0.15)}, "worse").passed
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_a_gate_that_cannot_be_meant_is_refused(text: str, rule: str, expected: 
 def test_a_metric_that_is_not_there_is_named_with_the_nearest() -> None:
     (condition,) = read_gate("acuracy>=0", "worse")
     with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
-        check(condition, {"accuracy": Difference(0, 0, 0, 0)}, "worse")
+        check_gate(condition, {"accuracy": Difference(0, 0, 0, 0)}, "worse")

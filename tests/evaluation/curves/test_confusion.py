@@ -5,7 +5,7 @@ import pytest
 from scored import predicted, scored
 from sklearn import metrics
 
-from finetune.evaluation.curves.confusion import confident_errors, confusion, label_counts, most_confused
+from finetune.evaluation.curves.confusion import confident_errors, confusion_matrix, label_counts, most_confused
 
 
 def exactly(targets, guesses, size=3):
@@ -18,7 +18,7 @@ def exactly(targets, guesses, size=3):
 @pytest.mark.parametrize("size", [2, 5, 40])
 def test_matrix_equals_scikit_learns_and_its_rows_sum_to_one(size):
     predictions = scored(200, size, absent=(0,))
-    matrix = confusion(predictions)
+    matrix = confusion_matrix(predictions)
     arguments = {"labels": range(size)}
     expected = metrics.confusion_matrix(predictions.targets, predictions.predicted, **arguments)
     np.testing.assert_array_equal(matrix.counts, expected)
@@ -38,11 +38,11 @@ def test_matrix_of_each_label_equals_scikit_learns():
 
 def test_most_confused_pairs_come_first_with_both_directions():
     predictions = exactly([0] * 5 + [1] * 10 + [2] * 4, [0, 0, 0, 1, 1] + [1] * 7 + [0, 2, 2] + [2, 2, 2, 1])
-    pairs = most_confused(confusion(predictions))
+    pairs = most_confused(confusion_matrix(predictions))
     found = [(pair.true[-1], pair.predicted[-1], pair.count, pair.share, pair.reverse) for pair in pairs]
     assert found == [("0", "1", 2, 0.4, 1), ("1", "2", 2, 0.2, 1), ("2", "1", 1, 0.25, 2), ("1", "0", 1, 0.1, 2)]
-    assert most_confused(confusion(predictions), limit=1) == pairs[:1]
-    assert most_confused(confusion(exactly([0, 1], [0, 1]))) == []
+    assert most_confused(confusion_matrix(predictions), limit=1) == pairs[:1]
+    assert most_confused(confusion_matrix(exactly([0, 1], [0, 1]))) == []
 
 
 def test_errors_made_most_surely_come_first():

@@ -8,9 +8,9 @@ from scored import predicted, scored
 from sklearn import metrics
 
 from finetune.evaluation.curves.averages import precision_recall_curves, roc_curves
-from finetune.evaluation.curves.curve import precision_recall_curve, roc_curve, stairs, thin
+from finetune.evaluation.curves.curve import precision_recall_curve, roc_curve, simplify_curve, step_curve
 from finetune.evaluation.curves.threshold_counts import count_classes, count_pairs, count_thresholds
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 
 CASES = [
     {"num_labels": 2},
@@ -67,7 +67,9 @@ def test_average_areas_equal_scikit_learn(case, average):
 def test_area_under_the_drawn_average_is_the_average_area(case):
     roc, recall_precision = both(scored(150, seed=4, **case))
     assert np.trapezoid(roc.macro.y, roc.macro.x) == pytest.approx(roc.macro.area, abs=1e-9)
-    assert np.trapezoid(*stairs(recall_precision.macro)[::-1]) == pytest.approx(recall_precision.macro.area, abs=1e-9)
+    assert np.trapezoid(*step_curve(recall_precision.macro)[::-1]) == pytest.approx(
+        recall_precision.macro.area, abs=1e-9
+    )
 
 
 def test_average_roc_is_the_mean_of_scikit_learns_curves_between_their_jumps():
@@ -84,7 +86,7 @@ def test_average_roc_is_the_mean_of_scikit_learns_curves_between_their_jumps():
 def test_macro_areas_are_those_of_the_scores(case):
     predictions = scored(120, seed=6, absent=(2,), **case)
     roc, recall_precision = both(predictions)
-    found = score(predictions)
+    found = compute_metrics(predictions)
     assert roc.macro.area == pytest.approx(found["roc_auc"], abs=1e-6)
     assert recall_precision.macro.area == pytest.approx(found["average_precision"], abs=1e-6)
 
@@ -109,8 +111,8 @@ def test_thinned_lines_stay_within_a_pixel_of_all_points(sure):
     truth = generator.random(10_000) < 0.2
     ranked = count_thresholds(generator.normal(size=10_000) + sure * truth, truth)
     roc = roc_curve(ranked)
-    for line in ((roc.x, roc.y), stairs(precision_recall_curve(ranked))):
-        x, y = thin(line, 200)
+    for line in ((roc.x, roc.y), step_curve(precision_recall_curve(ranked))):
+        x, y = simplify_curve(line, 200)
         assert len(x) == 200 < len(line[0])
         assert {(line[0][0], line[1][0]), (line[0][-1], line[1][-1])} <= set(zip(x, y, strict=True))
         assert max(distances(line, (x, y))) < 1 / 150
@@ -130,7 +132,7 @@ def distances(line, thinned):
 
 def test_short_and_straight_lines_keep_what_they_need():
     x = np.linspace(0, 1, 1000)
-    assert [len(part) for part in thin((x, 2 * x), 10)] == [2, 2]
-    assert thin((x[:5], x[:5]), 10)[0] is not None
-    kept = thin((np.array([0, 0.3, 0.3, 1.0]), np.array([0, 0.0, 1.0, 1.0])), 3)
+    assert [len(part) for part in simplify_curve((x, 2 * x), 10)] == [2, 2]
+    assert simplify_curve((x[:5], x[:5]), 10)[0] is not None
+    kept = simplify_curve((np.array([0, 0.3, 0.3, 1.0]), np.array([0, 0.0, 1.0, 1.0])), 3)
     assert len(kept[0]) == 3

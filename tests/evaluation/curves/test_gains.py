@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scored import predicted
 
-from finetune.evaluation.curves.gains import gains
+from finetune.evaluation.curves.gains import cumulative_gains
 from finetune.evaluation.curves.threshold_counts import count_class, count_thresholds
 
 SHARES = np.array([0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.0])
@@ -13,7 +13,7 @@ SHARES = np.array([0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.0])
 def ranking(num, prevalence, order):
     truth = np.arange(num) < num * prevalence
     scores = {"perfect": -np.arange(num), "reversed": np.arange(num), "tied": np.zeros(num)}[order]
-    return gains(count_thresholds(scores.astype(float), truth))
+    return cumulative_gains(count_thresholds(scores.astype(float), truth))
 
 
 @pytest.mark.parametrize("prevalence", [0.05, 0.2, 0.5])
@@ -38,7 +38,7 @@ def test_reversed_ranking_finds_none_until_only_they_are_left():
 
 def test_random_scores_gain_nothing():
     generator = np.random.default_rng(0)
-    found = gains(count_thresholds(generator.random(40_000), generator.random(40_000) < 0.3))
+    found = cumulative_gains(count_thresholds(generator.random(40_000), generator.random(40_000) < 0.3))
     np.testing.assert_allclose(found.found_at(SHARES), SHARES, atol=0.02)
 
 
@@ -46,9 +46,9 @@ def test_ties_are_shared_evenly_whatever_the_order_of_the_rows():
     scores, truth = np.array([0.9, 0.5, 0.5, 0.5, 0.5, 0.1]), np.array([1, 1, 0, 1, 0, 0], bool)
     expected = [1 / 3, 1 / 3 + 2 / 3 * 1 / 4, 1 / 3 + 2 / 3 * 2 / 4, 1.0, 1.0]
     for rows in (np.arange(6), np.array([3, 1, 0, 5, 4, 2]), np.array([4, 2, 5, 0, 1, 3])):
-        found = gains(count_thresholds(scores[rows], truth[rows]))
+        found = cumulative_gains(count_thresholds(scores[rows], truth[rows]))
         np.testing.assert_allclose(found.found_at(np.array([1, 2, 3, 5, 6]) / 6), expected)
 
 
 def test_a_class_without_an_image_has_no_gains():
-    assert gains(count_class(predicted([0, 0], [[0.9, 0.1], [0.6, 0.4]]), 1)) is None
+    assert cumulative_gains(count_class(predicted([0, 0], [[0.9, 0.1], [0.6, 0.4]]), 1)) is None

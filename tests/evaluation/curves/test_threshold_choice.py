@@ -12,11 +12,11 @@ from sklearn import metrics
 from finetune.errors import ConfigError
 from finetune.evaluation.curves.operating_points import OperatingChoice, operating_point
 from finetune.evaluation.curves.threshold_choice import (
-    decide,
-    decide_at,
+    decide_at_rank,
+    decide_at_threshold,
+    pareto_thresholds,
     shortest_between,
     threshold_table,
-    useful_places,
 )
 from finetune.evaluation.curves.threshold_counts import count_class, count_thresholds
 
@@ -28,7 +28,7 @@ def ranking(rows):
 
 
 def everything(ranked):
-    return [decide_at(ranked, place) for place in range(-1, len(ranked.thresholds))]
+    return [decide_at_rank(ranked, place) for place in range(-1, len(ranked.thresholds))]
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -37,7 +37,7 @@ def test_each_measure_equals_scikit_learn(multilabel, threshold):
     predictions = scored(150, 3, seed=4, multilabel=multilabel)
     truth = predictions.targets[:, 1] if multilabel else predictions.targets == 1
     called = predictions.probabilities[:, 1] >= threshold
-    found = decide(count_class(predictions, 1), threshold)
+    found = decide_at_threshold(count_class(predictions, 1), threshold)
     assert found.precision == pytest.approx(metrics.precision_score(truth, called), abs=1e-9)
     assert found.recall == pytest.approx(metrics.recall_score(truth, called), abs=1e-9)
     assert found.f1 == pytest.approx(metrics.f1_score(truth, called), abs=1e-9)
@@ -55,7 +55,7 @@ def test_useful_thresholds_are_exactly_those_that_no_other_beats(rows):
         for place, (hits, alarms) in enumerate(points)
         if hits and not any(h >= hits and a <= alarms and (h, a) != (hits, alarms) for h, a in points)
     ]
-    assert useful_places(ranked, limit=100) == best
+    assert pareto_thresholds(ranked, limit=100) == best
 
 
 @given(ROWS)
@@ -63,10 +63,10 @@ def test_useful_thresholds_are_exactly_those_that_no_other_beats(rows):
 def test_shortened_thresholds_flag_the_same_images(rows):
     ranked = ranking(rows)
     for place, (hits, alarms) in enumerate(zip(ranked.hits, ranked.alarms, strict=True)):
-        found = decide_at(ranked, place)
+        found = decide_at_rank(ranked, place)
         assert (found.hits, found.alarms) == (hits, alarms)
         assert found.threshold <= ranked.thresholds[place]
-    assert decide_at(ranked, -1).flagged == 0
+    assert decide_at_rank(ranked, -1).flagged == 0
 
 
 def test_thresholds_have_as_few_digits_as_tell_the_images_apart():

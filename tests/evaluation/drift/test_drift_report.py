@@ -13,13 +13,13 @@ from finetune.data.transforms import InputSpec, eval_transform
 from finetune.errors import ConfigError, RunError
 from finetune.evaluation.drift.drift_report import (
     ALPHA,
-    Sample,
-    beyond_chance,
+    DriftSample,
     check_reference,
     drift_of_run,
     measure_drift,
+    significant_shifts,
 )
-from finetune.evaluation.drift.reference import LIMIT, kept, load_reference, sampled, save_reference
+from finetune.evaluation.drift.reference import LIMIT, load_reference, sample_rows, save_reference, to_half_precision
 from finetune.evaluation.drift.sample_recorder import SampleRecorder
 from finetune.evaluation.drift.two_sample import Shift, feature_shift
 from finetune.models.heads.feature_hook import inputs_of
@@ -30,10 +30,10 @@ LABELS = ("ants", "bees", "wasps")
 SPEC = InputSpec(3, 64, 64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 1.0)
 
 
-def sample(seed: int, count: int, weights: tuple[float, ...] = (1.0, 1.0, 1.0), shift: float = 0.0) -> Sample:
+def sample(seed: int, count: int, weights: tuple[float, ...] = (1.0, 1.0, 1.0), shift: float = 0.0) -> DriftSample:
     generator = np.random.default_rng(seed)
     probabilities = generator.dirichlet(weights, count)
-    return Sample(generator.normal(shift, 1.0, (count, 5)), probabilities)
+    return DriftSample(generator.normal(shift, 1.0, (count, 5)), probabilities)
 
 
 def test_nothing_is_found_where_nothing_changed() -> None:
@@ -53,7 +53,7 @@ def test_each_kind_of_drift_is_named() -> None:
 
 def test_several_labels_are_compared_label_by_label() -> None:
     generator = np.random.default_rng(0)
-    before, now = (Sample(None, generator.random((200, 3)) * [1, 1, high]) for high in (1, 0.6))
+    before, now = (DriftSample(None, generator.random((200, 3)) * [1, 1, high]) for high in (1, 0.6))
     found = measure_drift(before, now, LABELS, multilabel=True)
     assert "classes" in found["drifted"] and found["shares"][0]["label"] == "wasps"
     assert found["inputs"] is None and "kept no features" in found["notes"][0]
@@ -70,7 +70,7 @@ def test_few_images_are_said_to_be_few() -> None:
 def test_many_tests_are_corrected_as_by_statsmodels(ps: tuple[float, ...]) -> None:
     shifts = {name: Shift(0.5, 0.1, p) for name, p in zip("abc", ps, strict=True)}
     rejected = multipletests(ps, alpha=ALPHA, method="holm")[0]
-    assert beyond_chance(shifts) == [name for name, found in zip(shifts, rejected, strict=True) if found]
+    assert significant_shifts(shifts) == [name for name, found in zip(shifts, rejected, strict=True) if found]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_reference_reads_back_as_it_was_kept(tmp_path: Path) -> None:
     save_reference(run, np.array([7, 9]), features)
     found = load_reference(run)
     assert found is not None and found.rows.tolist() == [7, 9]
-    np.testing.assert_array_equal(found.features, kept(features))
+    np.testing.assert_array_equal(found.features, to_half_precision(features))
     assert np.isfinite(found.features).all() and found.features.dtype == np.float16
     run.reference_file.write_bytes(b"torn")
     with pytest.raises(RunError, match=r"reference.safetensors is damaged .* Delete it"):
@@ -135,10 +135,10 @@ def test_reference_reads_back_as_it_was_kept(tmp_path: Path) -> None:
 
 def test_sample_is_always_the_same_and_never_larger_than_the_limit() -> None:
     rows = np.arange(10, 10 + LIMIT + 500)
-    chosen = sampled(rows)
+    chosen = sample_rows(rows)
     assert len(set(chosen)) == LIMIT and set(chosen) <= set(rows)
-    np.testing.assert_array_equal(chosen, sampled(rows))
-    np.testing.assert_array_equal(sampled(rows[:5]), rows[:5])
+    np.testing.assert_array_equal(chosen, sample_rows(rows))
+    np.testing.assert_array_equal(sample_rows(rows[:5]), rows[:5])
 
 
 def test_run_without_predictions_measures_nothing(tmp_path: Path) -> None:
@@ -155,5 +155,5 @@ def test_watched_images_are_a_sample_of_all_that_went_by() -> None:
         watch.add(features[start : start + 64], features[start : start + 64] * 2)
     found = watch.sample
     assert found.features is not None and watch.passed == 5000
-    np.testing.assert_array_equal(found.features[:, 0], sampled(np.arange(5000)))
+    np.testing.assert_array_equal(found.features[:, 0], sample_rows(np.arange(5000)))
     np.testing.assert_array_equal(found.probabilities, found.features * 2)

@@ -12,7 +12,7 @@ from finetune.evaluation.drift.two_sample import (
     feature_shift,
     jensen_shannon,
     label_shift,
-    subsets,
+    random_subsets,
 )
 
 REPEATS = 200
@@ -133,7 +133,7 @@ def test_confidences_are_compared_by_kolmogorov_and_smirnov() -> None:
 
 
 def test_subsets_are_all_of_one_size_without_repeats_and_equally_likely() -> None:
-    drawn = np.concatenate(list(subsets(6, 2, 3000, np.random.default_rng(0))))
+    drawn = np.concatenate(list(random_subsets(6, 2, 3000, np.random.default_rng(0))))
     assert drawn.shape == (3000, 2) and (drawn[:, 0] != drawn[:, 1]).all()
     counts = np.bincount(drawn.ravel(), minlength=6)
     assert stats.chisquare(counts).pvalue > 0.01

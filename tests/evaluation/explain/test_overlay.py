@@ -10,7 +10,7 @@ from PIL import Image
 from finetune.data.transforms import InputSpec
 from finetune.evaluation.explain.attribution_store import load_maps, maps_file, save_maps
 from finetune.evaluation.explain.examples import choose_examples
-from finetune.evaluation.explain.overlay import overlay, seen_box
+from finetune.evaluation.explain.overlay import overlay, visible_box
 from finetune.evaluation.explain.similar_images import most_similar
 from finetune.evaluation.predictions import Predictions
 
@@ -34,7 +34,7 @@ def spec(crop_pct: float = 1.0, crop_mode: str = "center") -> InputSpec:
 def test_the_part_that_is_seen_is_that_of_the_transform(
     size: tuple[int, int], given: InputSpec, expected: tuple[float, ...]
 ) -> None:
-    assert seen_box(given, size) == pytest.approx(expected, abs=0.015)
+    assert visible_box(given, size) == pytest.approx(expected, abs=0.015)
 
 
 def test_outside_of_what_is_seen_the_image_is_as_it_was() -> None:

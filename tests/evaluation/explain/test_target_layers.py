@@ -9,7 +9,7 @@ from timm.utils import AttentionExtract
 from torch import Tensor
 
 from finetune.evaluation.explain.attributions import attribute, resolve_method
-from finetune.evaluation.explain.target_layers import Spatial, TargetLayer, evaluating, find_target_layer, grid_of
+from finetune.evaluation.explain.target_layers import Spatial, TargetLayer, find_target_layer, frozen_eval_mode, grid_of
 from finetune.models.network import Network, build_network
 
 # a convolution, then tokens: a class token, a register and their mean, pooled by attention, in windows, with a
@@ -35,7 +35,7 @@ def spread(network: Network, place: TargetLayer, images: Tensor) -> Tensor:
     model = Spatial(network, place.axis)
     layer = place.layer if place.layer is not None else model.point
     hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    with evaluating(network), torch.no_grad():
+    with frozen_eval_mode(network), torch.no_grad():
         (model if place.layer is None else network)(images)
     hook.remove()
     found = seen[0] if place.layer is not None else seen[0].movedim(1, -1)

@@ -16,7 +16,7 @@ from scored import scored
 from sklearn.metrics import accuracy_score
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from finetune.evaluation.fairness.gaps import Measured, difference_of, find_gap, ratio_of
+from finetune.evaluation.fairness.gaps import GroupValue, difference_of, find_gap, ratio_of
 from finetune.evaluation.fairness.rates import class_gaps
 
 SITES = np.array(["A", "B", "C"], dtype=object)
@@ -54,7 +54,7 @@ def test_a_gap_is_the_difference_and_ratio_of_fairlearns_metric_frame():
     predictions, sites = with_sites(scored(200, 3))
     truth, called = predictions.targets, predictions.predicted
     frame = MetricFrame(metrics=accuracy_score, y_true=truth, y_pred=called, sensitive_features=sites)
-    gap = find_gap({name: Measured(accuracy_score(truth[sites == name], called[sites == name])) for name in SITES})
+    gap = find_gap({name: GroupValue(accuracy_score(truth[sites == name], called[sites == name])) for name in SITES})
     assert gap.difference.value == pytest.approx(frame.difference())
     assert gap.ratio.value == pytest.approx(frame.ratio())
     assert (gap.lowest, gap.highest) == (frame.by_group.idxmin(), frame.by_group.idxmax())
@@ -64,7 +64,7 @@ def test_a_gap_is_the_difference_and_ratio_of_fairlearns_metric_frame():
 def test_the_interval_of_a_difference_is_newcombes(hits, nums):
     """His is made of Wilson's intervals."""
     ends = [proportion_confint(h, n, method="wilson") for h, n in zip(hits, nums, strict=True)]
-    first, second = (Measured(h / n, *end) for h, n, end in zip(hits, nums, ends, strict=True))
+    first, second = (GroupValue(h / n, *end) for h, n, end in zip(hits, nums, ends, strict=True))
     found = difference_of(first, second)
     expected = confint_proportions_2indep(hits[0], nums[0], hits[1], nums[1], method="newcomb")
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
@@ -74,22 +74,22 @@ def test_the_interval_of_a_ratio_covers_what_it_should():
     generator, inside = np.random.default_rng(0), 0
     for low, high in zip(generator.binomial(200, 0.6, 400), generator.binomial(300, 0.8, 400), strict=True):
         ends = [proportion_confint(h, n, method="wilson") for h, n in ((low, 200), (high, 300))]
-        found = ratio_of(Measured(low / 200, *ends[0]), Measured(high / 300, *ends[1]))
+        found = ratio_of(GroupValue(low / 200, *ends[0]), GroupValue(high / 300, *ends[1]))
         inside += found.low <= 0.75 <= found.high
     assert 0.92 <= inside / 400 <= 0.98
 
 
 def test_a_ratio_to_a_known_number_is_the_interval_divided_by_it():
-    found = ratio_of(Measured(0.5, 0.4, 0.6), Measured(0.8, 0.8, 0.8))
+    found = ratio_of(GroupValue(0.5, 0.4, 0.6), GroupValue(0.8, 0.8, 0.8))
     assert (found.value, found.low, found.high) == pytest.approx((0.625, 0.5, 0.75))
 
 
 def test_what_is_not_known_is_not_invented():
-    unknown = difference_of(Measured(0.9), Measured(0.5, 0.4, 0.6))
+    unknown = difference_of(GroupValue(0.9), GroupValue(0.5, 0.4, 0.6))
     assert unknown.value == pytest.approx(0.4)
     assert math.isnan(unknown.low) and math.isnan(unknown.high)
-    assert math.isnan(ratio_of(Measured(0.0, 0.0, 0.1), Measured(0.0, 0.0, 0.1)).value)
-    assert find_gap({"A": Measured(0.5), "B": Measured(math.nan)}) is None
+    assert math.isnan(ratio_of(GroupValue(0.0, 0.0, 0.1), GroupValue(0.0, 0.0, 0.1)).value)
+    assert find_gap({"A": GroupValue(0.5), "B": GroupValue(math.nan)}) is None
 
 
 def test_rates_of_too_few_images_are_in_no_gap():

@@ -15,8 +15,8 @@ from finetune.errors import ConfigError
 from finetune.evaluation.bootstrap import bootstrap
 from finetune.evaluation.fairness.group_metrics import groups_document, weakest_group, weakest_line
 from finetune.evaluation.fairness.partition import check_group_columns, partitions
-from finetune.evaluation.fairness.permutation_test import chance_of_spread
-from finetune.evaluation.metrics import score
+from finetune.evaluation.fairness.permutation_test import permutation_p_value
+from finetune.evaluation.metrics import compute_metrics
 
 
 def grouped(predictions, **columns):
@@ -48,11 +48,11 @@ def test_a_groups_scores_are_those_of_its_images_alone():
     for name, start in (("A", 0), ("B", 1)):
         own = predictions.take(np.arange(start, 160, 2))
         assert found["groups"][name]["n"] == 80
-        for key, value in score(own).items():
+        for key, value in compute_metrics(own).items():
             assert found["groups"][name][key]["value"] == pytest.approx(value)
-        assert found["groups"][name]["accuracy"]["low"] <= score(own)["accuracy"]
+        assert found["groups"][name]["accuracy"]["low"] <= compute_metrics(own)["accuracy"]
     spread = [b - a for a, b in bootstrap(own, 200, 5).values()]
-    given = [found["groups"]["B"][key]["high"] - found["groups"]["B"][key]["low"] for key in score(own)]
+    given = [found["groups"]["B"][key]["high"] - found["groups"]["B"][key]["low"] for key in compute_metrics(own)]
     assert given == pytest.approx(spread, rel=0.35)
 
 
@@ -129,14 +129,14 @@ def test_chance_agrees_with_scipys_permutation_test():
         [values[groups == k] for k in range(3)], spread, permutation_type="independent", alternative="greater",
         n_resamples=3000, rng=np.random.default_rng(2),
     )  # fmt: skip
-    found = chance_of_spread(values, groups, draws=3000, seed=0)
+    found = permutation_p_value(values, groups, draws=3000, seed=0)
     assert found == pytest.approx(expected.pvalue, abs=4 * np.sqrt(2 * found * (1 - found) / 3000))
 
 
 def test_groups_without_a_difference_give_chances_that_are_uniform():
     generator = np.random.default_rng(0)
     groups = np.repeat([0, 1, 2], 40)
-    found = [chance_of_spread(generator.normal(size=120), groups, draws=99, seed=k) for k in range(200)]
+    found = [permutation_p_value(generator.normal(size=120), groups, draws=99, seed=k) for k in range(200)]
     assert kstest(found, "uniform").pvalue > 0.01
 
 

@@ -10,7 +10,7 @@ from tiny import tiny_table
 from finetune.data.table import ImageTable
 from finetune.data.transforms import eval_transform
 from finetune.evaluation.rerun_settings import InferenceSettings
-from finetune.evaluation.robustness.corrupted_accuracy import measure, right, robustness_document
+from finetune.evaluation.robustness.corrupted_accuracy import correct_answers, measure_corruptions, robustness_document
 from finetune.evaluation.robustness.corruptions import corrupt
 from finetune.models.bundle import Bundle
 from finetune.models.network import build_network
@@ -36,7 +36,7 @@ def table() -> ImageTable:
 
 def measured(bundle: Bundle, table: ImageTable, batch: int = 64, workers: int = 0, seed: int = 0) -> Any:
     settings = InferenceSettings(DevicePass(CPU), batch, workers)
-    return np.concatenate(list(measure(bundle, table, table.rows("test"), WAYS, settings, seed)), axis=1)
+    return np.concatenate(list(measure_corruptions(bundle, table, table.rows("test"), WAYS, settings, seed)), axis=1)
 
 
 def test_answers_are_those_of_the_network_on_images_corrupted_one_by_one(bundle: Bundle, table: ImageTable) -> None:
@@ -61,7 +61,7 @@ def test_answers_do_not_depend_on_batches_or_workers(
 
 def test_several_labels_count_each_by_itself() -> None:
     logits = np.array([[[2.0, -1.0, 0.5, 3.0]]])
-    assert right(logits, np.array([[1, 0, 0, 1]]), "multilabel").tolist() == [[0.75]]
+    assert correct_answers(logits, np.array([[1, 0, 0, 1]]), "multilabel").tolist() == [[0.75]]
 
 
 def values(number: int = 400) -> Any:

@@ -15,7 +15,7 @@ from finetune.config.settings.training_groups import HeadSettings
 from finetune.errors import ConfigError
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.heads.boosting import BoostedTrees, below, fit_boosted
-from finetune.models.heads.fit import Examples, solve_head
+from finetune.models.heads.fit import HeadExamples, fit_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.settings import SolverSettings, head_settings
 from finetune.models.network import build_network
@@ -55,7 +55,7 @@ def test_a_boosted_head_is_solved_and_stored_like_others(tmp_path: Path) -> None
     network = build_network("test_resnet", num_classes=3, weights="none", head=spec).eval()
     features = torch.randn(90, network.num_features, generator=torch.Generator().manual_seed(0))
     targets = (features[:, 0] > 0).long() + (features[:, 1] > 0).long()
-    solved = solve_head(network.head, spec, Examples(features, targets, "multiclass", 3), solver)
+    solved = fit_head(network.head, spec, HeadExamples(features, targets, "multiclass", 3), solver)
     assert solved.iterations == 7
     with torch.no_grad():
         said = network.head(features)
@@ -80,5 +80,5 @@ def test_what_trees_cannot_do_is_refused() -> None:
         check_plan(plan, [True, False], "lp_ft")
     labels = torch.zeros(4, 2)
     with pytest.raises(ConfigError, match="exactly one label per image"):
-        solve_head(build_head(HeadSpec("boosted"), 3, 2), HeadSpec("boosted"),
-                   Examples(torch.randn(4, 3), labels, "multilabel", 2), SolverSettings("adaboost"))  # fmt: skip
+        fit_head(build_head(HeadSpec("boosted"), 3, 2), HeadSpec("boosted"),
+                   HeadExamples(torch.randn(4, 3), labels, "multilabel", 2), SolverSettings("adaboost"))  # fmt: skip

@@ -6,11 +6,19 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from finetune.models.heads.l1 import fit_bias, largest_l1, optimality, solve_l1
-from finetune.models.heads.logistic_loss import Design, LogisticObjective, make_design, sigmoid_targets, softmax_targets
+from finetune.models.heads.l1 import fit_bias, largest_l1, minimise_l1, optimality
+from finetune.models.heads.logistic_loss import (
+    DesignMatrix,
+    LogisticObjective,
+    make_design,
+    sigmoid_targets,
+    softmax_targets,
+)
 
 
-def problem(features: Tensor, classes: Tensor, num_classes: int, count: int = 1) -> tuple[Design, LogisticObjective]:
+def problem(
+    features: Tensor, classes: Tensor, num_classes: int, count: int = 1
+) -> tuple[DesignMatrix, LogisticObjective]:
     """Return equal problems on centred features."""
     design = make_design(features, features.mean(0), torch.ones_like(features[0]), rotate=False, dtype=features.dtype)
     shares = torch.full((len(features), count), 1 / len(features), dtype=features.dtype)
@@ -34,7 +42,7 @@ def test_sparse_solution_is_as_good_as_scikit_learns(
 ) -> None:
     features, classes = digit_features[0][:200], digit_features[1][:200]
     _, objective = problem(features, classes, 10)
-    solution = solve_l1(objective, numbers(l1), numbers(l2), tolerance=numbers(1e-6))
+    solution = minimise_l1(objective, numbers(l1), numbers(l2), tolerance=numbers(1e-6))
     model = LogisticRegression(
         C=1 / (200 * (l1 + l2)), l1_ratio=l1 / (l1 + l2), solver="saga", tol=1e-6, max_iter=10000
     )
@@ -60,8 +68,8 @@ def test_all_weights_are_zero_exactly_from_the_closed_form_on(joint: bool) -> No
     probabilities = objective.targets.positive.mean(0)
     slopes = (features - features.mean(0)).T @ (probabilities - objective.targets.positive) / 60
     assert torch.allclose(largest, slopes.abs().max())
-    assert (solve_l1(objective, largest * 1.001, numbers(0), tolerance=numbers(1e-8)).weight[:-1] == 0).all()
-    assert (solve_l1(objective, largest * 0.99, numbers(0), tolerance=numbers(1e-8)).weight[:-1] != 0).any()
+    assert (minimise_l1(objective, largest * 1.001, numbers(0), tolerance=numbers(1e-8)).weight[:-1] == 0).all()
+    assert (minimise_l1(objective, largest * 0.99, numbers(0), tolerance=numbers(1e-8)).weight[:-1] != 0).any()
 
 
 def test_best_bias_is_a_stationary_point() -> None:
@@ -75,12 +83,12 @@ def test_sparse_problems_together_equal_each_by_itself() -> None:
     features, labels = torch.randn(30, 50, dtype=torch.float64), torch.arange(30) % 3
     _, objective = problem(features, labels, 3, count=3)
     l1, l2 = numbers(0.1, 0.03, 0.02), numbers(0, 0, 0.1)
-    together = solve_l1(objective, l1, l2, tolerance=numbers(1e-9, 1e-9, 1e-9))
+    together = minimise_l1(objective, l1, l2, tolerance=numbers(1e-9, 1e-9, 1e-9))
     assert together.converged.all()
     assert (optimality(together.weight, objective(together.weight)[1] + l2 * together.weight, l1)[:2] < 1e-8).all()
     for index in range(3):
         own = torch.tensor([index])
-        alone = solve_l1(objective.keep(own), l1[own], l2[own], tolerance=numbers(1e-9))
+        alone = minimise_l1(objective.keep(own), l1[own], l2[own], tolerance=numbers(1e-9))
         assert torch.allclose(alone.value[0], together.value[index], rtol=1e-8)
 
 
@@ -88,13 +96,13 @@ def test_warm_start_and_chunks_change_no_solution() -> None:
     torch.manual_seed(0)
     features, labels = torch.randn(40, 10, dtype=torch.float64), torch.arange(40) % 3
     _, objective = problem(features, labels, 3)
-    cold = solve_l1(objective, numbers(0.03), numbers(0), tolerance=numbers(1e-9))
-    start = solve_l1(objective, numbers(0.08), numbers(0), tolerance=numbers(1e-9)).weight
-    warm = solve_l1(objective, numbers(0.03), numbers(0), tolerance=numbers(1e-9), start=start)
+    cold = minimise_l1(objective, numbers(0.03), numbers(0), tolerance=numbers(1e-9))
+    start = minimise_l1(objective, numbers(0.08), numbers(0), tolerance=numbers(1e-9)).weight
+    warm = minimise_l1(objective, numbers(0.03), numbers(0), tolerance=numbers(1e-9), start=start)
     lazy = make_design(
         features, features.mean(0), torch.ones_like(features[0]), rotate=False, dtype=torch.float64, chunk=9
     )
     pieces = LogisticObjective(lazy, objective.targets, objective.weights, chunk=9)
-    chunked = solve_l1(pieces, numbers(0.03), numbers(0), tolerance=numbers(1e-9))
+    chunked = minimise_l1(pieces, numbers(0.03), numbers(0), tolerance=numbers(1e-9))
     assert torch.allclose(cold.value, warm.value, rtol=1e-9)
     assert torch.allclose(cold.value, chunked.value, rtol=1e-9)

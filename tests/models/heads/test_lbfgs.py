@@ -9,10 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.models.heads.lbfgs import Solution, solve_lbfgs
+from finetune.models.heads.lbfgs import LbfgsSolution, minimise_lbfgs
 from finetune.models.heads.logistic_loss import (
+    ClassTargets,
     LogisticObjective,
-    Targets,
     collapse,
     expand_weights,
     make_design,
@@ -22,13 +22,19 @@ from finetune.models.heads.logistic_loss import (
 
 
 def fitted(
-    features: Tensor, targets: Targets, weights: Tensor, l2: Tensor, *, rotate: bool = True, chunk: int | None = None
-) -> tuple[Solution, Tensor, Tensor]:
+    features: Tensor,
+    targets: ClassTargets,
+    weights: Tensor,
+    l2: Tensor,
+    *,
+    rotate: bool = True,
+    chunk: int | None = None,
+) -> tuple[LbfgsSolution, Tensor, Tensor]:
     """Return the solution, and weights (P, K, F) and biases (P, K) of the plain features."""
     center, scale = features.mean(0), torch.ones_like(features[0])
     design = make_design(features, center, scale, rotate=rotate, dtype=features.dtype, chunk=chunk)
     objective = LogisticObjective(design, targets, weights / weights.sum(0), chunk)
-    solution = solve_lbfgs(objective, l2, tolerance=torch.full_like(l2, 1e-8), iterations=3000)
+    solution = minimise_lbfgs(objective, l2, tolerance=torch.full_like(l2, 1e-8), iterations=3000)
     weight, bias = design.restore(solution.weight)
     return solution, weight.permute(2, 1, 0), bias.T - torch.einsum("fkp,f->pk", weight, center)
 
@@ -157,7 +163,7 @@ def test_single_precision_arrives_too(digit_features: tuple[Tensor, Tensor]) -> 
     design = make_design(features, features.mean(0), torch.ones(64), rotate=True, dtype=torch.float32)
     targets = softmax_targets(classes, 10, 0.0, None).to(features)
     objective = LogisticObjective(design, targets, torch.full((400, 1), 1 / 400))
-    solution = solve_lbfgs(objective, torch.tensor([1e-2]), tolerance=torch.tensor([1e-5]))
+    solution = minimise_lbfgs(objective, torch.tensor([1e-2]), tolerance=torch.tensor([1e-5]))
     expected, _ = reference(digit_features[0], classes, torch.ones(400), 1e-2)
     assert solution.converged.all()
     assert torch.allclose(design.restore(solution.weight)[0][:, :, 0].T.double(), expected, atol=5e-3)

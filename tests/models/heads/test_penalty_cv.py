@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from torch import Tensor
 
-from finetune.models.heads.fit import Examples, solve_head
+from finetune.models.heads.fit import HeadExamples, fit_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.penalty_cv import make_label_folds, rarest_label, strengths_below
 from finetune.models.heads.settings import SolverSettings
@@ -65,8 +65,8 @@ def test_strengths_are_equally_far_apart_in_their_logarithms() -> None:
 def test_curve_is_that_of_scikit_learn_fitted_fold_by_fold(digit_features: tuple[Tensor, Tensor]) -> None:
     features, classes = digit_features[0][:150], digit_features[1][:150]
     head, spec = build_head(HeadSpec(standardize=True), 64, 10), HeadSpec(standardize=True)
-    examples = Examples(features, classes, "multiclass", 10)
-    solved = solve_head(head, spec, examples, SolverSettings("lbfgs", l2=None, folds=3, seed=1))
+    examples = HeadExamples(features, classes, "multiclass", 10)
+    solved = fit_head(head, spec, examples, SolverSettings("lbfgs", l2=None, folds=3, seed=1))
     std = features.std(0, correction=0)
     ready = ((features - features.mean(0)) / torch.where(std > 0, std, 1.0)).numpy()
     folds = make_label_folds(classes.numpy(), 3, 1)

@@ -8,10 +8,10 @@ import pytest
 from scored import predicted, scored
 
 from finetune.evaluation.curves.averages import precision_recall_curves, roc_curves
-from finetune.evaluation.curves.confusion import confusion
-from finetune.evaluation.curves.gains import gains
+from finetune.evaluation.curves.confusion import confusion_matrix
+from finetune.evaluation.curves.gains import cumulative_gains
 from finetune.evaluation.curves.operating_points import OperatingChoice, operating_point
-from finetune.evaluation.curves.reliability import reliability
+from finetune.evaluation.curves.reliability import reliability_bins
 from finetune.evaluation.curves.threshold_counts import count_class, count_classes, count_pairs, reported_classes
 from finetune.report.figures.classes_figure import recall_figure
 from finetune.report.figures.confusion_figure import colours, confusion_figure, named_classes
@@ -35,15 +35,15 @@ def curves(predictions):
 
 def test_small_matrix_has_each_number_and_its_share():
     predictions = predicted([0, 0, 0, 0, 1, 1], np.eye(2)[[0, 0, 0, 1, 1, 1]], labels=("ants", "bees"))
-    found = words(confusion_figure(confusion(predictions)))
+    found = words(confusion_figure(confusion_matrix(predictions)))
     assert {"ants", "bees", "3", "75%", "1", "25%", "2", "100%", "true", "predicted"} <= set(found)
-    figure = confusion_figure(confusion(predictions))
+    figure = confusion_figure(confusion_matrix(predictions))
     assert figure.description == "5 images are right. Most frequent errors: ants as bees: 1."
 
 
 @pytest.mark.parametrize(("size", "numbers", "names"), [(12, True, 24), (35, False, 70)])
 def test_larger_matrices_drop_shares_then_numbers_and_keep_names(size, numbers, names):
-    figure = confusion_figure(confusion(scored(2000, size, sure=3.0)))
+    figure = confusion_figure(confusion_matrix(scored(2000, size, sure=3.0)))
     found = words(figure)
     assert sum(text.startswith("class") for text in found) == names
     assert any(text.isdigit() for text in found) == numbers
@@ -54,14 +54,14 @@ def test_matrix_of_two_hundred_classes_names_only_the_worst_and_stays_small():
     targets = np.repeat(np.arange(200), 20)
     guesses = targets.copy()
     guesses[targets == 57] = 120  # one class is always taken for another
-    figure = confusion_figure(confusion(predicted(targets, np.eye(200)[guesses])))
+    figure = confusion_figure(confusion_matrix(predicted(targets, np.eye(200)[guesses])))
     assert [text for text in words(figure) if text.startswith("class")] == ["class120", "class057"]
     assert len(figure.svg) < 100_000
     assert "Only the classes with the most errors are named" in figure.caption
 
 
 def test_colour_is_the_share_of_the_row_and_says_right_from_wrong():
-    matrix = confusion(predicted([0, 0, 1, 1], np.eye(3)[[0, 0, 1, 0]]))
+    matrix = confusion_matrix(predicted([0, 0, 1, 1], np.eye(3)[[0, 0, 1, 0]]))
     picture = colours(matrix)
     assert picture[0, 0, 3] > picture[1, 1, 3] > 0
     assert picture[1, 0, 3] > 0
@@ -97,7 +97,7 @@ def test_curves_of_many_classes_name_the_worst_and_the_best_with_their_areas(mak
 def test_lines_of_twenty_thousand_images_have_about_two_hundred_points():
     predictions = scored(20_000, 2, sure=0.7)
     kinds = curves(predictions)
-    found = {"positive": gains(count_class(predictions, 1))}
+    found = {"positive": cumulative_gains(count_class(predictions, 1))}
     figures = [
         roc_figure(kinds[0], predictions.labels, (1,)),
         precision_recall_figure(kinds[1], predictions.labels, (1,)),
@@ -114,9 +114,9 @@ def test_two_classes_are_drawn_as_one_line_beside_the_best_possible():
     figure = roc_figure(curves(predictions)[0], predictions.labels, reported_classes(predictions))
     assert "class000" not in figure.svg
     assert "average" not in figure.svg
-    found = gains_figure({"class001": gains(count_class(predictions, 1))})
+    found = gains_figure({"class001": cumulative_gains(count_class(predictions, 1))})
     assert {"class001", "best possible", "by chance"} <= set(words(found))
-    two = {name: gains(count_class(predictions, number)) for number, name in enumerate(predictions.labels)}
+    two = {name: cumulative_gains(count_class(predictions, number)) for number, name in enumerate(predictions.labels)}
     assert "best possible" not in words(lift_figure(two))
 
 
@@ -127,7 +127,7 @@ def test_classes_without_a_curve_are_not_drawn():
 
 
 def test_reliability_says_each_bin_in_words():
-    figure = reliability_figure(reliability(predicted([0, 1, 1], [[0.7, 0.3], [0.7, 0.3], [0.1, 0.9]])))
+    figure = reliability_figure(reliability_bins(predicted([0, 1, 1], [[0.7, 0.3], [0.7, 0.3], [0.1, 0.9]])))
     assert figure.description == (
         "Probability and how often it came true: 0.70 given, 0.50 came true (2); 0.90 given, 1.00 came true (1)."
     )

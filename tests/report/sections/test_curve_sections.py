@@ -5,7 +5,7 @@ import pytest
 from scored import material_of, predicted, scored
 
 from finetune.evaluation.bootstrap import metrics_document
-from finetune.evaluation.metrics import per_class, score
+from finetune.evaluation.metrics import compute_metrics, per_class
 from finetune.report.html.blocks import Figure, Section, Table, Text
 from finetune.report.sections.classes_section import class_scores, classes_section, errors_section
 from finetune.report.sections.confusion_section import confusion_section
@@ -139,7 +139,7 @@ def test_decisions_on_labels_are_a_table_of_four_counts():
 def test_average_areas_are_the_scores():
     predictions = scored(90, 4)
     table = part(ranking_section(material_of(test=predictions)), Table)
-    found = score(predictions)
+    found = compute_metrics(predictions)
     assert table.rows[0][1:] == pytest.approx((found["roc_auc"], found["average_precision"]), abs=1e-6)
 
 
@@ -160,5 +160,5 @@ def test_reliability_says_which_way_probabilities_err(scale, word):
     predictions = scored(600, 4, scale=scale)
     section = reliability_section(material_of(test=predictions))
     assert word in section.lead
-    assert f"off by {score(predictions)['calibration_error']:.3f} on average" in section.lead
+    assert f"off by {compute_metrics(predictions)['calibration_error']:.3f} on average" in section.lead
     assert sum(column(part(section, Table), "decisions")) == 600

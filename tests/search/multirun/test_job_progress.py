@@ -8,26 +8,26 @@ from configured import train_settings
 from finetune.config.compose import register
 from finetune.runs.history import RunHistory
 from finetune.search.multirun.grid import plan_jobs
-from finetune.search.multirun.job_progress import Progress, ProgressReader, total_epochs
+from finetune.search.multirun.job_progress import JobProgress, ProgressReader, total_epochs
 
 register()
 
 
 def test_progress_follows_the_history_as_it_grows(tmp_path: Path) -> None:
     reader = ProgressReader(tmp_path, "val/loss", "min")
-    assert reader.read() == Progress()
+    assert reader.read() == JobProgress()
     history = RunHistory(tmp_path / "metrics.csv")
     history.append({"step": 1, "epoch": 0, "phase": "probe", "train/loss_step": 3.0})
-    assert reader.read() == Progress()
+    assert reader.read() == JobProgress()
     for epoch, value in enumerate((0.5, 0.25, float("nan"), 0.75)):
         history.append({"step": epoch + 2, "epoch": epoch, "phase": "probe", "val/loss": value})
-    assert reader.read() == Progress(4, 0.75, 0.25)
+    assert reader.read() == JobProgress(4, 0.75, 0.25)
     assert ProgressReader(tmp_path, "val/loss", "max").read().best == 0.75
 
 
 def test_a_line_that_is_just_being_written_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,epoch,phase,val/accuracy\n1,0,full,0.5\n2,1,full,0.7")
-    assert ProgressReader(tmp_path, "val/accuracy", "max").read() == Progress(1, 0.5, 0.5)
+    assert ProgressReader(tmp_path, "val/accuracy", "max").read() == JobProgress(1, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(

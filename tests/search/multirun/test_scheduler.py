@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.search.multirun.scheduler import Stop, drive, stoppable
+from finetune.search.multirun.scheduler import Stop, drive_pool, stoppable
 from finetune.search.pools.jobs import Job, Outcome
 from finetune.search.pools.local_pool import LocalPool
 from finetune.search.pools.slots import build_slots
@@ -59,7 +59,7 @@ class Watcher:
 
     def drive(self, pool: LocalPool, stop: Stop) -> None:
         """Run the jobs."""
-        drive(
+        drive_pool(
             pool, stop, next_job=self.next_job, started=self.started, ended=self.outcomes.append, tick=self.tick
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 
 from finetune.config.settings.search_groups import RaySettings
 from finetune.errors import ConfigError
-from finetune.search.multirun.scheduler import Stop, drive
+from finetune.search.multirun.scheduler import Stop, drive_pool
 from finetune.search.pools.jobs import Job, Outcome
 from finetune.search.pools.ray_pool import RayPool
 
@@ -111,7 +111,7 @@ def test_jobs_run_on_both_nodes_without_a_barrier(pool: RayPool, tmp_path: Path)
     jobs = [python("0", LONG.format(str(files[5])), tmp_path)]
     jobs += [python(str(key), SHORT.format(str(files[key])), tmp_path) for key in range(1, 6)]
     waiting, outcomes = iter(jobs), list[Outcome]()
-    drive(
+    drive_pool(
         pool,
         Stop(),
         next_job=lambda: next(waiting, None),

@@ -15,7 +15,7 @@ from slurm_cluster import slurm
 
 from finetune.config.settings.search_groups import SlurmSettings
 from finetune.runs.run import Run
-from finetune.search.multirun.scheduler import Stop, drive
+from finetune.search.multirun.scheduler import Stop, drive_pool
 from finetune.search.pools.jobs import Job, Outcome
 from finetune.search.pools.slurm_pool import SlurmPool
 
@@ -97,7 +97,7 @@ def test_jobs_run_on_both_nodes_with_their_own_gpus_and_without_a_barrier(pool: 
     jobs = [python("0", code + LONG.format(str(files[5])), tmp_path)]
     jobs += [python(str(key), code + SHORT.format(str(files[key])), tmp_path) for key in range(1, 6)]
     waiting, outcomes = iter(jobs), list[Outcome]()
-    drive(
+    drive_pool(
         pool,
         Stop(),
         next_job=lambda: next(waiting, None),

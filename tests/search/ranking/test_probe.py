@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from finetune.models.heads.fit import Examples
+from finetune.models.heads.fit import HeadExamples
 from finetune.models.heads.penalty_cv import make_label_folds
 from finetune.search.ranking.logme import logme
 from finetune.search.ranking.probe import score_features
@@ -21,7 +21,7 @@ def digits(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_it_agrees_with_scikit_learns_cross_validation() -> None:
     features, targets = digits(400)
-    found = score_features(Examples(features, targets, "multiclass", 10), folds=4, seed=0)
+    found = score_features(HeadExamples(features, targets, "multiclass", 10), folds=4, seed=0)
     folds = make_label_folds(targets.numpy(), 4, 0)
     hits = []
     for fold in range(4):
@@ -37,7 +37,7 @@ def test_better_features_score_better_in_every_way() -> None:
     features, targets = digits(300)
     noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)) * features.std() * 3
     good, bad = (
-        score_features(Examples(values, targets, "multiclass", 10), folds=3, seed=0)
+        score_features(HeadExamples(values, targets, "multiclass", 10), folds=3, seed=0)
         for values in (features, features + noise)
     )
     assert good.accuracy > bad.accuracy and good.nll < bad.nll and good.logme > bad.logme
@@ -45,7 +45,7 @@ def test_better_features_score_better_in_every_way() -> None:
 
 def test_the_same_features_score_the_same_whatever_was_drawn_before() -> None:
     features, targets = digits(120)
-    examples = Examples(features, targets, "multiclass", 10)
+    examples = HeadExamples(features, targets, "multiclass", 10)
     first = score_features(examples, folds=3, seed=1)
     torch.rand(7)
     assert score_features(examples, folds=3, seed=1) == first

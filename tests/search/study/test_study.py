@@ -17,7 +17,7 @@ from finetune.search.study.samplers import (
     read_objectives,
 )
 from finetune.search.study.storage import open_storage
-from finetune.search.study.study import Result, Search, TrialSpec, create_study, load_study, quiet, trial_of
+from finetune.search.study.study import Search, TrialResult, TrialSpec, create_study, load_study, quiet, trial_of
 
 ACCURACY = (SearchObjective("val/accuracy", "max"),)
 OPTIONS = {"tpe": {"n_startup_trials": 3, "multivariate": True, "group": True}, "gp": {"n_startup_trials": 3},
@@ -45,7 +45,7 @@ def finish(search: Search, number: int | None = None) -> list[TrialSpec]:
     """Run trials to the end of the search, or so many."""
     done = []
     while (number is None or len(done) < number) and (asked := search.ask()) is not None:
-        search.tell(asked.number, Result("complete", (score(asked),)))
+        search.tell(asked.number, TrialResult("complete", (score(asked),)))
         done.append(asked)
     return done
 
@@ -74,7 +74,7 @@ def test_a_killed_search_draws_what_it_would_have_drawn(tmp_path: Path, name: st
     reopened = open_storage(str(tmp_path / "broken"))
     again = Search(load_study(reopened, "x", ""), reopened, varied, settings, 9)
     (left,) = again.left(nameless=True)
-    again.tell(left.number, Result("complete", (score(left),)))
+    again.tell(left.number, TrialResult("complete", (score(left),)))
     assert [*done, left, *finish(again)] == whole
 
 
@@ -102,7 +102,7 @@ def test_the_best_is_within_the_budget_and_the_earliest_of_equals(tmp_path: Path
     for value, parameters in ((0.5, 90.0), (0.9, 101.0), (0.7, 100.0), (0.7, 50.0)):
         asked = search.ask()
         assert asked is not None
-        search.tell(asked.number, Result("complete", (value,), costs={"parameters": parameters}))
+        search.tell(asked.number, TrialResult("complete", (value,), costs={"parameters": parameters}))
     assert [trial.number for trial in search.best()] == [2]
 
 
@@ -154,7 +154,7 @@ def test_the_number_of_trials_survives_a_failed_one(tmp_path: Path) -> None:
     search = begin(tmp_path / "log", space("k=1,2"), settings, 2)
     asked = search.ask()
     assert asked is not None
-    search.tell(asked.number, Result("failed", cause="thirteen"))
+    search.tell(asked.number, TrialResult("failed", cause="thirteen"))
     assert len(finish(search)) == 1
     states = [trial.state for trial in search.trials()]
     assert states == [optuna.trial.TrialState.FAIL, optuna.trial.TrialState.COMPLETE]

@@ -11,7 +11,7 @@ from finetune.runs.run import Run, write_json
 from finetune.search.pools.jobs import Outcome
 from finetune.search.spaces.grammar import build_space
 from finetune.search.study.samplers import SearchObjective, SearchSettings
-from finetune.search.study.study import Result, TrialSpec
+from finetune.search.study.study import TrialResult, TrialSpec
 from finetune.search.study.trials import VARIABLE, StudyLocation, TrialJobs, read_result
 
 OBJECTIVES = (SearchObjective("val/accuracy", "max"), SearchObjective("latency", "min"))
@@ -63,15 +63,15 @@ def test_an_interrupted_attempt_goes_on_and_any_other_is_set_aside(tmp_path: Pat
 @pytest.mark.parametrize(
     ("status", "accuracy", "expected"),
     [
-        ("finished", 0.5, Result("complete", (0.5, 3.0), costs={"parameters": 10.0, "latency": 3.0})),
+        ("finished", 0.5, TrialResult("complete", (0.5, 3.0), costs={"parameters": 10.0, "latency": 3.0})),
         ("finished", None, "val/accuracy is not a number"),
-        ("pruned", 0.5, Result("pruned")),
+        ("pruned", 0.5, TrialResult("pruned")),
         ("running", 0.5, None),
         ("failed", 0.5, None),
     ],
 )
 def test_the_score_is_that_of_the_finished_run_on_validation(
-    tmp_path: Path, status: str, accuracy: float | None, expected: Result | str | None
+    tmp_path: Path, status: str, accuracy: float | None, expected: TrialResult | str | None
 ) -> None:
     document = {"val": {"accuracy": {"value": accuracy}}, "test": {"accuracy": {"value": 0.9}},
                 "model": {"parameters": 10, "latency_ms": 3.0}}  # fmt: skip

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from finetune.evaluation.metrics import score
+from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 
@@ -44,6 +44,6 @@ def test_logged_values_equal_the_final_scores(
         callback.add(logits[part], targets[part], torch.tensor(0.5))
     logged = {name.removeprefix("val/"): float(value) for name, value in callback.compute().items()}
     assert logged.pop("loss") == 0.5
-    final = score(predictions_of(logits, targets, task))
+    final = compute_metrics(predictions_of(logits, targets, task))
     assert logged == pytest.approx({name: final[name] for name in logged}, abs=1e-5, nan_ok=True)
     assert len(logged) >= 7

@@ -11,8 +11,8 @@ from finetune.errors import ConfigError
 from finetune.uncertainty.ood.detector import (
     Detector,
     FeaturesAndLogits,
-    accepting,
-    can_promise,
+    acceptance_threshold,
+    can_guarantee,
     check_components,
     fit_detector,
 )
@@ -47,7 +47,8 @@ def fitted(kind: str) -> Detector:
 
 def test_new_images_are_accepted_as_often_as_promised() -> None:
     shares = [
-        float((GENERATOR.normal(size=500) <= accepting(GENERATOR.normal(size=99), 0.95)).mean()) for _ in range(400)
+        float((GENERATOR.normal(size=500) <= acceptance_threshold(GENERATOR.normal(size=99), 0.95)).mean())
+        for _ in range(400)
     ]
     spread = np.sqrt(0.95 * 0.05 * (1 / 101 + 1 / 500) / 400)  # of a beta distribution and of the new images
     assert abs(np.mean(shares) - 0.95) < 3 * spread
@@ -55,9 +56,9 @@ def test_new_images_are_accepted_as_often_as_promised() -> None:
 
 def test_the_threshold_is_the_score_of_an_image_and_too_few_promise_nothing() -> None:
     scores = np.arange(99.0)
-    assert accepting(scores, 0.95) == 94.0  # the 95th of 99: 95 of 100 places for a new one are not above it
-    assert accepting(scores[:5], 0.95) == 4.0
-    assert can_promise(19, 0.95) and not can_promise(18, 0.95)
+    assert acceptance_threshold(scores, 0.95) == 94.0  # the 95th of 99: 95 of 100 places for a new one are not above it
+    assert acceptance_threshold(scores[:5], 0.95) == 4.0
+    assert can_guarantee(19, 0.95) and not can_guarantee(18, 0.95)
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
