@@ -20,9 +20,9 @@ from finetune.config.compose import instantiate_target
 from finetune.config.resolve import resolve
 from finetune.config.settings.roots import AuditRootSettings
 from finetune.data.cache.store import Cache
-from finetune.data.image_stores import check_images
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.table import ImageTable
+from finetune.data.verification import check_images
 from finetune.errors import ConfigError
 from finetune.features.extract import FeatureSettings, FeatureSource
 from finetune.report.console.audit_console import findings_table, next_commands

@@ -16,9 +16,10 @@ from finetune.errors import ConfigError, DataError, nearest
 from finetune.evaluation.drift.drift_report import check_reference, drift_of_run
 from finetune.evaluation.drift.sample_recorder import SampleRecorder
 from finetune.evaluation.guarantees import check_guarantee_views, guarantees_of
+from finetune.evaluation.image_files import Read, read_batches
 from finetune.evaluation.inference import Predictor
 from finetune.evaluation.ood import ood_line
-from finetune.evaluation.prediction_table import YES, PredictionRow, Read, TableFormat, open_table, read_batches
+from finetune.evaluation.prediction_table import YES, PredictionRow, TableFormat, open_table
 from finetune.evaluation.predictions import to_probabilities
 from finetune.evaluation.rerun_settings import own_views, pass_options, rerun_settings
 from finetune.evaluation.sequence_files import files_of

@@ -13,10 +13,10 @@ from finetune.config.settings.roots import PretrainRootSettings
 from finetune.config.settings.training_groups import PretrainSettings, TrainerSettings
 from finetune.data.cache.file_digests import KnownFiles
 from finetune.data.datamodule import ImageData
-from finetune.data.image_stores import verify_images
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.sources.unlabelled import is_unlabelled
 from finetune.data.table import ImageTable
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 from finetune.report.console.pretraining_console import describe_pretraining, show_pretraining_end
 from finetune.report.pages.pretraining_page import write_metrics, write_pretraining_page, write_weights

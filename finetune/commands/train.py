@@ -13,7 +13,8 @@ from finetune.runtime.device import DevicePass
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.final_predictions import predict_final
-from finetune.training.fit import find_resume_point, fit
+from finetune.training.fit import fit
+from finetune.training.resume import find_resume_point
 from finetune.training.run_lifecycle import is_first_rank, record_outcome
 from finetune.training.trainer import start_pass
 from finetune.training.weight_selection import SelectedWeights, select_weights

@@ -8,8 +8,9 @@ from typing import Any
 from finetune.config.compose import instantiate_target
 from finetune.config.resolve import stored_settings
 from finetune.config.settings.checked import Target
-from finetune.data.image_stores import FileStore, verify_images
+from finetune.data.image_stores import FileStore
 from finetune.data.table import ImageTable, load_saved_table
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError, FinetuneError, nearest
 from finetune.evaluation.predictions import PredictionTask
 from finetune.runs.run import Run

@@ -14,10 +14,10 @@ from finetune.data.table import ImageStore
 from finetune.errors import ConfigError
 from finetune.evaluation.drift.drift_report import DriftSample, drift_of_run
 from finetune.evaluation.drift.reference import sample_rows
+from finetune.evaluation.image_files import ImageFiles, find_images, read_batches
 from finetune.evaluation.images import EvaluationImages, ImagesGoneError, SourceChanges, Vocabulary, select_images
 from finetune.evaluation.inference import Predictor
 from finetune.evaluation.ood import ood_document
-from finetune.evaluation.prediction_table import ImageFiles, find_images, read_batches
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.rerun_settings import pass_options, rerun_settings
 from finetune.evaluation.robustness.corrupted_accuracy import Wrong, robustness_of

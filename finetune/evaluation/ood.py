@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from finetune.errors import DataError
 from finetune.evaluation.bootstrap import binomial_interval
+from finetune.evaluation.image_files import Read
 from finetune.evaluation.inference import Predictor
-from finetune.evaluation.prediction_table import Read
 from finetune.evaluation.weighted_auc import Ranking
 from finetune.models.bundle import Bundle
 from finetune.runtime.device import DevicePass

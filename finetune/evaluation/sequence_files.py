@@ -12,7 +12,7 @@ from finetune.data.image_stores import FileStore
 from finetune.data.sequences.batches import check_sequence_views
 from finetune.data.sources.frames import frames_in, sequence_folders
 from finetune.errors import ConfigError, DataError
-from finetune.evaluation.prediction_table import ImageFiles, Item, Read, find_images
+from finetune.evaluation.image_files import ImageFiles, Item, Read, find_images
 from finetune.models.network import Network
 
 

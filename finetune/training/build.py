@@ -28,12 +28,12 @@ from finetune.data.cache.file_digests import KnownFiles
 from finetune.data.cache.store import Cache, default_dir, parse_size
 from finetune.data.datamodule import ImageData
 from finetune.data.folds import split_table
-from finetune.data.image_stores import verify_images
 from finetune.data.pixel_cache import PixelCache
 from finetune.data.resampling import Balance
 from finetune.data.sequences.batches import build_datamodule
 from finetune.data.sequences.frame_store import sequence_limit
 from finetune.data.table import ImageTable
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError
 from finetune.features.extract import FeatureSettings
 from finetune.models.adapters import add_lora

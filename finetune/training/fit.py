@@ -26,12 +26,13 @@ from finetune.features.prefix_datamodule import PrefixData
 from finetune.features.sequence_features import feature_source
 from finetune.models.network import Network
 from finetune.runtime.device import DevicePass
-from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
+from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.classifier import Classifier, LabelledBatch
 from finetune.training.freezing import apply_phase
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.regularizers import Regularizer
+from finetune.training.resume import ResumePoint
 from finetune.training.schedules import build_scheduler
 from finetune.training.solved_head import HeadPlan, HeadSetup, SolvedClassifier, check_plan
 from finetune.training.trainer import build_trainer
@@ -58,41 +59,6 @@ class Recipe:
     def solves(self, phase: Phase) -> bool:
         """Return whether the head of a phase is solved in one epoch rather than trained."""
         return phase.backbone_frozen and self.head.solver is not None
-
-
-@dataclass(frozen=True)
-class ResumePoint:
-    """Where a run stands.
-
-    Attributes:
-        phase: The phase to train next.
-        steps: Optimizer steps of the phases before it.
-        epochs: Epochs of the phases before it.
-        reached: The last step that the run keeps.
-        checkpoint: Where the phase goes on; None for its start.
-    """
-
-    phase: int = 0
-    steps: int = 0
-    epochs: int = 0
-    reached: int = 0
-    checkpoint: Path | None = None
-
-
-def find_resume_point(last: Path, checkpoints: Checkpoints, network: Network) -> ResumePoint:
-    """Return where an interrupted run goes on, with its weights loaded into the network.
-
-    A run without a checkpoint starts anew. The callback that keeps the best epoch is brought up to date too.
-    """
-    if not last.exists():
-        return ResumePoint()
-    checkpoint = read_checkpoint(last)
-    place = checkpoint["finetune"]
-    network.load_state_dict(network_state(checkpoint, averaged=place["finished"]))
-    checkpoints.load_state_dict(checkpoint["callbacks"][checkpoints.state_key])
-    if place["finished"]:
-        return ResumePoint(place["phase"] + 1, place["steps"], place["epochs"], place["steps"])
-    return ResumePoint(place["phase"], place["steps_before"], place["epochs_before"], place["steps"], last)
 
 
 def rehearse(

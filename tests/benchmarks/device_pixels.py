@@ -23,11 +23,11 @@ from configured import settings_for
 
 from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageBatch, ImageData
-from finetune.data.image_stores import verify_images
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import InputSpec
+from finetune.data.verification import verify_images
 from finetune.runtime.device import cores
 from finetune.training.throughput.throughput import interleave, median_ratio
 

@@ -40,8 +40,9 @@ from finetune.runtime.log_filters import quieten
 from finetune.training.build import build_recipe, load_images, load_network, load_table, open_cache
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import ResumePoint, fit, predict_split
+from finetune.training.fit import fit, predict_split
 from finetune.training.imbalance import IMBALANCE
+from finetune.training.resume import ResumePoint
 from finetune.training.trainer import start_pass
 
 SETTINGS = (

@@ -19,14 +19,15 @@ from finetune.commands.predict import predict
 from finetune.config.compose import conf_dir, register
 from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageData
-from finetune.data.image_stores import FileStore, verify_images
+from finetune.data.image_stores import FileStore
 from finetune.data.sources import csv, folder
 from finetune.data.splits import make_splits
 from finetune.data.transforms import InputSpec, eval_transform
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.bootstrap import metrics_document
+from finetune.evaluation.image_files import ImageFiles
 from finetune.evaluation.metrics import compute_metrics
-from finetune.evaluation.prediction_table import ImageFiles
 from finetune.evaluation.predictions import Predictions, to_probabilities
 from finetune.models.bundle import load_bundle, save_bundle
 from finetune.models.heads.modules import HeadSpec

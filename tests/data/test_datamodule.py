@@ -13,12 +13,13 @@ from PIL import Image
 
 from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageBatch, ImageData, seeded
-from finetune.data.image_stores import ArrayStore, verify_images
+from finetune.data.image_stores import ArrayStore
 from finetune.data.resampling import Balance
 from finetune.data.sources import csv, folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable, build_frame
 from finetune.data.transforms import InputSpec, eval_transform
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 
 SPEC = InputSpec(3, 16, 16, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)

@@ -12,8 +12,9 @@ from PIL import ExifTags, Image, ImageOps
 
 from finetune.data.color_modes import to_channels
 from finetune.data.decoding import UnreadableError
-from finetune.data.image_stores import FileStore, decode, image_suffixes, verify_images
+from finetune.data.image_stores import FileStore, decode, image_suffixes
 from finetune.data.sources import csv, folder
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 
 GREY = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)

@@ -17,12 +17,13 @@ from finetune.config.settings.training_groups import Augment
 from finetune.data.cache.store import Cache
 from finetune.data.datamodule import ImageBatch, ImageData
 from finetune.data.decoding import DecodedImage, Region
-from finetune.data.image_stores import FileStore, verify_images
+from finetune.data.image_stores import FileStore
 from finetune.data.pixel_cache import PixelCache, StoredPicture
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import InputSpec
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 
 SPEC = InputSpec(3, 64, 48, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, exact=False)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from finetune.config.settings.training_groups import Augment
-from finetune.data.image_stores import verify_images
 from finetune.data.sequences.batches import SequenceData, build_datamodule
 from finetune.data.sequences.frame_store import SequenceStore, evenly_spaced, frame_table, sequence_limit
 from finetune.data.sources import digits, folder, sequence_table, sequences
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import InputSpec
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 
 Make = Callable[..., Path]

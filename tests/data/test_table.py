@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.data.image_stores import ArrayStore, verify_images
+from finetune.data.image_stores import ArrayStore
 from finetune.data.sources import csv, digits, folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable, build_frame, load_saved_table, object_column
+from finetune.data.verification import verify_images
 from finetune.errors import DataError
 
 STORE = ArrayStore(np.zeros((1, 8, 8), dtype=np.uint8))

@@ -21,9 +21,10 @@ from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import Recipe, ResumePoint, fit
+from finetune.training.fit import Recipe, fit
 from finetune.training.freezing import apply_phase
 from finetune.training.losses import CrossEntropy
+from finetune.training.resume import ResumePoint
 
 SIZES = {"test_vit": 160, "test_vit3": 160}
 

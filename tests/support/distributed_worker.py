@@ -23,8 +23,9 @@ from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import Recipe, ResumePoint, build_classifier, fit, predict_split
+from finetune.training.fit import Recipe, build_classifier, fit, predict_split
 from finetune.training.losses import CrossEntropy
+from finetune.training.resume import ResumePoint
 from finetune.training.trainer import start_pass
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -15,7 +15,8 @@ from assembled import parts_of
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import ResumePoint, fit
+from finetune.training.fit import fit
+from finetune.training.resume import ResumePoint
 
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
 STEP = 12  # images of a step, on all ranks together

@@ -27,9 +27,10 @@ from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table, open_cache
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import ResumePoint, fit, predict_split
+from finetune.training.fit import fit, predict_split
 from finetune.training.head_trainer import HeadTrainer
 from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, check_image_weights
+from finetune.training.resume import ResumePoint
 
 HEADS = {"trained": ("head=linear",), "solved": ("head=logistic", "head.l2=0.03")}
 BALANCED = "data.balance_groups=[background]"

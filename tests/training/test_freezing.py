@@ -19,9 +19,10 @@ from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import Recipe, ResumePoint, fit
+from finetune.training.fit import Recipe, fit
 from finetune.training.freezing import apply_phase, trainable
 from finetune.training.losses import CrossEntropy
+from finetune.training.resume import ResumePoint
 
 
 def network_of(name: str = "test_efficientnet", **options: Any) -> Network:

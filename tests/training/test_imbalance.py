@@ -28,10 +28,11 @@ from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import ResumePoint, fit
+from finetune.training.fit import fit
 from finetune.training.head_trainer import HeadTrainer
 from finetune.training.imbalance import adjust_logits, effective_weights, log_priors, minority_augmentation
 from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, class_weights
+from finetune.training.resume import ResumePoint
 
 TARGETS = torch.tensor([0] * 90 + [1] * 9 + [2])
 

@@ -23,10 +23,11 @@ from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import Recipe, ResumePoint, fit
+from finetune.training.fit import Recipe, fit
 from finetune.training.losses import CrossEntropy
 from finetune.training.optimizers import build_optimizer, decayed_parameters, parameter_groups
 from finetune.training.regularizers import Regularizer, zeros
+from finetune.training.resume import ResumePoint
 
 PHASE = Phase("all", "all")
 

@@ -18,9 +18,10 @@ from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import Recipe, find_resume_point, fit
+from finetune.training.fit import Recipe, fit
 from finetune.training.losses import CrossEntropy
 from finetune.training.mixing import build_mixing
+from finetune.training.resume import find_resume_point
 
 # each place is a phase and an epoch of it; the kill comes in the middle of that epoch
 PLACES = [

@@ -34,7 +34,8 @@ from finetune.models.heads.sequence_heads import mean_of
 from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table
-from finetune.training.fit import ResumePoint, build_classifier
+from finetune.training.fit import build_classifier
+from finetune.training.resume import ResumePoint
 from finetune.training.sequence_checks import check_sequences
 
 SETTINGS = (

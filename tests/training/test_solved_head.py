@@ -23,8 +23,9 @@ from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import Recipe, ResumePoint, find_resume_point, fit, rehearse
+from finetune.training.fit import Recipe, fit, rehearse
 from finetune.training.losses import CrossEntropy
+from finetune.training.resume import ResumePoint, find_resume_point
 from finetune.training.solved_head import HeadPlan
 
 SPEC = HeadSpec(standardize=True)

@@ -18,8 +18,9 @@ from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import Recipe, ResumePoint, fit
+from finetune.training.fit import Recipe, fit
 from finetune.training.losses import CrossEntropy
+from finetune.training.resume import ResumePoint
 from finetune.training.weight_selection import (
     SelectedWeights,
     WeightCandidate,

@@ -12,8 +12,8 @@ from finetune.config.compose import instantiate_target
 from finetune.config.settings.roots import TrainSettings
 from finetune.data.datamodule import view_keys
 from finetune.data.folds import Fold, crossval_pool, with_fold, without_fold
-from finetune.data.image_stores import verify_images
 from finetune.data.table import ImageTable
+from finetune.data.verification import verify_images
 from finetune.evaluation.predictions import Predictions
 from finetune.features.extract import CachedFeatures
 from finetune.features.feature_datamodule import FeatureData

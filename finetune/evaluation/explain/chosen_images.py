@@ -8,8 +8,8 @@ from finetune.config.resolve import stored_settings
 from finetune.data.image_stores import FileStore
 from finetune.data.table import ImageStore
 from finetune.errors import ConfigError, nearest
+from finetune.evaluation.image_files import find_images
 from finetune.evaluation.images import Vocabulary, own_images
-from finetune.evaluation.prediction_table import find_images
 from finetune.models.bundle import Bundle
 from finetune.runs.run import Run
 

@@ -24,8 +24,9 @@ from finetune.runs.history import RunHistory
 from finetune.runtime.device import DevicePass
 from finetune.runtime.precision import autocast
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import Recipe, ResumePoint, build_classifier
+from finetune.training.fit import Recipe, build_classifier
 from finetune.training.freezing import apply_phase
+from finetune.training.resume import ResumePoint
 from finetune.training.trainer import build_trainer
 
 # an image's tensors that wait for the backward pass, and what is alive beside them

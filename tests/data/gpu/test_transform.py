@@ -15,11 +15,11 @@ from finetune.data.datamodule import ImageBatch, ImageData, seeded
 from finetune.data.decoding import DecodedImage, UnreadableError
 from finetune.data.gpu import transform as making
 from finetune.data.gpu.transform import DeferredImages, DeviceTransform
-from finetune.data.image_stores import verify_images
 from finetune.data.sources import folder
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
 from finetune.data.transforms import InputSpec, Transform, eval_transform, train_transform
+from finetune.data.verification import verify_images
 
 FILES = {**PLAIN, **OTHERS}
 # mean and most, on soft photos without the edges on which the docstring of `Maker` allows more

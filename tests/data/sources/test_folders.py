@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.image_stores import verify_images
 from finetune.data.sources import digits, folder
 from finetune.data.splits import make_splits
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 
 Make = Callable[..., Path]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.image_stores import verify_images
 from finetune.data.sources.hub import hub
 from finetune.data.splits import make_splits
+from finetune.data.verification import verify_images
 from finetune.errors import DataError
 
 datasets = pytest.importorskip("datasets")

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetune.data.image_stores import verify_images
 from finetune.data.sources import csv
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable
+from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 
 Write = Callable[..., Path]
