@@ -36,9 +36,10 @@ class TableFormat:
 
     Multi-class: path, predicted, probability (of the predicted label), then label_1, probability_1 … for the `top_k`
     most probable labels, or all where there are fewer. Multi-label: path, predicted (labels above the threshold,
-    joined by '|'), probability/<label> for each. What is promised has columns after them, then `ood`, how unlike the
-    training images an image is, and `unlike_training`, yes or no, where the run can tell; then `component_1` … With
-    `errors`, a last column `error` says why a row has no prediction.
+    joined by '|'), probability/<label> for each. What is promised has columns after them. Where the run can tell,
+    `ood_score` (how unlike the training images an image is) and `is_ood` follow, and both again under their older
+    names: `ood`, and `unlike_training`, yes or no; then `component_1` … With `errors`, a last column `error` says why
+    a row has no prediction.
     """
 
     labels: tuple[str, ...]
@@ -62,7 +63,12 @@ class TableFormat:
                 columns |= {f"label_{rank}": pa.string(), f"probability_{rank}": pa.float32()}
         columns |= dict.fromkeys(self.promises.columns, pa.string())
         if self.detector is not None:
-            columns |= {"ood": pa.float32(), "unlike_training": pa.string()}
+            columns |= {
+                "ood_score": pa.float32(),
+                "is_ood": pa.bool_(),
+                "ood": pa.float32(),
+                "unlike_training": pa.string(),
+            }
         columns |= {f"component_{place}": pa.float32() for place in range(1, self.components + 1)}
         return columns | ({"error": pa.string()} if self.errors else {})
 
@@ -82,20 +88,25 @@ class TableFormat:
         """
         probabilities = to_probabilities(logits, self.task)
         check_finite(probabilities)
-        unlike = self._unlike(seen) if seen is not None else [{}] * len(probabilities)
+        unlike = self._ood_cells(seen) if seen is not None else [{}] * len(probabilities)
         remaining = iter([self._cells(row) | more for row, more in zip(probabilities, unlike, strict=True)])
         return [
             {"path": path, "error": error} if error is not None else {"path": path, **next(remaining)}
             for path, error in zip(paths, errors, strict=True)
         ]
 
-    def _unlike(self, seen: FeaturesAndLogits) -> list[PredictionRow]:
+    def _ood_cells(self, seen: FeaturesAndLogits) -> list[PredictionRow]:
         """Return the cells that say how unlike the training images each image is."""
         if self.detector is None:
             return [{} for _ in range(seen.logits.shape[-2])]
         scores = self.detector.score(seen)
         cells: list[PredictionRow] = [
-            {"ood": float(score), "unlike_training": YES if unlike else NO}
+            {
+                "ood_score": float(score),
+                "is_ood": bool(unlike),
+                "ood": float(score),
+                "unlike_training": YES if unlike else NO,
+            }
             for score, unlike in zip(scores, self.detector.unlike(scores), strict=True)
         ]
         if self.components and seen.features is not None:

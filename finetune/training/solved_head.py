@@ -108,7 +108,7 @@ class HeadSetup(Callback):
             layer.set_statistics(*feature_statistics(phase_examples(data, pl_module.loss, HeadPlan())))
         if trainer.is_global_zero and pl_module.current_epoch == 0:
             score = knn_baseline(data)
-            log.info("Baseline on validation: %.4f of images right by their nearest neighbours.", score)
+            log.info("k-NN baseline: val accuracy %.4f (by the nearest training images)", score)
             if self.run.record_file.exists():
                 self.run.update(baselines={"val": {"nearest_neighbours": score}})
 

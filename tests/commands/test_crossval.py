@@ -62,7 +62,7 @@ def test_its_models_are_an_ensemble_that_is_a_run_like_any_other(here: Run, phot
     )
     assert said.returncode == 0, said.stderr
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert len(lines) == 9 and lines[0].endswith("ood,unlike_training")
+    assert len(lines) == 9 and lines[0].endswith("ood_score,is_ood,ood,unlike_training")
     assert "Unlike the training images (knn" in said.stdout
     unlike = json.loads(here.metrics_file.read_text())["ood"]
     assert (unlike["fitted_on"], unlike["held_out"], set(unlike["accepted"])) == (48, 12, {"val", "test"})

@@ -137,7 +137,7 @@ def test_robustness_is_scored_written_printed_and_told_on_the_page(run, capsys):
     assert f"Robustness: 3 passes over {document['n']} images" in said and "severity 5" in said
     assert "Over all corruptions the accuracy is" in said
     page = (found / "report.html").read_text()
-    assert "Corrupted images" in page and "What costs most is" in page
+    assert "Robustness to corruptions" in page and "What costs most is" in page
     assert "in severity 5" in page and all(f"<figcaption>{name}" in page for name in ("clean", "JPEG", "contrast"))
     with pytest.raises(ConfigError, match="Did you mean 'jpeg'"):
         evaluate(evaluate_config(run, robustness=True, corruptions=["jpg"]))

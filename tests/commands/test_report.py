@@ -71,11 +71,14 @@ def test_the_page_says_how_good_the_run_is_and_opens_without_a_fault(run: Run, b
     with opened(run.report_file, browser) as (page, seen):
         titles = page.locator("h2").all_text_contents()
         assert titles[0] == "Verdict"
-        assert {"Learning", "Each class", "Examples", "Thresholds", "Data", "How to reproduce"} <= set(titles)
+        assert {"Learning curves", "Per-class metrics", "Confusion matrix", "Calibration", "Decision threshold"} <= set(
+            titles
+        )
+        assert {"ROC and precision-recall", "Examples", "Data", "How to reproduce"} <= set(titles)
         verdict = page.locator("#verdict").text_content() or ""
         assert f"{100 * scores['accuracy']['value']:.1f} % of the images are right" in verdict
-        assert "the commonest class, always" in verdict
-        assert "nearest training images" in verdict
+        assert "majority-class baseline" in verdict
+        assert "k-NN baseline" in verdict
         assert page.locator("#examples img").count() >= 10
         assert page.locator("#examples img[data-overlay]").count() >= 10
         page.set_viewport_size({"width": 360, "height": 800})
@@ -122,7 +125,7 @@ def test_an_unfinished_run_is_told_as_far_as_it_came(run: Run, tmp_path: Path) -
     copy.update(status="interrupted")
     text = write_report(copy).read_text()
     assert "The run is interrupted and has not predicted anything yet" in text
-    assert "Learning" in text
+    assert "Learning curves" in text
 
 
 def test_evaluation_has_a_page_of_its_own_and_is_listed_on_the_run_s(run: Run, tmp_path: Path) -> None:

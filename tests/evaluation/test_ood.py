@@ -77,7 +77,8 @@ def test_rows_say_what_is_unlike_and_keep_their_place_where_a_file_cannot_be_rea
     rows = table.rows(["x", "y", "z"], logits, [None, "damaged", None], FeaturesAndLogits(None, logits))
     assert [row.get("unlike_training") for row in rows] == ["no", None, "yes"]
     assert rows[0]["ood"] == pytest.approx(-np.logaddexp(0, [3.0, 0.0]).sum())
-    assert list(table.columns)[-3:] == ["ood", "unlike_training", "error"]
+    assert list(table.columns)[-5:] == ["ood_score", "is_ood", "ood", "unlike_training", "error"]
+    assert [row.get("is_ood") for row in rows] == [False, None, True] and rows[0]["ood_score"] == rows[0]["ood"]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_a_run_tells_noise_from_digits(trained: Path) -> None:
     assert found["scores"]["pca"]["auroc"]["value"] > 0.95 and found["called_unlike"]["value"] > 0.5
     assert found["notes"] == [f"1 images of {trained / 'noise'} cannot be read."]
     assert "noise against 270 of the run" in " ".join((trained / "evaluate.txt").read_text().split())
-    assert "Images unlike the training images" in (evaluated.parent / "report.html").read_text()
+    assert "Out-of-distribution detection" in (evaluated.parent / "report.html").read_text()
 
 
 def test_predictions_say_what_the_bundle_says_of_each_image(trained: Path) -> None:

@@ -86,7 +86,7 @@ def show_ood(found: Mapping[str, Any] | None, console: Console) -> None:
         others = found.get("called_unlike")
         told = "" if others is None else f"; of {found['data']}: {format_share(*map(others.get, _ENDS))}"
         console.print(
-            f"unlike the training images ({found['kind']}): {format_share(*own)}{told}",
+            f"out-of-distribution ({found['kind']}), unlike the training images: {format_share(*own)}{told}",
             highlight=False,
             soft_wrap=True,
         )
@@ -124,7 +124,7 @@ def timeline_table(rows: Sequence[TimelineRow], width: int) -> Table:
     """Show the evaluations of a run, oldest first; where there is room, with the times and each p."""
     wide = width >= _WIDE
     splits = sorted({str(row["split"]) for row in rows})
-    title = f"the run over time ({', '.join(splits)}), * drift beyond chance"
+    title = f"evaluations over time ({', '.join(splits)}), * drift beyond chance"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("when", no_wrap=True)
     table.add_column("images", overflow="fold")

@@ -23,8 +23,9 @@ from finetune.report.html.blocks import (
 _SHOWN = 24  # pictures of a kind
 _ROWS = 300
 TITLES = {
-    "leakage": "Leakage across splits", "unreadable": "Unreadable files", "label_conflict": "Duplicates that disagree",
-    "likely_mislabelled": "Likely wrong labels", "duplicate": "Duplicates", "outlier": "Outliers",
+    "leakage": "Data leakage across splits", "unreadable": "Unreadable files",
+    "label_conflict": "Near-duplicates that disagree",
+    "likely_mislabelled": "Label errors", "duplicate": "Near-duplicates", "outlier": "Outliers",
     "odd_file": "Odd files",
 }  # fmt: skip
 SEVERE = ("leakage", "unreadable", "label_conflict")

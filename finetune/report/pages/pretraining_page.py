@@ -89,7 +89,7 @@ def write_pretraining_page(run: Run, model: MaskedAutoencoder, images: ImageData
         Section(
             "loss", "Loss", (loss_figure(RunHistory(run.history_file).read()),), "Of hidden patches; lower is better."
         ),
-        Section("rebuilt", "What is rebuilt", (*(blocks if galleries else ()), *galleries)),
+        Section("rebuilt", "Reconstructions", (*(blocks if galleries else ()), *galleries)),
         Section("use", "How the weights are used", (Code(command),)),
     ]
     write_atomic(run.report_file, render(f"Pretraining {run.path.name}", sections, subtitle=name))

@@ -39,7 +39,7 @@ def preview_sections(
         notes: What else is done, in sentences.
     """
     changes = describe_augmentation(augment, crop_mode=spec.crop_mode)
-    told = Section("settings", "What is done", tuple(_preview_blocks(spec, changes, command, notes)), _lead_of(changes))
+    told = Section("settings", "Augmentation", tuple(_preview_blocks(spec, changes, command, notes)), _lead_of(changes))
     found = [told, Section("images", "Images", tuple(_gallery(table, each) for each in shown), _reading(shown))]
     for name, made in mixtures.items():
         if made:

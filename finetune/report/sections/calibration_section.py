@@ -33,7 +33,7 @@ def calibration_section(material: RunData) -> Section | None:
     else:
         blocks += [*selective_blocks(val, test), *conformal_blocks(val, test)]
     lead = "What a probability is good for: promises are made on validation images, and kept or broken on test images."
-    return Section("calibration", "Using the probabilities", tuple(blocks), lead)
+    return Section("calibration", "Prediction sets and selective prediction", tuple(blocks), lead)
 
 
 def scaling_blocks(document: dict[str, Any] | None) -> Iterator[Block]:
@@ -67,7 +67,7 @@ def selective_blocks(val: Predictions, test: Predictions) -> Iterator[Block]:
         axes.set_ylim(bottom=0)
 
     said = f"Errors rise to {found.risk[-1]:.3f} when all images are decided; {found.area:.4f} in the mean."
-    yield Figure("Risk and coverage", draw_svg(plot, name="risk-coverage"), said, "On the test split.")
+    yield Figure("Risk-coverage curve", draw_svg(plot, name="risk-coverage"), said, "On the test split.")
     rows: list[tuple[Cell, ...]] = []
     for target in ACCURACIES:
         threshold = accuracy_threshold(val.confidence, val.right, target)
@@ -77,7 +77,7 @@ def selective_blocks(val: Predictions, test: Predictions) -> Iterator[Block]:
                      number / len(sure), float(right[taken].mean()) if number else None, number))  # fmt: skip
     columns = (Column("target accuracy"), Column("decide from", 3), Column("decided, validation", 3),
                Column("decided, test", 3), Column("accuracy, test", 3), Column("images"))  # fmt: skip
-    yield Table("Leave unsure images to a person", columns, tuple(rows),
+    yield Table("Selective prediction: leave unsure images to a person", columns, tuple(rows),
                 "The target holds on new images like these with 95 % confidence; a dash: validation cannot promise it. "
                 "finetune predict target_accuracy=0.98 marks which images to decide.")  # fmt: skip
 
@@ -100,6 +100,6 @@ def conformal_blocks(val: Predictions, test: Predictions) -> Iterator[Block]:
                          float(sets.sum(axis=1).mean())))  # fmt: skip
     columns = (Column("promised"), Column("by"), Column("held, test", 3), Column("low", 3), Column("high", 3),
                Column("worst class", 3), Column("labels in a set", 2))  # fmt: skip
-    yield Table("Sets that hold the true label", columns, tuple(rows),
+    yield Table("Prediction sets that hold the true label", columns, tuple(rows),
                 "LAC: all labels of at least some probability; APS: the most probable ones up to some sum. The promise "
                 "is for all classes together. finetune predict coverage=0.9 writes the sets.", key=False)  # fmt: skip

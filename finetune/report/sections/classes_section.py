@@ -42,7 +42,7 @@ def classes_section(material: RunData) -> Section | None:
     if absent:
         lacking = f"{format_count(len(absent), 'class', 'classes')} without an image"
         blocks.append(Text(f"{lacking} in the {NAMES[split]} split cannot be judged: {listed(absent)}.", "warning"))
-    return Section("classes", "Each class", tuple(blocks), _lead(measured))
+    return Section("classes", "Per-class metrics", tuple(blocks), _lead(measured))
 
 
 def class_scores(document: dict[str, Any], split: str, predictions: Predictions) -> list[dict[str, Any]]:

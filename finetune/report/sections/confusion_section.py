@@ -21,13 +21,13 @@ def confusion_section(material: RunData) -> Section | None:
     split, predictions = told
     if predictions.multilabel:
         lead = f"How often each label is given rightly and wrongly on the {NAMES[split]} split, at a threshold of 0.5."
-        return Section("confusion", "Decisions on each label", (_decisions(predictions),), lead)
+        return Section("confusion", "Confusion matrix", (_decisions(predictions),), lead)
     matrix = confusion_matrix(predictions)
     figure = confusion_figure(matrix)
     if not matrix.errors.any():
         text = Text(f"Nothing is confused: all {format_count(predictions.num)} are right.", "good")
-        return Section("confusion", "What is taken for what", (figure, text))
-    return Section("confusion", "What is taken for what", (figure, _pairs(matrix)), _lead(matrix))
+        return Section("confusion", "Confusion matrix", (figure, text), "What is taken for what.")
+    return Section("confusion", "Confusion matrix", (figure, _pairs(matrix)), _lead(matrix))
 
 
 def _lead(matrix: ConfusionMatrix) -> str:
@@ -36,6 +36,7 @@ def _lead(matrix: ConfusionMatrix) -> str:
     sink = int(matrix.errors.sum(axis=0).argmax())
     taken = int(matrix.errors[:, sink].sum())
     text = (
+        "What is taken for what. "
         f"The most frequent error is {first.true} taken for {first.predicted}: {format_count(first.count)}, "
         f"{first.share:.0%} of the class."
     )

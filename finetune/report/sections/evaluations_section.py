@@ -43,7 +43,7 @@ def evaluations_section(material: RunData) -> Section | None:
     blocks: list[Block] = [*warnings(rows), _table_of(rows)]
     if len(rows) > 1:
         blocks.insert(-1, _figure_of(rows))
-    return Section("evaluations", "The run over time", tuple(blocks), lead=_lead_of(rows))
+    return Section("evaluations", "Evaluations and drift over time", tuple(blocks), lead=_lead_of(rows))
 
 
 def _lead_of(rows: Sequence[TimelineRow]) -> str:

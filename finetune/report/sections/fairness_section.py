@@ -42,7 +42,7 @@ def fairness_section(material: RunData) -> Section | None:
         f"How well groups of {NAMES[split]} images are served. A group of fewer than "
         f"{next(iter(columns.values()))['min_images']} images is shown, but not judged."
     )
-    return Section("groups", "Groups of images", tuple(blocks), lead)
+    return Section("groups", "Fairness", tuple(blocks), lead)
 
 
 def verdict_of(column: str, part: _Document) -> Text:

@@ -30,7 +30,7 @@ def learning_section(material: RunData) -> Section | None:
     cells = tuple((int(row["epoch"]), str(row.get("phase", "")), *(row.get(name) for name in names)) for row in rows)
     length = f"{format_count(len(rows), 'epoch')} in {format_count(len(phases_of(rows)), 'phase')}"
     sentence = f"{length}; {_best_of(rows, monitor, material)}"
-    return Section("learning", "Learning", (*blocks, Table("Epochs", columns, cells, key=False)), sentence)
+    return Section("learning", "Learning curves", (*blocks, Table("Epochs", columns, cells, key=False)), sentence)
 
 
 def epochs(history: Sequence[_Row]) -> list[dict[str, Any]]:

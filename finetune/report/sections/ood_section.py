@@ -32,7 +32,7 @@ def ood_section(material: RunData) -> Section | None:
     if "histogram" in found:
         blocks.append(histogram_figure(found))
     blocks += ood_blocks(found)
-    return Section("unlike", "Images unlike the training images", tuple(blocks), _lead_of(found))
+    return Section("unlike", "Out-of-distribution detection", tuple(blocks), _lead_of(found))
 
 
 def _lead_of(found: Mapping[str, Any]) -> str:
@@ -41,7 +41,8 @@ def _lead_of(found: Mapping[str, Any]) -> str:
         return "The run keeps nothing that tells images unlike those of training (ood=none); logits alone are compared."
     behind = f", fitted on {found['fitted_on']:,} training images" if found["fitted_on"] else ""
     return (
-        f"An image is called unlike where its score ({_NAMES[found['kind']]}{behind}) is above "
+        "Out-of-distribution score: how unlike the training images an image is. "
+        f"It is called unlike where the score ({_NAMES[found['kind']]}{behind}) is above "
         f"{found['threshold']:.4g}, which was set so that {found['accept']:.4g} of images like the "
         f"{found['held_out']:,} validation images are not."
     )
@@ -56,7 +57,9 @@ def accepted_table(found: Mapping[str, Any]) -> Table:
         share = found["called_unlike"]
         rows.append((found["data"], 1 - share["value"], 1 - share["high"], 1 - share["low"]))
     columns = (Column("images"), Column("accepted", 3), Column("low", 3), Column("high", 3))
-    return Table("Accepted as like the training images", columns, tuple(rows), "With exact 95 % intervals.")
+    return Table(
+        "Accepted as in-distribution (like the training images)", columns, tuple(rows), "With exact 95 % intervals."
+    )
 
 
 def histogram_figure(found: Mapping[str, Any]) -> Figure:
@@ -77,7 +80,8 @@ def histogram_figure(found: Mapping[str, Any]) -> Figure:
     share = found["called_unlike"]["value"]
     said = f"Of the images of {found['data']} {share:.1%} lie above the threshold {found['threshold']:.4g}."
     return Figure(
-        "Scores", draw_svg(plot, name="unlike"), said, "The outermost bins hold what lies beyond them as well."
+        "Out-of-distribution scores", draw_svg(plot, name="unlike"), said,
+        "The outermost bins hold what lies beyond them as well."
     )  # fmt: skip
 
 

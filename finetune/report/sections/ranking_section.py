@@ -35,10 +35,13 @@ def ranking_section(material: RunData) -> Section | None:
         blocks.append(Text(f"No ROC curve, since {where} has none or nothing but of it: {listed(missing)}.", "warning"))
     if len(numbers) > 1:
         blocks.append(_averages(roc, recall))
-        lead = "Each class against all others, whatever the threshold. Few classes are named: the weakest and the best."
+        lead = (
+            "How well classes are told apart: each against all others, whatever the threshold. Few classes are named: "
+            "the weakest and the best."
+        )
     else:
         lead = f"How well probabilities of {labels[1]} tell it from {labels[0]}, whatever the threshold."
-    return Section("ranking", "How well classes are told apart", tuple(blocks), lead)
+    return Section("ranking", "ROC and precision-recall", tuple(blocks), lead)
 
 
 def _averages(roc: Curves, recall: Curves) -> Table:
@@ -69,7 +72,7 @@ def gains_section(material: RunData) -> Section | None:
     shown = {predictions.labels[number]: found[number] for number in outstanding(tenth, list(found))}
     table = _table({predictions.labels[number]: curve for number, curve in found.items()})
     lead = "If only some of the images can be looked at by a person: what looking at the most probable ones finds."
-    return Section("gains", "Gains and lift", (gains_figure(shown), lift_figure(shown), table), lead)
+    return Section("gains", "Lift and gains", (gains_figure(shown), lift_figure(shown), table), lead)
 
 
 def _table(found: dict[str, Gains]) -> Table:
@@ -84,4 +87,4 @@ def _table(found: dict[str, Gains]) -> Table:
     caption = (
         "Found: the share of the class among so many of the most probable images. Lift: how much more than by chance."
     )
-    return Table("Found among the most probable images", tuple(columns), rows, caption)
+    return Table("Cumulative gains: found among the most probable images", tuple(columns), rows, caption)

@@ -19,10 +19,9 @@ def reliability_section(material: RunData) -> Section | None:
     bins = reliability_bins(predictions)
     what = "every label" if predictions.multilabel else "the most probable class"
     count = format_count(predictions.num)
-    lead = f"{_words(bins)} This is about {what} of each image of the {NAMES[split]} split ({count})."
-    return Section(
-        "reliability", "Can probabilities be taken literally?", (reliability_figure(bins), _table(bins)), lead
-    )
+    said = f"Can probabilities be taken literally? {_words(bins)}"
+    lead = f"{said} This is about {what} of each image of the {NAMES[split]} split ({count})."
+    return Section("reliability", "Calibration", (reliability_figure(bins), _table(bins)), lead)
 
 
 def _words(bins: Reliability) -> str:

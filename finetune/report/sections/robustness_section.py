@@ -33,7 +33,7 @@ def robustness_section(material: RunData) -> Section | None:
     passes = f"{format_count(document['passes'], 'pass', 'passes')} over {format_count(document['n'])}"
     lead = f"{sentence(document)} {weakest(document)} Measured in {passes}."
     blocks: list[Block] = [_table_of(document), _figure_of(document), *example_of(material, document)]
-    return Section("robustness", "Corrupted images", tuple(blocks), lead)
+    return Section("robustness", "Robustness to corruptions", tuple(blocks), lead)
 
 
 def severities_of(document: _Document) -> list[str]:

@@ -18,7 +18,7 @@ from finetune.report.run_data import RunData
 from finetune.report.sections.section_split import NAMES, section_split
 from finetune.runtime.format import format_interval, format_score, known, listed
 
-TITLE = "Thresholds"
+TITLE = "Decision threshold"
 _USUAL = math.nextafter(THRESHOLD, 1)  # predicted is a probability above the threshold, flagged one of at least that
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*|0|[1-9][0-9]*")
 MEASURES = ("precision", "recall", "f1", "specificity", "share")

@@ -33,7 +33,7 @@ def verdict_section(material: RunData) -> Section | None:
     rows = tuple(baselines(material, split, predictions, name))
     if rows:
         columns = (Column("baseline"), Column(name.replace("_", " "), 4), Column("images"), Column("note"))
-        blocks.append(Table("Beside what", columns, rows))
+        blocks.append(Table("Baselines", columns, rows))
     return Section("verdict", "Verdict", tuple(blocks), _sentence(split, predictions, name, score))
 
 
@@ -132,13 +132,28 @@ def baselines(
     """Yield what the score is to be seen beside: always the commonest class, and what else is known."""
     share = majority(material, predictions)
     if share is not None:
-        yield ("the commonest class, always", share, predictions.num, "what no image needs to be looked at for")
+        yield (
+            "majority-class baseline",
+            share,
+            predictions.num,
+            "the commonest class, always; no image needs to be looked at",
+        )
     known = material.record.get("baselines", {}).get("val", {}).get("nearest_neighbours")
     if known is not None:
-        yield ("nearest training images", float(known), None, "by features before any training, on validation")
+        yield (
+            "k-NN baseline",
+            float(known),
+            None,
+            "nearest training images by features before any training, on validation",
+        )
     probe = probe_score(material)
     if probe is not None:
-        yield ("head alone, backbone as it came", probe, None, "the best epoch of the first phase, on validation")
+        yield (
+            "linear probe",
+            probe,
+            None,
+            "head alone, backbone as it came: best epoch of the first phase, on validation",
+        )
     if material.baseline is not None:
         yield beside(material.baseline, predictions, name)
 

@@ -124,7 +124,7 @@ def test_confusion_names_the_worst_pair_and_where_errors_go():
     predictions = exactly([0] * 4 + [1] * 4 + [2] * 4, [0, 2, 2, 2, 1, 1, 2, 2, 2, 2, 2, 2], ("ants", "bees", "flies"))
     section = confusion_section(material_of(test=predictions))
     assert section.lead == (
-        "The most frequent error is ants taken for flies: 3 images, 75% of the class. "
+        "What is taken for what. The most frequent error is ants taken for flies: 3 images, 75% of the class. "
         "Of all 5 errors, 5 were taken for flies."
     )
     assert part(section, Table).rows == (("ants", "flies", 3, 0.75, 0), ("bees", "flies", 2, 0.5, 0))

@@ -55,9 +55,9 @@ def test_commonest_class_of_training_is_measured_on_test(tmp_path: Path) -> None
     predictions = predicted([0, 0, 0, 1], np.full((4, 2), 0.5), ("ant", "bee"))
     run = stored_run(tmp_path / "run", {"test": predictions}, train=["bee", "bee", "ant"])
     rows = beside(told(gather_run_data(run)))
-    assert rows["the commonest class, always"][:2] == (0.25, 4)  # bee, though ant is commoner in test
-    assert rows["nearest training images"][0] == 0.61
-    assert rows["head alone, backbone as it came"][0] == 0.7  # the best of the first phase, not of the run
+    assert rows["majority-class baseline"][:2] == (0.25, 4)  # bee, though ant is commoner in test
+    assert rows["k-NN baseline"][0] == 0.61
+    assert rows["linear probe"][0] == 0.7  # the best of the first phase, not of the run
 
 
 def test_score_that_the_commonest_class_reaches_is_called_no_better(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_several_labels_are_judged_by_images_that_are_wholly_right(tmp_path: Pat
     exact = float((predictions.predicted == predictions.targets).all(axis=1).mean())
     section = told(gather_run_data(stored_run(tmp_path / "run", {"test": predictions})))
     assert section.lead.startswith(f"{100 * exact:.1f} % of the images have all labels right, on 300 images")
-    assert "the commonest class, always" not in beside(section)
+    assert "majority-class baseline" not in beside(section)
 
 
 def test_other_run_on_other_images_is_said_not_to_be_comparable(tmp_path: Path) -> None:
