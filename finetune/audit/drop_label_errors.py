@@ -60,10 +60,12 @@ def training_features(
 ) -> npt.NDArray[np.float32]:
     """Return the backbone's features (N, F) of the training images as evaluation sees them; of sequences their mean."""
     images = load_plain_images(settings, settings.trainer, table, network, cache)
-    machine = DevicePass(accelerator_device(settings.trainer.accelerator), settings.trainer.precision)
+    device_pass = DevicePass(accelerator_device(settings.trainer.accelerator), settings.trainer.precision)
     rows = table.rows("train")
     how = FeatureSettings(dtype=settings.features.dtype, cache=cache)
-    found: npt.NDArray[np.float32] = feature_source(network, images, how, machine).features(rows).pooled(rows).numpy()
+    found: npt.NDArray[np.float32] = (
+        feature_source(network, images, how, device_pass).features(rows).pooled(rows).numpy()
+    )
     network.cpu()
     return found
 

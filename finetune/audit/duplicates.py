@@ -68,7 +68,7 @@ def find_pairs(
     digests: Sequence[str],
     bits: npt.NDArray[np.uint8],
     features: npt.NDArray[np.float32],
-    likeness: DuplicateThresholds,
+    thresholds: DuplicateThresholds,
 ) -> Pairs:
     """Return all pairs of images that show the same.
 
@@ -76,7 +76,7 @@ def find_pairs(
         digests: Of each image's content (N,).
         bits: Perceptual hashes (N, 64) of 0 and 1.
         features: Of each image (N, F).
-        likeness: How alike near duplicates are.
+        thresholds: How alike near duplicates are.
     """
     number = len(digests)
     codes = np.unique(np.asarray(digests, dtype=object), return_inverse=True)[1]
@@ -88,11 +88,11 @@ def find_pairs(
         distance = (bits.shape[1] - signs[start:stop] @ signs.T) / 2
         same = codes[start:stop, None] == codes[None]
         later = np.arange(number)[None] > np.arange(start, stop)[:, None]
-        one, other = np.nonzero(later & (same | (distance <= likeness.hash_distance)))
+        one, other = np.nonzero(later & (same | (distance <= thresholds.hash_distance)))
         exact = same[one, other]
         one = one + start
         alike = np.einsum("pf,pf->p", directions[one], directions[other]).astype(np.float64)
-        kept = exact | (alike >= likeness.similarity)
+        kept = exact | (alike >= thresholds.similarity)
         found.append((one[kept], other[kept], np.where(exact, 1.0, alike)[kept], exact[kept]))
     columns = [np.concatenate(part) for part in zip(*found, strict=True)] if found else [np.zeros(0)] * 4
     first, second = (column.astype(np.int64) for column in columns[:2])

@@ -22,14 +22,14 @@ class AuditChecks:
     """How an audit is made.
 
     Attributes:
-        likeness: When two images are near duplicates.
+        thresholds: When two images are near duplicates.
         labels: Whether likely wrong labels are looked for.
         folds: Of the cross-validation behind them.
         group: Column whose values stay on one side of a fold, besides duplicates; None for none.
         seed: Deals images out to folds.
     """
 
-    likeness: DuplicateThresholds = DuplicateThresholds()
+    thresholds: DuplicateThresholds = DuplicateThresholds()
     labels: bool = True
     folds: int = 5
     group: str | None = None
@@ -56,7 +56,7 @@ def audit_images(
     started = time.monotonic()
     facts = measure_images(table.store, table.frame["path"].tolist())
     bits = np.stack([fact.bits for fact in facts])
-    pairs = find_pairs(table.frame["digest"].tolist(), bits, features, settings.likeness)
+    pairs = find_pairs(table.frame["digest"].tolist(), bits, features, settings.thresholds)
     duplicates = group_duplicates(pairs, table.frame["split"].tolist(), table.names())
     return Findings(
         table=table,

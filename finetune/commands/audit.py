@@ -63,8 +63,8 @@ def audit(cfg: DictConfig) -> None:
 def checks_of(settings: AuditRootSettings) -> AuditChecks:
     """Return how the audit is made."""
     options = settings.audit
-    likeness = DuplicateThresholds(options.hash_distance, options.similarity)
-    return AuditChecks(likeness, options.labels, options.folds, settings.data.splits.group, settings.seed)
+    thresholds = DuplicateThresholds(options.hash_distance, options.similarity)
+    return AuditChecks(thresholds, options.labels, options.folds, settings.data.splits.group, settings.seed)
 
 
 def _load(settings: AuditRootSettings, cache: Cache | None) -> tuple[ImageTable, list[tuple[str, str]], bool]:
@@ -86,13 +86,13 @@ def _load(settings: AuditRootSettings, cache: Cache | None) -> tuple[ImageTable,
 def features_of(settings: AuditRootSettings, table: ImageTable, cache: Cache | None) -> Any:
     """Return the backbone's features (N, F) of all images, from the cache where they are there."""
     pl.seed_everything(settings.seed, verbose=False)  # as a run does before it makes weights without pretraining
-    machine = start_pass(prepare_machine(settings.trainer))
+    device_pass = start_pass(prepare_machine(settings.trainer))
     network = load_backbone(settings.model, settings.data, table)
     images = load_plain_images(settings, settings.trainer, table, network, cache)
-    if machine.world_size > 1:
+    if device_pass.world_size > 1:
         raise ConfigError("finetune audit uses one device. Set trainer.devices=1.")
     rows = np.arange(len(table), dtype=np.int64)
-    return FeatureSource(network, images, FeatureSettings(cache=cache), machine).features(rows).take(rows).numpy()
+    return FeatureSource(network, images, FeatureSettings(cache=cache), device_pass).features(rows).take(rows).numpy()
 
 
 def _finish(

@@ -30,18 +30,19 @@ def compare(cfg: DictConfig) -> None:
     settings = resolve(cfg, CompareRootSettings)
     options = settings.compare
     conditions = read_gate(options.gate, options.gate_rule) if options.gate is not None else ()
-    contestants = [find_compared_run(name, Path(settings.folder), settings.split) for name in references(settings)]
-    contest = compare_runs(
-        contestants, settings.split, common=settings.common, resamples=settings.bootstrap, seed=settings.seed
+    runs_compared = [find_compared_run(name, Path(settings.folder), settings.split) for name in references(settings)]
+    comparison = compare_runs(
+        runs_compared, settings.split, common=settings.common, resamples=settings.bootstrap, seed=settings.seed
     )
-    verdicts = _judge(contest, conditions, options.gate_rule)
+    verdicts = _judge(comparison, conditions, options.gate_rule)
     output = Path(settings.output).expanduser()
-    write_json(output / "compare.json", comparison_document(contest, verdicts))
-    subtitle = f"{len(contest.pairs) + 1} runs, {contest.pairs[0].first.num:,} images of split {contest.split}"
+    write_json(output / "compare.json", comparison_document(comparison, verdicts))
+    subtitle = f"{len(comparison.pairs) + 1} runs, {comparison.pairs[0].first.num:,} images of split {comparison.split}"
     write_atomic(
-        output / "compare.html", render("Comparison of runs", comparison_sections(contest, verdicts), subtitle=subtitle)
+        output / "compare.html",
+        render("Comparison of runs", comparison_sections(comparison, verdicts), subtitle=subtitle),
     )
-    show_comparison(contest, verdicts, output)
+    show_comparison(comparison, verdicts, output)
     failed = [f"{name}: {each.reason}" for name, each in verdicts if not each.passed]
     if failed:
         raise RunError(f"compare.gate={options.gate} is not passed. {' '.join(failed)}.")
@@ -66,10 +67,10 @@ def references(settings: CompareRootSettings) -> list[str]:
     return found
 
 
-def _judge(contest: Comparison, conditions: tuple[GateCondition, ...], rule: str) -> Verdicts:
+def _judge(comparison: Comparison, conditions: tuple[GateCondition, ...], rule: str) -> Verdicts:
     """Return whether each candidate meets each condition."""
     return [
         (pair.name, check_gate(condition, pair.changes.metrics, rule))
-        for pair in contest.pairs
+        for pair in comparison.pairs
         for condition in conditions
     ]

@@ -64,14 +64,14 @@ def ensemble(cfg: DictConfig) -> None:
         log.info("Joining %d models by %s: %s", len(candidates), method, ", ".join(each.name for each in candidates))
         joined = combine_members(method, candidates, judge, runner, settings, own.seed)
         calibrated = calibrate_joined(joined, runner, table, calibration, own.seed, crossed=first.fold)
-        contest = against_best(candidates, joined, judge, calibrated.predictions, run, own)
+        comparison = against_best(candidates, joined, judge, calibrated.predictions, run, own)
         facts = {"method": method, "members": member_records(candidates, joined), **joined.facts}
-        facts |= {} if contest is None else {"against_best": compared(contest.pairs[0], contest.baseline.name)}
+        facts |= {} if comparison is None else {"against_best": compared(comparison.pairs[0], comparison.baseline.name)}
         detector = shared_detector(joined, candidates)
         model = FinishedModel(joined.network, calibrated, table, detector, facts={"ensemble": facts})
         finish_run(
             run, own, model, tracker, started, note={"ensemble": {"method": method, "members": facts["members"]}},
-            explains=False, summary=lambda document: None if contest is None else against_best_lines(contest),
+            explains=False, summary=lambda document: None if comparison is None else against_best_lines(comparison),
         )  # fmt: skip
 
 

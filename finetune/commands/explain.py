@@ -57,11 +57,11 @@ def explain(cfg: DictConfig) -> None:
     asked = find_explained(settings.input, ids, settings.split, run, bundle)
     target = label_number(settings.target, bundle)
     method = resolve_method(bundle.network, settings.method)
-    machine = rerun_settings(run, settings.device).machine
-    bundle.network.to(machine.device)
+    device_pass = rerun_settings(run, settings.device).device_pass
+    bundle.network.to(device_pass.device)
     images = [each.store.read(each.path, bundle.network.spec.channels) for each in asked]
-    known = training_images(run, bundle, machine, open_cache(settings.cache)) if settings.neighbours else None
-    found = explain_images(images, bundle, target, method, machine)
+    known = training_images(run, bundle, device_pass, open_cache(settings.cache)) if settings.neighbours else None
+    found = explain_images(images, bundle, target, method, device_pass)
     for name, image, values in zip(file_names(asked), images, found.maps, strict=True):
         drawn = overlay(image.convert("RGB"), values, visible_box(bundle.network.spec, image.size))
         write_atomic(output / name, encode_jpeg(drawn, quality=90))
@@ -71,7 +71,7 @@ def explain(cfg: DictConfig) -> None:
     Console().print(f"Explained {len(asked):,} images: {output / 'explain.html'}", highlight=False, soft_wrap=True)
 
 
-def training_images(run: Run, bundle: Bundle, machine: DevicePass, cache: Cache | None) -> KnownImages | None:
+def training_images(run: Run, bundle: Bundle, device_pass: DevicePass, cache: Cache | None) -> KnownImages | None:
     """Return the run's training images and their features, from the cache where they are; None where they are gone."""
     vocabulary = Vocabulary(bundle.labels, bundle.task)
     try:
@@ -80,23 +80,23 @@ def training_images(run: Run, bundle: Bundle, machine: DevicePass, cache: Cache 
         Console(stderr=True).print(f"Nearest training images are left out: {error}", highlight=False, markup=False)
         return None
     images = ImageData(table, bundle.network.spec, NOT_AUGMENTED, eval_batch_size=32, workers=0)
-    source = FeatureSource(bundle.network, images, FeatureSettings(cache=cache), machine)
+    source = FeatureSource(bundle.network, images, FeatureSettings(cache=cache), device_pass)
     rows = np.arange(len(table), dtype=np.int64)
     return KnownImages(table, source.features(rows).take(rows).numpy())
 
 
 def explain_images(
-    images: Sequence[Image.Image], bundle: Bundle, target: int | None, method: str, machine: DevicePass
+    images: Sequence[Image.Image], bundle: Bundle, target: int | None, method: str, device_pass: DevicePass
 ) -> Explained:
     """Return what is predicted of each image, and why."""
     network = bundle.network
     transform = eval_transform(network.spec)
     inputs = torch.stack([transform(image) for image in images])
-    seen = Predictor(network, machine).views(inputs[:, None])
+    seen = Predictor(network, device_pass).views(inputs[:, None])
     probabilities = to_probabilities(bundle.calibrate(seen.logits), bundle.task)
     targets = probabilities.argmax(axis=1) if target is None else np.full(len(images), target)
     assert seen.features is not None
-    maps = attribute(network, inputs.to(machine.device), torch.from_numpy(targets).to(machine.device), method)
+    maps = attribute(network, inputs.to(device_pass.device), torch.from_numpy(targets).to(device_pass.device), method)
     return Explained(probabilities, targets, maps, seen.features)
 
 

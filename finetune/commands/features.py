@@ -58,7 +58,7 @@ def compute(settings: FeaturesRootSettings, cache: Cache, console: Console) -> N
     """Compute and keep the features of each split, in all its views."""
     quieten()
     pl.seed_everything(settings.seed, verbose=False)  # as a run does before it makes weights without pretraining
-    machine = start_pass(prepare_machine(settings.trainer))
+    device_pass = start_pass(prepare_machine(settings.trainer))
     unknown = [split for split in settings.splits if split not in SPLITS]
     if unknown:
         raise ConfigError(f"splits: '{unknown[0]}' is not one of {', '.join(SPLITS)}.{nearest(unknown[0], SPLITS)}")
@@ -70,7 +70,7 @@ def compute(settings: FeaturesRootSettings, cache: Cache, console: Console) -> N
         draws=build_resampling(settings.imbalance, settings.data, table),
     )  # fmt: skip
     how = build_features(settings.features, settings.tta_views, cache, augmented=settings.augment.enabled)
-    source = feature_source(network, images, how, machine)
+    source = feature_source(network, images, how, device_pass)
     started = time.monotonic()
     for split in settings.splits:
         rows = table.rows(split)

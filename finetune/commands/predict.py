@@ -51,9 +51,9 @@ def predict(cfg: DictConfig) -> None:
     output = choose_output(settings.output)
     run = Run.find(settings.run, Path(settings.runs))
     check_reference(run, wanted=settings.drift)
-    promises, promised = guarantees_of(run, settings.coverage, settings.target_accuracy)
+    guarantees, guaranteed = guarantees_of(run, settings.coverage, settings.target_accuracy)
     rerun = rerun_settings(run, settings.device, **pass_options(settings))
-    if promised:
+    if guaranteed:
         check_guarantee_views(rerun.views, own_views(run, None)[0])
     bundle = load_bundle(run.model_dir)
     components = check_components(bundle.detector, settings.components)
@@ -61,12 +61,12 @@ def predict(cfg: DictConfig) -> None:
     size = files.together(rerun.batch_size)
     skip = settings.unreadable == "skip"
     table = TableFormat(
-        bundle.labels, bundle.task, settings.top_k, bundle.threshold, skip, promises, bundle.detector, components
+        bundle.labels, bundle.task, settings.top_k, bundle.threshold, skip, guarantees, bundle.detector, components
     )
     batches = read_batches(files, batch_size=size, workers=min(rerun.workers, len(files)))
     shown: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     watch = SampleRecorder(len(files)) if settings.drift else None
-    rows = predict_rows(bundle, table, batches, rerun.machine, watch)
+    rows = predict_rows(bundle, table, batches, rerun.device_pass, watch)
     unread = unlike = 0
     with open_table(output, table.columns) as writer:
         for part in track(rows, "Predicting", math.ceil(len(files) / size), **shown):
@@ -75,7 +75,7 @@ def predict(cfg: DictConfig) -> None:
             unlike += sum(row.get("unlike_training") == YES for row in part)
     remark = f" ({unread:,} of them could not be read: see the column error)" if unread else ""
     console.print(f"Wrote {len(files):,} rows{remark} to {output}", highlight=False, soft_wrap=True)
-    for words in promised:
+    for words in guaranteed:
         console.print(words, highlight=False, soft_wrap=True)
     if bundle.detector is not None:
         console.print(ood_line(bundle.detector, unlike, len(files) - unread), highlight=False, soft_wrap=True)
@@ -89,7 +89,7 @@ def predict_rows(
     bundle: Bundle,
     table: TableFormat,
     batches: Iterable[Read],
-    machine: DevicePass,
+    device_pass: DevicePass,
     watch: SampleRecorder | None = None,
 ) -> Iterator[list[PredictionRow]]:
     """Yield the rows of one batch after the other, and let the images be watched.
@@ -97,7 +97,7 @@ def predict_rows(
     Raises:
         DataError: A file cannot be read, and the table has no column for it.
     """
-    predictor = Predictor(bundle.network, machine)
+    predictor = Predictor(bundle.network, device_pass)
     for paths, images, errors, frames in batches:
         bad = [(path, error) for path, error in zip(paths, errors, strict=True) if error is not None]
         if bad and not table.errors:

@@ -46,7 +46,7 @@ def pretrain(cfg: DictConfig) -> None:
     quieten()
     run, settings = locate_run(cfg, PretrainRootSettings)
     pl.seed_everything(settings.seed, verbose=False)
-    plan, machine = settings.pretrain, build_machine(settings)
+    plan, trainer_settings = settings.pretrain, pretrain_trainer_settings(settings)
     cache = open_cache(settings.cache)
     table = _load_table(settings.data, run.table_file, known_files(cache))
     network = load_backbone(settings.model, settings.data, table)
@@ -54,11 +54,11 @@ def pretrain(cfg: DictConfig) -> None:
     freeze_pooling(encoder)
     model = MaskedAutoencoder(encoder, network.spec.channels, plan)
     images = images_of(
-        settings.data, settings.augment, machine.accelerator, settings.seed, table, network, cache,
+        settings.data, settings.augment, trainer_settings.accelerator, settings.seed, table, network, cache,
         draws=build_resampling(settings.imbalance, settings.data, table),
     )  # fmt: skip
     loggers = build_loggers(run, settings.logger)
-    module = build_module(settings, model, machine)
+    module = build_module(settings, model, trainer_settings)
     module.build_optimizer(model)  # what cannot work is said before a run begins
     with record_outcome(run, settings, resume=cfg.resume is not None) as tracker:
         if is_first_rank():
@@ -67,16 +67,16 @@ def pretrain(cfg: DictConfig) -> None:
         last = run.last_checkpoint if run.last_checkpoint.exists() else None
         history = open_history(run, int(read_checkpoint(last)["global_step"]) if last is not None else 0)
         trainer = build_trainer(
-            machine,
+            trainer_settings,
             folder=run.path,
             logger=[*([tracker.logger] if tracker else []), *loggers] or False,
             callbacks=[EpochEnd(run, history, plan.epochs)],
             plugins=[CheckpointIO()],
-            log_every_n_steps=machine.log_every,
+            log_every_n_steps=trainer_settings.log_every,
             enable_progress_bar=False,
             max_epochs=plan.epochs,
-            gradient_clip_val=machine.gradient_clip,
-            accumulate_grad_batches=machine.accumulate,
+            gradient_clip_val=trainer_settings.gradient_clip,
+            accumulate_grad_batches=trainer_settings.accumulate,
         )
         trainer.fit(module, datamodule=UnlabelledImages(images), ckpt_path=last, weights_only=True)
         if is_first_rank():
@@ -85,14 +85,14 @@ def pretrain(cfg: DictConfig) -> None:
             show_pretraining_end(run, settings.model.name, time.monotonic() - started)
 
 
-def build_machine(settings: PretrainRootSettings) -> TrainerSettings:
+def pretrain_trainer_settings(settings: PretrainRootSettings) -> TrainerSettings:
     """Return how the machine is used.
 
     Raises:
         ConfigError: It would share the weights among GPUs, or mix images.
     """
-    machine = prepare_machine(settings.trainer)
-    if machine.strategy == "fsdp":
+    trainer_settings = prepare_machine(settings.trainer)
+    if trainer_settings.strategy == "fsdp":
         raise ConfigError("finetune pretrain keeps the whole network on each device. Use trainer=ddp in place of fsdp.")
     augment = settings.augment
     if augment.enabled and (augment.mixup > 0 or augment.cutmix > 0):
@@ -100,7 +100,7 @@ def build_machine(settings: PretrainRootSettings) -> TrainerSettings:
             "Images without labels are not mixed with each other. Set augment.mixup=0 augment.cutmix=0, or take "
             "augment=light."
         )
-    return machine
+    return trainer_settings
 
 
 def _load_table(data: DataSettings, stored: Path, known: KnownFiles | None) -> ImageTable:

@@ -49,8 +49,8 @@ def rank(cfg: DictConfig) -> None:
     quieten()
     check_ranking_options(settings.rank)
     candidates, missing = find_backbones(settings.rank)
-    machine = start_pass(prepare_machine(settings.trainer))
-    if machine.world_size > 1:
+    device_pass = start_pass(prepare_machine(settings.trainer))
+    if device_pass.world_size > 1:
         raise ConfigError("finetune rank measures latencies, so it uses one device. Set trainer.devices=1.")
     console = open_console()
     entries: list[RankedBackbone] = []
@@ -60,10 +60,10 @@ def rank(cfg: DictConfig) -> None:
         table = load_table(settings.data, known=known_files(cache))
         require_single_images(table, "finetune rank", "Rank on the frames as images: data=folder, or data=csv.")
         with console.status("") as status:
-            entries, skipped = rank_backbones(candidates, settings, table, machine, cache, status.update)
+            entries, skipped = rank_backbones(candidates, settings, table, device_pass, cache, status.update)
     if not entries:
         raise nothing_scored([*missing, *skipped])
-    _finish(entries, [*missing, *skipped], settings, table, machine, console)
+    _finish(entries, [*missing, *skipped], settings, table, device_pass, console)
 
 
 def _finish(
@@ -71,7 +71,7 @@ def _finish(
     skipped: Sequence[Skipped],
     settings: RankRootSettings,
     table: ImageTable,
-    machine: DevicePass,
+    device_pass: DevicePass,
     console: Console,
 ) -> None:
     """Write and print the comparison, and how to train the best."""
@@ -81,8 +81,8 @@ def _finish(
         "title": f"{len(entries)} of {len(entries) + len(skipped)} backbones, {count:,} training images of "
         f"{table.num_classes} classes",
         "images": count, "classes": table.num_classes, "fingerprint": table.fingerprint(),
-        "folds": entries[0].score.folds, "batch_size": options.batch_size, "device": machine.device.type,
-        "precision": machine.precision, "threads": torch.get_num_threads(),
+        "folds": entries[0].score.folds, "batch_size": options.batch_size, "device": device_pass.device.type,
+        "precision": device_pass.precision, "threads": torch.get_num_threads(),
         "command": training_command(ranked(entries)[0].candidate, typed),
     }  # fmt: skip
     output = Path(options.output).expanduser()

@@ -30,10 +30,10 @@ def train(cfg: DictConfig) -> None:
         if is_first_rank():
             record_start(setup)
         fit_phases(setup, tracker)
-        machine = start_pass(setup.recipe.trainer, join=True)
-        selected = select_best_weights(setup, machine)
+        device_pass = start_pass(setup.recipe.trainer, join=True)
+        selected = select_best_weights(setup, device_pass)
         final = predict_final(
-            setup.run, setup.network, selected, setup.settings.strategy, setup.images, setup.recipe, machine,
+            setup.run, setup.network, selected, setup.settings.strategy, setup.images, setup.recipe, device_pass,
             setup.finalize.ood,
         )  # fmt: skip
         if is_first_rank():
@@ -55,13 +55,13 @@ def fit_phases(setup: TrainingSetup, tracker: Tracker | None) -> None:
     )  # fmt: skip
 
 
-def select_best_weights(setup: TrainingSetup, machine: DevicePass) -> SelectedWeights:
+def select_best_weights(setup: TrainingSetup, device_pass: DevicePass) -> SelectedWeights:
     """Return the weights that the run ships; where it had to choose, say and note which."""
     selected = select_weights(
-        setup.run, setup.network, setup.settings.strategy, setup.images, setup.recipe, machine,
+        setup.run, setup.network, setup.settings.strategy, setup.images, setup.recipe, device_pass,
         mode=setup.settings.mode, shares=setup.finalize.shares,
     )  # fmt: skip
     if selected.candidates and is_first_rank():
-        log.info("%s", selected.told(setup.settings.monitor))
+        log.info("%s", selected.summary_line(setup.settings.monitor))
         setup.run.update(kept=selected.record())
     return selected

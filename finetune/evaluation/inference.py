@@ -53,12 +53,12 @@ class Predictor:
 
     Attributes:
         network: Images (B, C, H, W), and of sequences how many frames each has (B,), to logits (B, K).
-        machine: Where, in which precision, and by how many ranks together.
+        device_pass: Where, in which precision, and by how many ranks together.
         channels_last: Whether images and weights are laid out with channels last.
     """
 
     network: nn.Module
-    machine: DevicePass
+    device_pass: DevicePass
     channels_last: bool = True
 
     def logits(self, batch: Mapping[str, Any]) -> Tensor:
@@ -67,9 +67,9 @@ class Predictor:
         Of sequences the images are those of all frames, and frames (B,) says how many each has.
         """
         layout = torch.channels_last if self.channels_last else torch.preserve_format
-        network, device = self.network, self.machine.device
+        network, device = self.network, self.device_pass.device
         network.to(device, memory_format=layout)  # type: ignore[call-overload]
-        with torch.inference_mode(), self.machine.context(), eval_mode(network):
+        with torch.inference_mode(), self.device_pass.context(), eval_mode(network):
             if "features" in batch:
                 said = network.get_submodule("head")(batch["features"].to(device))
             else:
@@ -90,7 +90,7 @@ class Predictor:
         self, images: ImageData, split: str, views: int = 1, *, sample: npt.NDArray[np.int64] | None = None
     ) -> NetworkOutputs:
         """Return what the network says of the images of a split, each in several views, as `over` does."""
-        place = {"rank": self.machine.rank, "world_size": self.machine.world_size}
+        place = {"rank": self.device_pass.rank, "world_size": self.device_pass.world_size}
         return self.over([images.view_loader(split, view, **place) for view in range(views)], sample=sample)
 
     def over(
@@ -108,7 +108,7 @@ class Predictor:
         """
         found = [self._all_of(loader, sample if not view else None) for view, loader in enumerate(loaders)]
         (rows, _, targets, features), logits = found[0], np.stack([part[1] for part in found], axis=1)
-        shares = self.machine.gathered([(rows, logits, targets, features)])
+        shares = self.device_pass.gathered([(rows, logits, targets, features)])
         rows, logits, targets = (np.concatenate([share[place] for share in shares]) for place in range(3))
         order, chosen = np.argsort(rows, kind="stable"), np.isin(rows, [] if sample is None else sample)
         if sample is not None:

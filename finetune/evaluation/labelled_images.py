@@ -71,7 +71,7 @@ def predict_labelled(run: Run, settings: EvaluateSettings, seed: int, ways: Sequ
     rows = selection.table.rows(split)
     sample = rows if bundle.detector is not None and bundle.detector.needs_features else sample_rows(rows)
     images = rerun.images(selection.table, bundle.network)
-    found = Predictor(bundle.network, rerun.machine).split(images, split, rerun.views, sample=sample)
+    found = Predictor(bundle.network, rerun.device_pass).split(images, split, rerun.views, sample=sample)
     predictions = Predictions.from_logits(selection.table, found.rows, bundle.calibrate(found.logits))
     resampling = {"resamples": settings.bootstrap, "seed": seed}
     files = ImageFiles(paths, bundle.network.spec, rerun.augment, rerun.views)
@@ -80,7 +80,7 @@ def predict_labelled(run: Run, settings: EvaluateSettings, seed: int, ways: Sequ
     more = {
         "robustness": robustness_of(bundle, selection.table, split, ways, rerun, **resampling),
         "ood": ood_document(
-            bundle, FeaturesAndLogits(found.features, found.logits), others, machine=rerun.machine,
+            bundle, FeaturesAndLogits(found.features, found.logits), others, device_pass=rerun.device_pass,
             source=settings.ood_data, **resampling,
         ),
     }  # fmt: skip
@@ -89,8 +89,8 @@ def predict_labelled(run: Run, settings: EvaluateSettings, seed: int, ways: Sequ
         "data": typed,
         "fingerprint": selection.table.fingerprint(),
         "notes": list(selection.notes),
-        "device": str(rerun.machine.device),
-        "precision": rerun.machine.precision,
+        "device": str(rerun.device_pass.device),
+        "precision": rerun.device_pass.precision,
         "views": rerun.views,
         "drift": _drift_of(run, selection, split, predictions, features),
     }

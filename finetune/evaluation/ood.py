@@ -30,7 +30,7 @@ _TAIL = 0.01  # of scores that a histogram does not stretch to
 
 def acceptance_document(detector: Detector, seen: Mapping[str, FeaturesAndLogits]) -> _Document:
     """Return what metrics.json holds of a detector: its facts, and how many images of each split it accepts."""
-    accepted = {split: share_interval(~detector.unlike(detector.score(each))) for split, each in seen.items()}
+    accepted = {split: share_interval(~detector.is_ood(detector.score(each))) for split, each in seen.items()}
     return {**detector.document(), "accepted": accepted, "notes": notes_of(detector)}
 
 
@@ -132,7 +132,7 @@ def ood_document(
     others: Iterable[Read],
     *,
     source: str | None,
-    machine: DevicePass,
+    device_pass: DevicePass,
     resamples: int,
     seed: int,
 ) -> _Document:
@@ -143,7 +143,7 @@ def ood_document(
         own: The images that the run is evaluated on.
         others: Images that ought to be told from them.
         source: Where these come from; None for none.
-        machine: Where to compute.
+        device_pass: Where to compute.
         resamples: Behind the intervals.
         seed: Of the resamples.
 
@@ -154,10 +154,10 @@ def ood_document(
     document: _Document = {} if detector is None else acceptance_document(detector, {"own": own})
     if source is None:
         return document
-    seen, unread = see_images(Predictor(bundle.network, machine), others)
+    seen, unread = see_images(Predictor(bundle.network, device_pass), others)
     if detector is not None:
         scores = detector.score(own), detector.score(seen)
-        document["called_unlike"] = share_interval(detector.unlike(scores[1]))
+        document["called_unlike"] = share_interval(detector.is_ood(scores[1]))
         document["histogram"] = histogram(*scores, detector.threshold)
     told = {
         kind: compare_scores(*scores, resamples=resamples, seed=seed)

@@ -47,7 +47,7 @@ class TableFormat:
     top_k: int = 5
     threshold: float = THRESHOLD
     errors: bool = False
-    promises: Guarantees = _NOTHING
+    guarantees: Guarantees = _NOTHING
     detector: Detector | None = None
     components: int = 0
 
@@ -61,7 +61,7 @@ class TableFormat:
             columns["probability"] = pa.float32()
             for rank in range(1, min(self.top_k, len(self.labels)) + 1):
                 columns |= {f"label_{rank}": pa.string(), f"probability_{rank}": pa.float32()}
-        columns |= dict.fromkeys(self.promises.columns, pa.string())
+        columns |= dict.fromkeys(self.guarantees.columns, pa.string())
         if self.detector is not None:
             columns |= {
                 "ood_score": pa.float32(),
@@ -107,7 +107,7 @@ class TableFormat:
                 "ood": float(score),
                 "unlike_training": YES if unlike else NO,
             }
-            for score, unlike in zip(scores, self.detector.unlike(scores), strict=True)
+            for score, unlike in zip(scores, self.detector.is_ood(scores), strict=True)
         ]
         if self.components and seen.features is not None:
             for row, place in zip(cells, self.detector.reduce(seen.features, self.components), strict=True):
@@ -115,16 +115,16 @@ class TableFormat:
         return cells
 
     def _cells(self, probabilities: np.ndarray) -> PredictionRow:
-        promised = self.promises.cells(probabilities, self.labels, self.task)
+        guaranteed = self.guarantees.cells(probabilities, self.labels, self.task)
         if self.task == "multilabel":
             above = [label for label, value in zip(self.labels, probabilities, strict=True) if value > self.threshold]
             named = {PROBABILITY + label: float(p) for label, p in zip(self.labels, probabilities, strict=True)}
-            return {"predicted": SEPARATOR.join(above), **named, **promised}
+            return {"predicted": SEPARATOR.join(above), **named, **guaranteed}
         order = np.argsort(-probabilities, kind="stable")
         cells: PredictionRow = {"predicted": self.labels[order[0]], "probability": float(probabilities[order[0]])}
         for rank, number in enumerate(order[: self.top_k], start=1):
             cells |= {f"label_{rank}": self.labels[number], f"probability_{rank}": float(probabilities[number])}
-        return cells | promised
+        return cells | guaranteed
 
 
 class RowWriter(Protocol):

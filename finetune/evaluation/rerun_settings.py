@@ -22,14 +22,14 @@ class InferenceSettings:
     """How images are passed through a network.
 
     Attributes:
-        machine: Where, and in which precision.
+        device_pass: Where, and in which precision.
         batch_size: Images that are passed together.
         workers: Processes that read images; 0 reads in this one.
         views: Of each image.
         augment: How views but the first are varied.
     """
 
-    machine: DevicePass
+    device_pass: DevicePass
     batch_size: int
     workers: int = 0
     views: int = 1

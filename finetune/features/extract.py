@@ -105,7 +105,7 @@ class FeatureSource:
         network: Network,
         images: ImageData,
         settings: FeatureSettings,
-        machine: DevicePass,
+        device_pass: DevicePass,
         encode: Callable[[nn.Module, Tensor], Tensor] | None = None,
         point: str = "pooled",
         skip: Sequence[str] = (),
@@ -117,7 +117,7 @@ class FeatureSource:
             network: Its backbone is put in eval mode when features are computed, as frozen layers are.
             images: The images and their transforms.
             settings: How features are kept.
-            machine: Where they are computed.
+            device_pass: Where they are computed.
             encode: Backbone and images (B, C, H, W) to what is kept (B, ...); None for the backbone's pooled features.
             point: Names what is kept.
             skip: Modules of the backbone that what is kept does not depend on.
@@ -126,11 +126,11 @@ class FeatureSource:
         self.network = network
         self.images = images
         self.settings = settings
-        self.machine = machine
+        self.device_pass = device_pass
         self.encode = encode or (lambda backbone, images: backbone(images))
         self.identity = {
             "format": _FORMAT, **backbone_identity(network, skip), "input": images.input_description, "point": point,
-            "precision": machine.precision, "device": machine.device.type, "dtype": settings.dtype,
+            "precision": device_pass.precision, "device": device_pass.device.type, "dtype": settings.dtype,
         }  # fmt: skip
         self.width = network.num_features if width is None else width
         self.memory: dict[bool, Entries] = {}
@@ -180,11 +180,11 @@ class FeatureSource:
         """Return entries of all wanted keys."""
         space = self.space(augmented)
         entries = self.load(space, augmented)
-        if self.machine.agreed(not entries.missing(list(wanted))):
+        if self.device_pass.agreed(not entries.missing(list(wanted))):
             return entries
-        with self.machine.alone(None if space is None else space.locked()):
-            missing = self.machine.agreed(self.load(space, augmented).missing(list(wanted)))
-            mine = missing[self.machine.rank :: self.machine.world_size]
+        with self.device_pass.alone(None if space is None else space.locked()):
+            missing = self.device_pass.agreed(self.load(space, augmented).missing(list(wanted)))
+            mine = missing[self.device_pass.rank :: self.device_pass.world_size]
             if space is not None:
                 self.check_room(space, len(missing))
             if missing:
@@ -196,7 +196,7 @@ class FeatureSource:
                 f"{len(absent):,} features are not in the cache although they were computed. cache.dir must be on a "
                 "disk that all machines of the run share."
             )
-        if space is not None and self.machine.rank == 0:
+        if space is not None and self.device_pass.rank == 0:
             space.cache.evict(keep=space)
         return entries
 
@@ -219,7 +219,7 @@ class FeatureSource:
             else:
                 shards.append(Shard.of(keys, {VALUES: values}))
         if space is None:
-            self.memory[augmented] = Entries([*self.load(None, augmented).shards, *self.machine.gathered(shards)])
+            self.memory[augmented] = Entries([*self.load(None, augmented).shards, *self.device_pass.gathered(shards)])
         self.seconds += time.monotonic() - started
         self.computed += total
         log.info("Computed the features of %s images in %.1f s.", f"{total:,}", time.monotonic() - started)
@@ -233,7 +233,7 @@ class FeatureSource:
         groups = [items[start : start + size] for start in range(0, len(items), size)]
         loader = self.images.draws([[draw for _, draw in group] for group in groups], augmented=augmented)
         backbone: nn.Module | None = None
-        self.network.backbone.to(self.machine.device)
+        self.network.backbone.to(self.device_pass.device)
         with eval_mode(self.network.backbone):
             for group, batch in zip(groups, loader, strict=True):
                 images = self.on_device(batch["image"])
@@ -242,17 +242,17 @@ class FeatureSource:
 
     def on_device(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) where and as the backbone wants them."""
-        return images.to(self.machine.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        return images.to(self.device_pass.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
 
     def faster(self, images: Tensor) -> nn.Module:
         """Return the backbone with its norms folded, where that changes its outputs by no more than rounding."""
-        if self.machine.precision != "32-true":
+        if self.device_pass.precision != "32-true":
             return self.network.backbone
         return fold_norms(self.network.backbone, images[:2])
 
     def encode_images(self, backbone: nn.Module, images: Tensor) -> npt.NDArray[Any]:
         """Return the features (B, ...) of images (B, C, H, W) in the type that they are kept in."""
-        with self.machine.context():
+        with self.device_pass.context():
             values = self.encode(backbone, images)
         with np.errstate(over="ignore"):  # found just below
             kept = values.float().cpu().numpy().astype(self.settings.dtype)

@@ -131,11 +131,13 @@ class FeatureData(pl.LightningDataModule):
 
 
 def eval_loader(
-    features: CachedFeatures, images: ImageData, machine: DevicePass, view: int = 0
+    features: CachedFeatures, images: ImageData, device_pass: DevicePass, view: int = 0
 ) -> "DataLoader[dict[str, Tensor]]":
     """Return features in one view in the order of their rows, each row once, shared among the ranks."""
     seeds = [view] * len(features.rows)
-    batches = EvalBatches(features.rows, EVAL_BATCH, rank=machine.rank, world_size=machine.world_size, seeds=seeds)
+    batches = EvalBatches(
+        features.rows, EVAL_BATCH, rank=device_pass.rank, world_size=device_pass.world_size, seeds=seeds
+    )
     return feature_loader(features, batches, images)
 
 

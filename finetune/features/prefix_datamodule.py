@@ -83,48 +83,48 @@ class PrefixData(pl.LightningDataModule):
         trainer = self._trainer()
         classifier: Any = trainer.lightning_module
         network: Network = classifier.network
-        machine = pass_of(trainer)
-        batch = self.some_images(machine)
+        device_pass = pass_of(trainer)
+        batch = self.some_images(device_pass)
         # compiled as a whole, no part is left out; repeats that are varied otherwise would be kept like all others
         whole = getattr(network.backbone, "_compiled_call_impl", None) is not None or self.images.repeats is not None
-        cut = find_cut(network, batch) if machine.rank == 0 and not whole else None
-        costs = self.costs(network, machine, batch, cut) if cut is not None else None
-        if machine.rank == 0:
+        cut = find_cut(network, batch) if device_pass.rank == 0 and not whole else None
+        costs = self.costs(network, device_pass, batch, cut) if cut is not None else None
+        if device_pass.rank == 0:
             log.info("%s", decision(classifier.phase.name, cut, costs))
-        self.cut = machine.agreed(cut if costs is not None and costs.worth_it else None)
+        self.cut = device_pass.agreed(cut if costs is not None and costs.worth_it else None)
         classifier.cut = self.cut
         if self.cut is not None:
-            self.source = self.source_of(network, machine, self.cut)
+            self.source = self.source_of(network, device_pass, self.cut)
 
-    def source_of(self, network: Network, machine: DevicePass, cut: Cut) -> FeatureSource:
+    def source_of(self, network: Network, device_pass: DevicePass, cut: Cut) -> FeatureSource:
         """Return what makes the activations at a cut."""
         return FeatureSource(
             network,
             self.images,
             self.settings,
-            machine,
+            device_pass,
             encode=cut.encode,
             point=f"after {cut.name}",
             skip=cut.after,
             width=int(np.prod(cut.shape)),
         )
 
-    def some_images(self, machine: DevicePass) -> Tensor:
+    def some_images(self, device_pass: DevicePass) -> Tensor:
         """Return a few training images (B, C, H, W) on the device."""
         rows = self.images.table.rows("train")[:TRIED]
         batches = EvalBatches(rows, TRIED)
         (batch,) = self.images.draws(batches, augmented=False)
-        images: Tensor = batch["image"].to(machine.device)
+        images: Tensor = batch["image"].to(device_pass.device)
         return (images if len(rows) > 1 else images.repeat(2, 1, 1, 1)).contiguous(memory_format=torch.channels_last)
 
-    def costs(self, network: Network, machine: DevicePass, images: Tensor, cut: Cut) -> Costs:
+    def costs(self, network: Network, device_pass: DevicePass, images: Tensor, cut: Cut) -> Costs:
         """Measure decoding and the prefix, and count the passes through it."""
         counts = {split: len(self.images.table.rows(split)) for split in ("train", "val")}
         wanted = counts["train"] * self.settings.views + counts["val"]
-        source = self.source_of(network, machine, cut)
+        source = self.source_of(network, device_pass, cut)
         kept = source.kept(self.images.table.rows("train"), self.settings.views)
         kept += source.kept(self.images.table.rows("val"), 1)
-        seconds = timed(lambda: self.some_images(machine)) + timed(
+        seconds = timed(lambda: self.some_images(device_pass)) + timed(
             lambda: source.encode_images(network.backbone, images)
         )
         size = wanted * int(np.prod(cut.shape)) * np.dtype(self.settings.dtype).itemsize

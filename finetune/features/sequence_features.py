@@ -49,10 +49,10 @@ class SequenceSource(FeatureSource):
     """Makes the features of a table's sequences from those of their frames."""
 
     def __init__(
-        self, network: Network, sequences: SequenceData, settings: FeatureSettings, machine: DevicePass
+        self, network: Network, sequences: SequenceData, settings: FeatureSettings, device_pass: DevicePass
     ) -> None:
         """Use the network as it is now, as `FeatureSource` does."""
-        super().__init__(network, sequences.frames, settings, machine)
+        super().__init__(network, sequences.frames, settings, device_pass)
         self.sequences = sequences
 
     def features(self, rows: npt.NDArray[np.int64], views: int = 1) -> CachedFeatures:
@@ -72,9 +72,9 @@ class SequenceSource(FeatureSource):
 
 
 def feature_source(
-    network: Network, images: ImageData, settings: FeatureSettings, machine: DevicePass
+    network: Network, images: ImageData, settings: FeatureSettings, device_pass: DevicePass
 ) -> FeatureSource:
     """Return what makes the pooled features of images, or of the frames of sequences."""
     if isinstance(images, SequenceData):
-        return SequenceSource(network, images, settings, machine)
-    return FeatureSource(network, images, settings, machine)
+        return SequenceSource(network, images, settings, device_pass)
+    return FeatureSource(network, images, settings, device_pass)

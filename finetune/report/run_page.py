@@ -73,9 +73,9 @@ def write_report(
         ConfigError: The choice names a label that the run does not know.
         RunError: A file of the run cannot be read.
     """
-    material = gather_run_data(run, baseline)
+    run_data = gather_run_data(run, baseline)
     page = render(
-        f"Run {run.path.name}", list(run_sections(material, choice or OperatingChoice())), subtitle=subtitle(run)
+        f"Run {run.path.name}", list(run_sections(run_data, choice or OperatingChoice())), subtitle=subtitle(run)
     )
     file = output or run.report_file
     write_atomic(file, page)
@@ -98,10 +98,10 @@ def write_evaluation(
         document: Its scores.
         store: Reads its images, whose paths may mean others in the run's own source; None where that is the same.
     """
-    material = replace(gather_run_data(run), splits=predictions, document=document, folder=folder, store=store)
+    run_data = replace(gather_run_data(run), splits=predictions, document=document, folder=folder, store=store)
     title = f"Evaluation {folder.name} of {run.path.name}"
     write_atomic(
-        folder / "report.html", render(title, list(run_sections(material, OperatingChoice())), subtitle=subtitle(run))
+        folder / "report.html", render(title, list(run_sections(run_data, OperatingChoice())), subtitle=subtitle(run))
     )
     write_report(run)
     return folder / "report.html"
@@ -124,10 +124,10 @@ def subtitle(run: Run) -> str:
     return f"{run.path.parent.name}: {model}, strategy {strategy}, {run.status}"
 
 
-def run_sections(material: RunData, choice: OperatingChoice) -> Iterator[Section]:
+def run_sections(run_data: RunData, choice: OperatingChoice) -> Iterator[Section]:
     """Yield what there is to tell, in order."""
     makers = (*BEFORE, lambda found: threshold_section(found, choice), *AFTER)
     for make in makers:
-        section = make(material)
+        section = make(run_data)
         if section is not None:
             yield section

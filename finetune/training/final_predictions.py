@@ -69,7 +69,7 @@ def predict_final(
     strategy: Strategy,
     images: ImageData,
     recipe: Recipe,
-    machine: DevicePass,
+    device_pass: DevicePass,
     ood: OodSettings,
 ) -> FinalPredictions:
     """Return what the weights that are kept say of the val and the test split; all ranks share the images.
@@ -81,10 +81,12 @@ def predict_final(
     found, seen = {}, {}
     for split in ("val", "test"):
         sample = sample_rows(images.table.rows(split))
-        outputs = predict_split(network, images, split, recipe, machine, cached=cached, sample=sample)
+        outputs = predict_split(network, images, split, recipe, device_pass, cached=cached, sample=sample)
         if split == SPLIT and is_first_rank() and outputs.features is not None:
             save_reference(run, outputs.sampled, outputs.features)
         found[split], seen[split] = (outputs.rows, outputs.logits), outputs.of_sample
-    look = partial(features_and_targets, network=network, images=images, recipe=recipe, machine=machine, cached=cached)
+    look = partial(
+        features_and_targets, network=network, images=images, recipe=recipe, device_pass=device_pass, cached=cached
+    )
     detector = fit_ood(ood, images.table.task, images.table.rows("train"), seen[SPLIT], look)
     return FinalPredictions(found, seen, detector)

@@ -201,7 +201,7 @@ def predict_split(
     images: ImageData,
     split: str,
     recipe: Recipe,
-    machine: DevicePass,
+    device_pass: DevicePass,
     *,
     cached: bool = False,
     sample: npt.NDArray[np.int64] | None = None,
@@ -213,17 +213,19 @@ def predict_split(
         images: The images.
         split: train, val or test.
         recipe: The views, how features are kept, and how many batches are looked at.
-        machine: Where, and by which ranks.
+        device_pass: Where, and by which ranks.
         cached: Whether the backbone's features are taken from the cache, or put there, on the way.
         sample: Rows whose features are wanted; None for none.
     """
-    views, place = recipe.features.tta_views, {"rank": machine.rank, "world_size": machine.world_size}
+    views, place = recipe.features.tta_views, {"rank": device_pass.rank, "world_size": device_pass.world_size}
     if cached:
-        features = feature_source(network, images, recipe.features, machine).features(images.table.rows(split), views)
-        loaders = [eval_loader(features, images, machine, view) for view in range(views)]
+        features = feature_source(network, images, recipe.features, device_pass).features(
+            images.table.rows(split), views
+        )
+        loaders = [eval_loader(features, images, device_pass, view) for view in range(views)]
     else:
         loaders = [images.view_loader(split, view, **place) for view in range(views)]
     limited = [islice(loader, recipe.trainer.limit_batches) for loader in loaders]
-    outputs = Predictor(network, machine, recipe.trainer.channels_last).over(limited, sample=sample)
+    outputs = Predictor(network, device_pass, recipe.trainer.channels_last).over(limited, sample=sample)
     network.cpu()
     return outputs

@@ -48,7 +48,7 @@ def features_and_targets(
     network: Network,
     images: ImageData,
     recipe: Recipe,
-    machine: DevicePass,
+    device_pass: DevicePass,
     cached: bool,
 ) -> FeaturesAndTargets:
     """Return features (N, F) and targets of some training images, as evaluation sees them; all ranks share the images.
@@ -56,7 +56,7 @@ def features_and_targets(
     Where the backbone stood still its features of the training images are in the cache.
     """
     plain = replace(recipe, features=replace(recipe.features, tta_views=1))
-    found = predict_split(network, limited(images, rows), TRAIN, plain, machine, cached=cached, sample=rows)
+    found = predict_split(network, limited(images, rows), TRAIN, plain, device_pass, cached=cached, sample=rows)
     assert found.features is not None
     return found.features, found.targets
 

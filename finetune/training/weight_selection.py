@@ -66,7 +66,7 @@ class SelectedWeights:
         """Return what run.json holds of it."""
         return {"what": self.what, "share": self.share, "candidates": [asdict(each) for each in self.candidates]}
 
-    def told(self, monitor: str) -> str:
+    def summary_line(self, monitor: str) -> str:
         """Return the line of the log."""
         by_share = {each.share: each for each in self.candidates}
         kept, probe, tuned = (by_share[share] for share in (self.share or 0.0, 0.0, 1.0))
@@ -142,7 +142,7 @@ def _image_losses(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
 
 
 def select_weights(
-    run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe, machine: DevicePass, *,
+    run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe, device_pass: DevicePass, *,
     mode: str, shares: Sequence[float],
 ) -> SelectedWeights:  # fmt: skip
     """Return the weights that do best on validation; all ranks score their share of it and agree.
@@ -156,7 +156,7 @@ def select_weights(
         strategy: The phases that were trained.
         images: The images.
         recipe: The loss and the monitored value.
-        machine: Where the images are scored, and by which ranks.
+        device_pass: Where the images are scored, and by which ranks.
         mode: Whether that is better when higher (max) or lower (min).
         shares: What is tried between the probe (0) and the fine-tuned weights (1).
     """
@@ -173,7 +173,7 @@ def select_weights(
     candidates, of_probe = [], torch.zeros(0)
     for share in sorted({0.0, *shares, 1.0}):
         network.load_state_dict(interpolate_weights(first, last, share))
-        found = predict_split(network, images, "val", plain, machine)
+        found = predict_split(network, images, "val", plain, device_pass)
         logits, target = torch.from_numpy(found.logits[0]), torch.from_numpy(found.targets)
         loss = float(recipe.loss.cpu()(logits, target))
         value = monitored(recipe.monitor, logits, target, loss, images.table.task, images.table.num_classes)

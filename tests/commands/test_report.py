@@ -225,8 +225,8 @@ def test_images_of_an_evaluation_are_read_as_it_read_them(
         gather_run_data(run), splits={"test": predictions}, config={**run.config, "data": {"source": source}}
     )
     white = ArrayStore(np.full((8, 6, 6), 255, np.uint8))
-    for material, expected in ((told, False), (replace(told, store=white), True)):
-        section = examples_section(material)
+    for run_data, expected in ((told, False), (replace(told, store=white), True)):
+        section = examples_section(run_data)
         assert section is not None
         images = [each.image for block in section.blocks if isinstance(block, Gallery) for each in block.pictures]
         pixels = [np.asarray(Image.open(io.BytesIO(image))).min() > 250 for image in images if image is not None]

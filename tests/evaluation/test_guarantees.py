@@ -30,10 +30,10 @@ def make_run(folder: Path, number: int = 200, *, task: str = "multiclass") -> Ru
 
 
 def test_sets_and_decisions_are_those_of_the_validation_predictions(tmp_path: Path) -> None:
-    promises, told = guarantees_of(make_run(tmp_path), 0.9, 0.7)
-    assert promises.columns == ("set", "decision")
-    sure = promises.cells(np.array([0.98, 0.01, 0.01], np.float32), LABELS, "multiclass")
-    unsure = promises.cells(np.array([0.4, 0.35, 0.25], np.float32), LABELS, "multiclass")
+    guarantees, told = guarantees_of(make_run(tmp_path), 0.9, 0.7)
+    assert guarantees.columns == ("set", "decision")
+    sure = guarantees.cells(np.array([0.98, 0.01, 0.01], np.float32), LABELS, "multiclass")
+    unsure = guarantees.cells(np.array([0.4, 0.35, 0.25], np.float32), LABELS, "multiclass")
     assert sure == {"set": "a", "decision": "accepted"}
     assert unsure["decision"] == "refer"
     assert unsure["set"].startswith("a|b")

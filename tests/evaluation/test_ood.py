@@ -138,8 +138,8 @@ def test_predictions_say_what_the_bundle_says_of_each_image(trained: Path) -> No
 
 def test_the_page_tells_what_metrics_hold_and_nothing_of_older_runs(trained: Path) -> None:
     (run,) = Run.all(trained / "runs")
-    material = gather_run_data(run)
-    section = ood_section(material)
+    run_data = gather_run_data(run)
+    section = ood_section(run_data)
     assert section is not None and "1,257 training images" in section.lead
-    material.document.pop("ood")
-    assert ood_section(material) is None
+    run_data.document.pop("ood")
+    assert ood_section(run_data) is None

@@ -44,13 +44,13 @@ def source_of(
     network: Network | None = None,
     table: ImageTable | None = None,
     augment: Augment = AUGMENT,
-    machine: DevicePass = CPU,
+    device_pass: DevicePass = CPU,
     **settings: Any,
 ) -> FeatureSource:
     network = network or network_of()
     images = ImageData(table or table_of(), network.spec, augment, eval_batch_size=5)
     cache = None if folder is None else Cache(folder / "cache", settings.pop("max_size", 10**9))
-    return FeatureSource(network, images, FeatureSettings(cache=cache, **settings), machine)
+    return FeatureSource(network, images, FeatureSettings(cache=cache, **settings), device_pass)
 
 
 def rows(count: int = 12) -> np.ndarray:

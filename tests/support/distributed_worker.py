@@ -110,8 +110,8 @@ def score(folder: Path) -> dict:
     )
     images = tiny_images(table, network)
     classifier = build_classifier(network, strategy.phases[-1], recipe, 0, ResumePoint())
-    machine = start_pass(settings, join=True)
-    found = predict_split(network, images, "test", recipe, machine, sample=table.rows("test")[1::3])
+    device_pass = start_pass(settings, join=True)
+    found = predict_split(network, images, "test", recipe, device_pass, sample=table.rows("test")[1::3])
     metrics = MetricsCallback(table.task, table.num_classes, None, 100)
     trainer = pl.Trainer(
         accelerator="cpu", devices=world_size(), strategy=settings.strategy, callbacks=[metrics], logger=False,

@@ -63,7 +63,7 @@ def predicted(targets: object, probabilities: object, labels: Sequence[str] | No
     )
 
 
-def material_of(document: dict[str, Any] | None = None, **splits: Predictions) -> RunData:
+def run_data_of(document: dict[str, Any] | None = None, **splits: Predictions) -> RunData:
     """Make what a section is told of a run that stored these predictions, and no more."""
     run = Run(Path("runs/bees/today"))
     return RunData(run=run, record={"id": "abcd1234"}, config={}, document=document or {}, splits=splits, history=[])

@@ -38,7 +38,7 @@ def test_the_density_holds_features_of_training_images_in_their_first_view(cache
     assert held_out.features is not None and held_out.features.shape[0] == 5 and held_out.logits.shape[:2] == (2, 5)
     np.testing.assert_array_equal(held_out.logits, outputs.logits[:, ::2])
     settings = settings_for(OodSettings, "knn", neighbours=1, images=limit)
-    look = partial(features_and_targets, network=network, images=images, recipe=recipe, machine=CPU, cached=cached)
+    look = partial(features_and_targets, network=network, images=images, recipe=recipe, device_pass=CPU, cached=cached)
     found = fit_ood(settings, table.task, table.rows("train"), held_out, look)
     assert found is not None and isinstance(found.density, NeighbourDensity)
     with torch.no_grad():

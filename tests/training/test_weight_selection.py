@@ -103,7 +103,7 @@ def test_probe_is_kept_where_fine_tuning_is_worse(ruined: Trained) -> None:
     assert accuracy(ruined, last) < accuracy(ruined, probe)
     assert (kept.what, kept.share, kept.phase) == ("probe", 0.0, 0)
     assert all(torch.equal(kept.state[name], value) for name, value in probe.items())
-    assert "the probe, since fine-tuning is not better" in kept.told("val/accuracy")
+    assert "the probe, since fine-tuning is not better" in kept.summary_line("val/accuracy")
 
 
 def test_candidates_are_scored_as_their_weights_score(ruined: Trained) -> None:

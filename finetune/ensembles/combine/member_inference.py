@@ -42,7 +42,7 @@ class Runner:
     def outputs(self, network: Network, split: str) -> tuple[ImageTable, NetworkOutputs]:
         """Return the images of a split, and what a network says of them."""
         images = self.images(network, split)
-        found = Predictor(network, self.settings.machine).split(images, split, self.settings.views)
+        found = Predictor(network, self.settings.device_pass).split(images, split, self.settings.views)
         network.cpu()
         return images.table, found
 
@@ -54,7 +54,7 @@ class Runner:
         """
         norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
         images = self.images(network, "train")
-        device = self.settings.machine.device
+        device = self.settings.device_pass.device
         network.to(device).eval()
         for norm in norms:
             norm.reset_running_stats()

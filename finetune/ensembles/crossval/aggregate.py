@@ -66,9 +66,9 @@ def _predict(
 ) -> tuple[Predictions, FeaturesAndLogits]:
     """Return what a network says of a split, in as many views as the settings ask for, and its features."""
     images = load_images(settings, table, network, open_cache(settings.cache))
-    machine = DevicePass(accelerator_device(settings.trainer.accelerator), settings.trainer.precision)
+    device_pass = DevicePass(accelerator_device(settings.trainer.accelerator), settings.trainer.precision)
     views = settings.tta_views
-    found = Predictor(network, machine).split(images, split, views, sample=table.rows(split))
+    found = Predictor(network, device_pass).split(images, split, views, sample=table.rows(split))
     network.cpu()
     return Predictions.from_logits(table, found.rows, found.logits), found.of_sample
 

@@ -148,12 +148,12 @@ def short_name(run: Path) -> str:
 
 
 def compare_runs(
-    contestants: Sequence[ComparedRun], split: str, *, common: bool, resamples: int, seed: int
+    runs_compared: Sequence[ComparedRun], split: str, *, common: bool, resamples: int, seed: int
 ) -> Comparison:
     """Compare each run with the first.
 
     Args:
-        contestants: Two or more; the first is the baseline.
+        runs_compared: Two or more; the first is the baseline.
         split: Whose images.
         common: Whether images that not all of them have are left out, and not refused.
         resamples: Of the bootstrap.
@@ -163,13 +163,13 @@ def compare_runs(
         ConfigError: There are fewer than two, or one twice.
         DataError: Images or labels differ.
     """
-    if len(contestants) < 2:
+    if len(runs_compared) < 2:
         raise ConfigError("finetune compare needs two runs or more: runs=[A,B], the first is what B is held against.")
-    paths = [each.path.resolve() for each in contestants]
+    paths = [each.path.resolve() for each in runs_compared]
     if len(set(paths)) < len(paths):
         raise ConfigError("runs= names the same folder twice. Name each run once.")
-    base, *others = contestants
-    known = {name for each in contestants for name in each.predictions.ids.tolist()}
+    base, *others = runs_compared
+    known = {name for each in runs_compared for name in each.predictions.ids.tolist()}
     if common:
         base, others = common_images(base, others)
     aligned = [

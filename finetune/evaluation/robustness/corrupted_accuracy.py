@@ -80,10 +80,10 @@ def measure_corruptions(
         batch_sampler=batches,
         num_workers=settings.workers,
         worker_init_fn=one_thread,
-        pin_memory=settings.machine.device.type == "cuda",
+        pin_memory=settings.device_pass.device.type == "cuda",
         generator=torch.Generator(),
     )
-    targets, predictor = table.targets(), Predictor(bundle.network, settings.machine)
+    targets, predictor = table.targets(), Predictor(bundle.network, settings.device_pass)
     for part, shown in zip(batches, loader, strict=True):
         chunks = shown.flatten(0, 1).split(settings.batch_size)
         said = [predictor.logits({"image": chunk}) for chunk in chunks]

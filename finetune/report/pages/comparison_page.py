@@ -29,36 +29,36 @@ DIFFERENCE = (
 )
 
 
-def comparison_sections(contest: Comparison, gate: Sequence[tuple[str, Verdict]]) -> list[Section]:
+def comparison_sections(comparison: Comparison, gate: Sequence[tuple[str, Verdict]]) -> list[Section]:
     """Return the sections of the page."""
-    found = [Section("verdict", "Verdict", tuple(verdicts(contest, gate)))]
-    for number, pair in enumerate(contest.pairs):
+    found = [Section("verdict", "Verdict", tuple(verdicts(comparison, gate)))]
+    for number, pair in enumerate(comparison.pairs):
         anchor = f"pair-{number}"
-        lead = verdict(pair, contest.baseline.name)
-        title = f"{pair.name} against {contest.baseline.name}" if len(contest.pairs) > 1 else "Differences"
+        lead = verdict(pair, comparison.baseline.name)
+        title = f"{pair.name} against {comparison.baseline.name}" if len(comparison.pairs) > 1 else "Differences"
         found.append(Section(anchor, title, tuple(pair_blocks(pair)), lead))
     return found
 
 
-def verdicts(contest: Comparison, gate: Sequence[tuple[str, Verdict]]) -> Iterator[Block]:
+def verdicts(comparison: Comparison, gate: Sequence[tuple[str, Verdict]]) -> Iterator[Block]:
     """Yield what is to be known first."""
-    if (missing := omission(contest)) is not None:
+    if (missing := omission(comparison)) is not None:
         yield Text(missing, "warning")
-    for pair in contest.pairs:
+    for pair in comparison.pairs:
         better = pair.changes.metrics[pair.key].value > 0
         tone: Tone = "plain" if not pair.shown else "good" if better else "bad"
-        yield Text(verdict(pair, contest.baseline.name), tone)
+        yield Text(verdict(pair, comparison.baseline.name), tone)
     for name, each in gate:
         word = "passes" if each.passed else "fails"
         yield Text(f"{name} {word} the gate {each.condition}. {each.reason}.", "good" if each.passed else "bad")
-    yield forest(contest)
-    yield overview(contest)
+    yield forest(comparison)
+    yield overview(comparison)
 
 
-def forest(contest: Comparison) -> Figure:
+def forest(comparison: Comparison) -> Figure:
     """Return the differences of all candidates with their intervals."""
-    name = contest.pairs[0].key
-    changes = [pair.changes.metrics[name] for pair in contest.pairs]
+    name = comparison.pairs[0].key
+    changes = [pair.changes.metrics[name] for pair in comparison.pairs]
 
     def plot(axes: "Axes") -> None:
         places = np.arange(len(changes))[::-1]
@@ -66,22 +66,22 @@ def forest(contest: Comparison) -> Figure:
             axes.plot([change.low, change.high], [place, place], color=COLOURS[0])
             axes.plot([change.value], [place], "o", color=COLOURS[0])
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(places, [pair.name for pair in contest.pairs])
+        axes.set_yticks(places, [pair.name for pair in comparison.pairs])
         axes.set_xlabel(f"difference in {name.replace('_', ' ')}, 95 % interval")
 
     said = "; ".join(f"{pair.name} {change.value:+.4f} ({change.low:+.4f} to {change.high:+.4f})"
-                     for pair, change in zip(contest.pairs, changes, strict=True))  # fmt: skip
+                     for pair, change in zip(comparison.pairs, changes, strict=True))  # fmt: skip
     height = 110 + 26 * len(changes)
     return Figure("Difference to the baseline", draw_svg(plot, width=640, height=height, name="forest"), said)
 
 
-def overview(contest: Comparison) -> Table:
+def overview(comparison: Comparison) -> Table:
     """Return a row for each candidate."""
-    name = contest.pairs[0].key
+    name = comparison.pairs[0].key
     rows = tuple(
         (pair.name, change.second, change.value, change.low, change.high, pair.test.won, pair.test.lost,
          format_p(pair.test.p), format_p(pair.corrected), pair.agreement, pair.first.num)
-        for pair in contest.pairs for change in [pair.changes.metrics[name]]
+        for pair in comparison.pairs for change in [pair.changes.metrics[name]]
     )  # fmt: skip
     columns = (
         Column("run"), Column(name.replace("_", " "), 4), *DIFFERENCE[2:],
@@ -90,8 +90,8 @@ def overview(contest: Comparison) -> Table:
         Column("p", hint="McNemar's exact test"), Column("p, corrected", hint="by Holm, for the number of runs"),
         Column("agreement", 3, hint="share of images of which both say the same"), Column("images"),
     )  # fmt: skip
-    value = contest.pairs[0].changes.metrics[name].first
-    return Table("Runs", columns, rows, f"Baseline: {contest.baseline.name}, {name.replace('_', ' ')} {value:.4f}.")
+    value = comparison.pairs[0].changes.metrics[name].first
+    return Table("Runs", columns, rows, f"Baseline: {comparison.baseline.name}, {name.replace('_', ' ')} {value:.4f}.")
 
 
 def pair_blocks(pair: RunPair) -> Iterator[Block]:

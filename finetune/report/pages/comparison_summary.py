@@ -38,13 +38,13 @@ def verdict(pair: RunPair, baseline: str) -> str:
     )
 
 
-def comparison_document(contest: Comparison, verdicts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
+def comparison_document(comparison: Comparison, verdicts: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
     """Return the content of compare.json."""
     return {
-        "baseline": {"name": contest.baseline.name, "path": str(contest.baseline.path)},
-        "split": contest.split, "images_left_out": contest.left_out,
-        "resamples": contest.resamples, "seed": contest.seed,
-        "candidates": [candidate(pair, contest.baseline.name) for pair in contest.pairs],
+        "baseline": {"name": comparison.baseline.name, "path": str(comparison.baseline.path)},
+        "split": comparison.split, "images_left_out": comparison.left_out,
+        "resamples": comparison.resamples, "seed": comparison.seed,
+        "candidates": [candidate(pair, comparison.baseline.name) for pair in comparison.pairs],
         "gate": [{"candidate": name, "condition": str(each.condition), "passed": each.passed, "reason": each.reason}
                  for name, each in verdicts],
     }  # fmt: skip
@@ -78,13 +78,13 @@ def images(pair: RunPair, rows: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def omission(contest: Comparison) -> str | None:
+def omission(comparison: Comparison) -> str | None:
     """Return what is to be said of images that are left out; None without any."""
-    if not contest.left_out:
+    if not comparison.left_out:
         return None
     return (
-        f"{contest.left_out:,} images are left out, since not all runs have them: this compares the "
-        f"{contest.pairs[0].first.num:,} in common."
+        f"{comparison.left_out:,} images are left out, since not all runs have them: this compares the "
+        f"{comparison.pairs[0].first.num:,} in common."
     )
 
 
@@ -101,11 +101,11 @@ def screen_table(pair: RunPair, baseline: str) -> Table:
     return table
 
 
-def against_best_lines(contest: Comparison) -> Group:
+def against_best_lines(comparison: Comparison) -> Group:
     """Return how an ensemble stands beside its best member."""
-    best = contest.baseline.name
+    best = comparison.baseline.name
     return Group(
-        *(part for pair in contest.pairs for part in (screen_table(pair, f"its best member, {best}"),
+        *(part for pair in comparison.pairs for part in (screen_table(pair, f"its best member, {best}"),
                                                       Text(verdict(pair, best))))
     )  # fmt: skip
 
@@ -119,14 +119,14 @@ def colour(name: str, change: Difference) -> str:
 Verdicts = list[tuple[str, Verdict]]
 
 
-def show_comparison(contest: Comparison, verdicts: Verdicts, output: Path) -> None:
+def show_comparison(comparison: Comparison, verdicts: Verdicts, output: Path) -> None:
     """Print the verdict and the metrics of each pair, and how it stands with the gate."""
     console = Console()
-    if (missing := omission(contest)) is not None:
+    if (missing := omission(comparison)) is not None:
         console.print(missing, style="yellow", soft_wrap=True)
-    for pair in contest.pairs:
-        console.print(screen_table(pair, contest.baseline.name))
-        console.print(verdict(pair, contest.baseline.name), highlight=False, markup=False)
+    for pair in comparison.pairs:
+        console.print(screen_table(pair, comparison.baseline.name))
+        console.print(verdict(pair, comparison.baseline.name), highlight=False, markup=False)
         console.print()
     for name, each in verdicts:
         word = "passes" if each.passed else "fails"

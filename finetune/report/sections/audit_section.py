@@ -5,9 +5,9 @@ from finetune.report.pages.audit_page import TITLES
 from finetune.report.run_data import RunData
 
 
-def audit_section(material: RunData) -> Section | None:
+def audit_section(run_data: RunData) -> Section | None:
     """Return what was found; None where nobody has looked."""
-    found = material.record.get("audit")
+    found = run_data.record.get("audit")
     if not found:
         return None
     counts = found["counts"]

@@ -22,12 +22,12 @@ WHEN = ("before", "after")
 SCORES: tuple[ConformityScore, ...] = ("lac", "aps")
 
 
-def calibration_section(material: RunData) -> Section | None:
+def calibration_section(run_data: RunData) -> Section | None:
     """Return what scaling changed, and what the probabilities are good for; None without test and validation."""
-    val, test = material.splits.get("val"), material.splits.get("test")
+    val, test = run_data.splits.get("val"), run_data.splits.get("test")
     if val is None or test is None or not val.num or not test.num:
         return None
-    blocks: list[Block] = list(scaling_blocks(material.document.get("calibration")))
+    blocks: list[Block] = list(scaling_blocks(run_data.document.get("calibration")))
     if val.multilabel:
         blocks.append(Text("Sets of labels and thresholds of confidence are for one label per image."))
     else:

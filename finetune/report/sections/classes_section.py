@@ -23,13 +23,13 @@ _HEADINGS = {
 }
 
 
-def classes_section(material: RunData) -> Section | None:
+def classes_section(run_data: RunData) -> Section | None:
     """Tell of each class: images, scores and intervals, the lowest recall first."""
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None:
         return None
     split, predictions = told
-    rows = class_scores(material.document, split, predictions)
+    rows = class_scores(run_data.document, split, predictions)
     measured = sorted((row for row in rows if row["support"]), key=lambda row: (row["recall"], row["label"]))
     absent = [row["label"] for row in rows if not row["support"]]
     blocks: list[Block] = []
@@ -83,9 +83,9 @@ def _table(rows: list[dict[str, Any]], split: str) -> Table:
     return Table("Scores of each class", tuple(columns), tuple(cells), caption)
 
 
-def errors_section(material: RunData) -> Section | None:
+def errors_section(run_data: RunData) -> Section | None:
     """List the wrong decisions with the highest probability."""
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None:
         return None
     split, predictions = told

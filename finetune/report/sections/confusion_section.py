@@ -13,9 +13,9 @@ from finetune.runtime.format import format_count
 PAIRS = 30
 
 
-def confusion_section(material: RunData) -> Section | None:
+def confusion_section(run_data: RunData) -> Section | None:
     """Show what is taken for what."""
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None:
         return None
     split, predictions = told

@@ -11,9 +11,9 @@ from finetune.report.run_data import RunData
 from finetune.runtime.format import format_count
 
 
-def data_section(material: RunData) -> Section | None:
+def data_section(run_data: RunData) -> Section | None:
     """Return how many images of which class are in which split; None where the table is gone."""
-    file = material.run.table_file
+    file = run_data.run.table_file
     if not file.is_file():
         return None
     frame, meta = load_saved_table(file)
@@ -34,18 +34,18 @@ def data_section(material: RunData) -> Section | None:
         blocks.append(Text(f"Group columns: {', '.join(meta['groups'])}."))
     sizes = frame["split"].value_counts()
     told = ", ".join(f"{split} {sizes.get(split, 0):,}" for split in SPLITS)
-    source = material.config.get("data", {}).get("source", {})
+    source = run_data.config.get("data", {}).get("source", {})
     place = source.get("root") or source.get("path") or source.get("name") or source.get("_target_", "").split(".")[-1]
     return Section(
         "data", "Data", tuple(blocks), f"{place}: {format_count(len(frame))} ({told}), {len(counts):,} classes."
     )
 
 
-def reproduce_section(material: RunData) -> Section:
+def reproduce_section(run_data: RunData) -> Section:
     """Return the command, the versions and the whole configuration."""
-    record, config = material.record, material.config
+    record, config = run_data.record, run_data.config
     git = record.get("git") or {}
-    rows = [("run", str(record.get("id", ""))), ("status", material.run.status), ("seed", str(record.get("seed", ""))),
+    rows = [("run", str(record.get("id", ""))), ("status", run_data.run.status), ("seed", str(record.get("seed", ""))),
             ("created", str(record.get("created", ""))[:19].replace("T", " ")),
             ("data fingerprint", str((record.get("data") or {}).get("fingerprint", "")))]  # fmt: skip
     rows += [("commit", f"{git.get('commit', '')}{' with changes' if git.get('dirty') else ''}")] if git else []

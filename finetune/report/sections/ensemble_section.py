@@ -19,9 +19,9 @@ _SHOWN = ("accuracy", "exact_match", "f1_macro", "roc_auc", "average_precision",
 _MANY = 30  # folds, of which single ones are not listed
 
 
-def crossval_section(material: RunData) -> Section | None:
+def crossval_section(run_data: RunData) -> Section | None:
     """Tell how the folds of a cross-validation did; None for any other run."""
-    cv = material.document.get("cv")
+    cv = run_data.document.get("cv")
     if not cv:
         return None
     split = cv["out_of_fold"]
@@ -67,9 +67,9 @@ def fold_table(cv: Mapping[str, Any], names: list[str]) -> Table:
     return Table("Folds", tuple(columns), rows, key=False)
 
 
-def ensemble_section(material: RunData) -> Section | None:
+def ensemble_section(run_data: RunData) -> Section | None:
     """Tell what an ensemble was made of, and how it stands beside its best member; None for any other run."""
-    made = material.document.get("ensemble")
+    made = run_data.document.get("ensemble")
     if not made:
         return None
     members = made["members"]

@@ -35,9 +35,9 @@ _CAPTION = (
 )
 
 
-def evaluations_section(material: RunData) -> Section | None:
+def evaluations_section(run_data: RunData) -> Section | None:
     """Tell how the run did on whatever it was evaluated on since its training; None where it never was."""
-    rows = [row for row in timeline(material.run) if row.get("accuracy") is not None]
+    rows = [row for row in timeline(run_data.run) if row.get("accuracy") is not None]
     if all(row["folder"] == TRAINING for row in rows):
         return None
     blocks: list[Block] = [*warnings(rows), _table_of(rows)]

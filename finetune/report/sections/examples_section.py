@@ -25,18 +25,18 @@ NUMBER, SIDE = 12, 200
 _TITLES = {"best": "Right and surest", "worst": "Wrong and surest", "random": "At random"}
 
 
-def examples_section(material: RunData) -> Section | None:
+def examples_section(run_data: RunData) -> Section | None:
     """Return the galleries; None where nothing was predicted."""
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None:
         return None
     _, predictions = told
-    number = int((material.config.get("explain") or {}).get("images") or NUMBER)
-    chosen = choose_examples(predictions, number, int(material.config.get("seed", 0)))
-    kept = load_maps(material.folder or material.run.path)
+    number = int((run_data.config.get("explain") or {}).get("images") or NUMBER)
+    chosen = choose_examples(predictions, number, int(run_data.config.get("seed", 0)))
+    kept = load_maps(run_data.folder or run_data.run.path)
     maps, method = kept if kept is not None else ({}, "")
-    store = find_store(material, predictions)
-    spec = read_spec(material.run)
+    store = find_store(run_data, predictions)
+    spec = read_spec(run_data.run)
     blocks: list[Block] = []
     gone = 0
     for kind, rows in chosen.items():
@@ -52,15 +52,15 @@ def examples_section(material: RunData) -> Section | None:
     return Section("examples", "Examples", tuple(blocks), lead)
 
 
-def find_store(material: RunData, predictions: Predictions) -> ImageStore | None:
+def find_store(run_data: RunData, predictions: Predictions) -> ImageStore | None:
     """Return what reads the images: as their evaluation did, from files, or from the run's source."""
-    if material.store is not None:
-        return material.store
+    if run_data.store is not None:
+        return run_data.store
     paths = [Path(str(path)) for path in predictions.paths[:1]]
     if not paths or paths[0].is_absolute():
         return FileStore()
     try:
-        store: ImageStore = instantiate_target(stored_settings(material.config).data.source).store
+        store: ImageStore = instantiate_target(stored_settings(run_data.config).data.source).store
     except Exception:  # noqa: BLE001 - a source is anybody's code, and may need what is not here, such as a network
         return None
     return store

@@ -23,13 +23,13 @@ _WORDS = {
 SCORE_NAMES = {"accuracy_top5": "top-5 accuracy", "roc_auc": "ROC AUC", "f1_macro": "F1 (macro)"}
 
 
-def fairness_section(material: RunData) -> Section | None:
+def fairness_section(run_data: RunData) -> Section | None:
     """Tell of each group column and intersection: scores, gaps, and whether chance explains them."""
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None or not len(told[1].groups.columns):
         return None
     split, predictions = told
-    columns = material.document.get("groups", {}).get(split)
+    columns = run_data.document.get("groups", {}).get(split)
     if columns is None:  # a run that is older than this section
         columns = groups_document({split: predictions}, EVERY_GROUP, resamples=200)[split]
     if not columns:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 _Row = Mapping[str, Any]
 
 
-def learning_section(material: RunData) -> Section | None:
+def learning_section(run_data: RunData) -> Section | None:
     """Return the learning curves; None where nothing has been trained."""
-    rows = epochs(material.history)
+    rows = epochs(run_data.history)
     if not rows:
         return None
-    monitor = str(material.config.get("monitor", "val/accuracy"))
+    monitor = str(run_data.config.get("monitor", "val/accuracy"))
     score = monitor if monitor not in ("val/loss", "train/loss") else "val/accuracy"
     blocks = [curves(rows, ("train/loss", "val/loss"), "Loss")]
     if any(score in row for row in rows):
@@ -29,7 +29,7 @@ def learning_section(material: RunData) -> Section | None:
     columns = (Heading("epoch"), Heading("phase"), *(Heading(name, 4) for name in names))
     cells = tuple((int(row["epoch"]), str(row.get("phase", "")), *(row.get(name) for name in names)) for row in rows)
     length = f"{format_count(len(rows), 'epoch')} in {format_count(len(phases_of(rows)), 'phase')}"
-    sentence = f"{length}; {_best_of(rows, monitor, material)}"
+    sentence = f"{length}; {_best_of(rows, monitor, run_data)}"
     return Section("learning", "Learning curves", (*blocks, Table("Epochs", columns, cells, key=False)), sentence)
 
 
@@ -50,12 +50,12 @@ def phases_of(rows: Sequence[_Row]) -> list[tuple[str, float]]:
     return list(found.items())
 
 
-def _best_of(rows: Sequence[_Row], monitor: str, material: RunData) -> str:
+def _best_of(rows: Sequence[_Row], monitor: str, run_data: RunData) -> str:
     """Return which epoch is kept."""
     known = [row for row in rows if monitor in row]
     if not known:
         return f"{monitor} was not measured."
-    choose = min if material.config.get("mode") == "min" else max
+    choose = min if run_data.config.get("mode") == "min" else max
     best = choose(known, key=lambda row: float(row[monitor]))
     return f"epoch {int(best['epoch'])} is the best by {monitor} ({float(best[monitor]):.4f})."
 

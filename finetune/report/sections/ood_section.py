@@ -21,9 +21,9 @@ _NAMES = {
 }
 
 
-def ood_section(material: RunData) -> Section | None:
+def ood_section(run_data: RunData) -> Section | None:
     """Tell how images unlike those of training are told; None where the run does not tell them."""
-    found = material.document.get("ood")
+    found = run_data.document.get("ood")
     if not found:
         return None
     blocks: list[Block] = [Text(note, tone="warning") for note in found.get("notes", [])]

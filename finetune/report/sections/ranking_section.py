@@ -15,9 +15,9 @@ from finetune.runtime.format import known, listed
 _SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
-def ranking_section(material: RunData) -> Section | None:
+def ranking_section(run_data: RunData) -> Section | None:
     """Show ROC and precision-recall curves of the outstanding classes and on average."""
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None:
         return None
     split, predictions = told
@@ -56,9 +56,9 @@ def _averages(roc: Curves, recall: Curves) -> Table:
     return Table("Averages", columns, tuple(rows), "The areas of the classes are in the table of each class.")
 
 
-def gains_section(material: RunData) -> Section | None:
+def gains_section(run_data: RunData) -> Section | None:
     """Show how much of a class is found by looking at the images with the highest probability of it."""
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None:
         return None
     _, predictions = told

@@ -10,9 +10,9 @@ from finetune.runtime.format import format_count, known
 SLIGHT = 0.01
 
 
-def reliability_section(material: RunData) -> Section | None:
+def reliability_section(run_data: RunData) -> Section | None:
     """Show how often the network is right at each probability it gives."""
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None:
         return None
     split, predictions = told

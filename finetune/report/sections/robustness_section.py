@@ -25,14 +25,14 @@ MARKS = "osD^v"
 _SIDE = 200
 
 
-def robustness_section(material: RunData) -> Section | None:
+def robustness_section(run_data: RunData) -> Section | None:
     """Tell how many answers stay right on corrupted images; None where that was not measured."""
-    document = material.document.get("robustness")
+    document = run_data.document.get("robustness")
     if not document:
         return None
     passes = f"{format_count(document['passes'], 'pass', 'passes')} over {format_count(document['n'])}"
     lead = f"{sentence(document)} {weakest(document)} Measured in {passes}."
-    blocks: list[Block] = [_table_of(document), _figure_of(document), *example_of(material, document)]
+    blocks: list[Block] = [_table_of(document), _figure_of(document), *example_of(run_data, document)]
     return Section("robustness", "Robustness to corruptions", tuple(blocks), lead)
 
 
@@ -47,10 +47,10 @@ def weakest(document: _Document) -> str:
     return f"What costs most is {words(name)}: {found['mean']['value']:.3f} on average."
 
 
-def example_of(material: RunData, document: _Document) -> list[Gallery]:
+def example_of(run_data: RunData, document: _Document) -> list[Gallery]:
     """Return an image in each way that it was shown to the network, in the middle severity; none where it is gone."""
-    spec, predictions = read_spec(material.run), material.splits.get(document["split"])
-    store = find_store(material, predictions) if predictions is not None and predictions.num else None
+    spec, predictions = read_spec(run_data.run), run_data.splits.get(document["split"])
+    store = find_store(run_data, predictions) if predictions is not None and predictions.num else None
     if spec is None or predictions is None or store is None:
         return []
     name, path = str(predictions.ids[0]), str(predictions.paths[0])

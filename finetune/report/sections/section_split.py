@@ -7,10 +7,10 @@ _SPLITS = ("test", "val")
 NAMES = {"test": "test", "val": "validation"}
 
 
-def section_split(material: RunData) -> tuple[str, Predictions] | None:
+def section_split(run_data: RunData) -> tuple[str, Predictions] | None:
     """Return the name and the predictions of the first of test and validation that has any; None without."""
     for split in _SPLITS:
-        predictions = material.splits.get(split)
+        predictions = run_data.splits.get(split)
         if predictions is not None and predictions.num:
             return split, predictions
     return None

@@ -43,17 +43,17 @@ class Chosen:
     judged: ThresholdDecision | None
 
 
-def threshold_section(material: RunData, choice: OperatingChoice) -> Section | None:
+def threshold_section(run_data: RunData, choice: OperatingChoice) -> Section | None:
     """Choose a threshold for the aim, for one label or each, and show what it gives.
 
     Raises:
         ConfigError: The label of the choice is not one of the run's.
     """
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None:
         return None
     judged, test = told
-    valid = material.splits.get("val")
+    valid = run_data.splits.get("val")
     choosing, val = ("val", valid) if valid is not None and valid.num else (judged, test)
     number = choice.number(test.labels)
     numbers = reported_classes(test) if number is None else (number,)
@@ -63,7 +63,7 @@ def threshold_section(material: RunData, choice: OperatingChoice) -> Section | N
     if choosing == judged:
         blocks.append(Text("Both are the same images, which flatters the threshold: it suits them best.", "warning"))
     blocks += _one(found[0], choice, (choosing, judged)) if len(found) == 1 else _several(found, choice, test)
-    identity = str(material.record.get("id") or material.run.path.name)
+    identity = str(run_data.record.get("id") or run_data.run.path.name)
     return Section("thresholds", TITLE, (*blocks, _how(identity, test.labels[numbers[-1]])), lead)
 
 

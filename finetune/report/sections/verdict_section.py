@@ -19,27 +19,27 @@ _WIDE = 0.1  # width of an interval from which on it says little
 WEAK = 0.5  # recall below which a class is called weak
 
 
-def verdict_section(material: RunData) -> Section | None:
+def verdict_section(run_data: RunData) -> Section | None:
     """Return the score with its interval, the baselines, and what speaks against relying on it."""
-    told = section_split(material)
+    told = section_split(run_data)
     if told is None:
-        return Section("verdict", "Verdict", (Text(unfinished(material), "warning"),))
+        return Section("verdict", "Verdict", (Text(unfinished(run_data), "warning"),))
     split, predictions = told
     name = WHOLE[predictions.task]
-    score = material.document.get(split, {}).get(name, {})
-    blocks: list[Block] = [FactList(tuple(facts(material, split, predictions, name, score)))]
-    against = [Text(text, tone) for text, tone in doubts(material, split, predictions, score)]
-    blocks += against or [Text(reliable(material, split, predictions, score), "good")]
-    rows = tuple(baselines(material, split, predictions, name))
+    score = run_data.document.get(split, {}).get(name, {})
+    blocks: list[Block] = [FactList(tuple(facts(run_data, split, predictions, name, score)))]
+    against = [Text(text, tone) for text, tone in doubts(run_data, split, predictions, score)]
+    blocks += against or [Text(reliable(run_data, split, predictions, score), "good")]
+    rows = tuple(baselines(run_data, split, predictions, name))
     if rows:
         columns = (Column("baseline"), Column(name.replace("_", " "), 4), Column("images"), Column("note"))
         blocks.append(Table("Baselines", columns, rows))
     return Section("verdict", "Verdict", tuple(blocks), _sentence(split, predictions, name, score))
 
 
-def unfinished(material: RunData) -> str:
+def unfinished(run_data: RunData) -> str:
     """Return what is to be said of a run without predictions."""
-    return f"The run is {material.run.status} and has not predicted anything yet: there is only its history."
+    return f"The run is {run_data.run.status} and has not predicted anything yet: there is only its history."
 
 
 def _sentence(split: str, predictions: Predictions, name: str, score: dict[str, Any]) -> str:
@@ -57,9 +57,9 @@ def _sentence(split: str, predictions: Predictions, name: str, score: dict[str, 
     return f"{100 * score['value']:.1f} % {what}, on {format_count(predictions.num)} of the {NAMES[split]} split{span}."
 
 
-def facts(material: RunData, split: str, predictions: Predictions, name: str, score: dict[str, Any]) -> Iterator[Fact]:
+def facts(run_data: RunData, split: str, predictions: Predictions, name: str, score: dict[str, Any]) -> Iterator[Fact]:
     """Yield the numbers that are shown large."""
-    scores = material.document.get(split, {})
+    scores = run_data.document.get(split, {})
     for key, words in ((name, name.replace("_", " ")), ("f1_macro", "macro F1"), ("roc_auc", "ROC AUC"),
                        ("calibration_error", "calibration error")):  # fmt: skip
         found = scores.get(key)
@@ -70,7 +70,7 @@ def facts(material: RunData, split: str, predictions: Predictions, name: str, sc
 
 
 def doubts(
-    material: RunData, split: str, predictions: Predictions, score: dict[str, Any]
+    run_data: RunData, split: str, predictions: Predictions, score: dict[str, Any]
 ) -> Iterator[tuple[str, Tone]]:
     """Yield what speaks against relying on the score, in sentences."""
     if split != "test":
@@ -91,16 +91,16 @@ def doubts(
             f"The interval is {100 * (score['high'] - score['low']):.0f} points wide: more test images would help.",
             "warning",
         )
-    share = majority(material, predictions)
+    share = majority(run_data, predictions)
     if share is not None and score.get("low") is not None and score["low"] <= share:
         yield f"It is not clearly better than always naming the commonest class, which is right in {share:.3f}.", "bad"
-    leaks = (material.record.get("audit") or {}).get("counts", {}).get("leakage", 0)
+    leaks = (run_data.record.get("audit") or {}).get("counts", {}).get("leakage", 0)
     if leaks:
         yield (
             f"An audit found {format_count(leaks)} of val and test in an earlier split too: the score flatters.",
             "bad",
         )
-    rows = material.document.get("per_class", {}).get(split, [])
+    rows = run_data.document.get("per_class", {}).get(split, [])
     weak = [row for row in rows if row.get("recall") is not None and row["recall"] < WEAK]
     if weak:
         worst = min(weak, key=lambda row: float(row["recall"]))
@@ -112,10 +112,10 @@ def doubts(
         )
 
 
-def reliable(material: RunData, split: str, predictions: Predictions, score: dict[str, Any]) -> str:
+def reliable(run_data: RunData, split: str, predictions: Predictions, score: dict[str, Any]) -> str:
     """Return why the score can be relied on, where nothing speaks against it."""
     width = 100 * (score["high"] - score["low"])
-    rows = [row for row in material.document.get("per_class", {}).get(split, []) if row.get("recall") is not None]
+    rows = [row for row in run_data.document.get("per_class", {}).get(split, []) if row.get("recall") is not None]
     worst = min(rows, key=lambda row: float(row["recall"])) if rows else None
     weakest = "" if worst is None else (
         f", and of the weakest class, {worst['label']}, {100 * worst['recall']:.0f} % are recognised"
@@ -127,10 +127,10 @@ def reliable(material: RunData, split: str, predictions: Predictions, score: dic
 
 
 def baselines(
-    material: RunData, split: str, predictions: Predictions, name: str
+    run_data: RunData, split: str, predictions: Predictions, name: str
 ) -> Iterator[tuple[str | float | int | None, ...]]:
     """Yield what the score is to be seen beside: always the commonest class, and what else is known."""
-    share = majority(material, predictions)
+    share = majority(run_data, predictions)
     if share is not None:
         yield (
             "majority-class baseline",
@@ -138,7 +138,7 @@ def baselines(
             predictions.num,
             "the commonest class, always; no image needs to be looked at",
         )
-    known = material.record.get("baselines", {}).get("val", {}).get("nearest_neighbours")
+    known = run_data.record.get("baselines", {}).get("val", {}).get("nearest_neighbours")
     if known is not None:
         yield (
             "k-NN baseline",
@@ -146,7 +146,7 @@ def baselines(
             None,
             "nearest training images by features before any training, on validation",
         )
-    probe = probe_score(material)
+    probe = probe_score(run_data)
     if probe is not None:
         yield (
             "linear probe",
@@ -154,11 +154,11 @@ def baselines(
             None,
             "head alone, backbone as it came: best epoch of the first phase, on validation",
         )
-    if material.baseline is not None:
-        yield beside(material.baseline, predictions, name)
+    if run_data.baseline is not None:
+        yield beside(run_data.baseline, predictions, name)
 
 
-def majority(material: RunData, predictions: Predictions) -> float | None:
+def majority(run_data: RunData, predictions: Predictions) -> float | None:
     """Return the share of images of the commonest class of the training split; None for several labels per image."""
     if predictions.multilabel or not predictions.num:
         return None
@@ -166,21 +166,21 @@ def majority(material: RunData, predictions: Predictions) -> float | None:
 
     counts = np.bincount(predictions.targets, minlength=len(predictions.labels))
     commonest = int(counts.argmax())
-    if material.run.table_file.is_file():
-        frame = load_saved_table(material.run.table_file)[0]
+    if run_data.run.table_file.is_file():
+        frame = load_saved_table(run_data.run.table_file)[0]
         train = frame.loc[frame["split"] == "train", "label"].value_counts()
         if len(train) and train.index[0] in predictions.labels:
             commonest = predictions.labels.index(str(train.index[0]))
     return float(counts[commonest] / predictions.num)
 
 
-def probe_score(material: RunData) -> float | None:
+def probe_score(run_data: RunData) -> float | None:
     """Return the best validation accuracy of a first phase that trained the head alone, where more came after it."""
-    phases = list(dict.fromkeys(row.get("phase") for row in material.history if row.get("phase")))
-    trained = material.config.get("strategy", {}).get("phases", [])
+    phases = list(dict.fromkeys(row.get("phase") for row in run_data.history if row.get("phase")))
+    trained = run_data.config.get("strategy", {}).get("phases", [])
     if len(phases) < 2 or not trained or trained[0].get("train") != "head":
         return None
-    found = [float(row["val/accuracy"]) for row in material.history
+    found = [float(row["val/accuracy"]) for row in run_data.history
              if row.get("phase") == phases[0] and "val/accuracy" in row]  # fmt: skip
     return max(found) if found else None
 

@@ -56,8 +56,8 @@ def probe(settings: TrainSettings, table: ImageTable, cache: Cache | None) -> Pe
     """Return how well a linear probe does on held-out training images, with the strength that suits them best."""
     network = load_network(replace(settings, strategy=Strategy("probe", ())), table)
     images = load_plain_images(settings, settings.trainer, table, network, cache)
-    machine = start_pass(prepare_machine(settings.trainer))
-    features = FeatureSource(network, images, FeatureSettings(cache=cache), machine).features(table.rows("train"))
+    device_pass = start_pass(prepare_machine(settings.trainer))
+    features = FeatureSource(network, images, FeatureSettings(cache=cache), device_pass).features(table.rows("train"))
     plan = HeadPlan(_HEAD, group=settings.data.splits.group)
     examples = head_examples(features, images, torch.nn.CrossEntropyLoss(), plan)
     head = build_head(_HEAD, network.num_features, network.num_classes)

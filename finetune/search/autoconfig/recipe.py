@@ -249,6 +249,6 @@ def measure_pace(
 def record_choices(run: Run, choices: Sequence[RecipeChoice]) -> None:
     """Say and note what the recipe has chosen and why; the values are in the configuration."""
     for choice in choices:
-        log.info("%s", choice.told())
+        log.info("%s", choice.summary_line())
     if choices:
         run.update(recipe=[choice.record() for choice in choices])

@@ -38,7 +38,7 @@ class RecipeChoice:
         """The setting as it would be typed."""
         return f"{self.key}={self.value}"
 
-    def told(self) -> str:
+    def summary_line(self) -> str:
         """Return the line that says what was chosen and why."""
         return f"recipe: {self.override} ({self.reason})"
 

@@ -36,29 +36,29 @@ class SignalBox:
         """Return where each job ran that has begun."""
         return self.places
 
-    def want(self, key: str, wish: Signal) -> None:
+    def want(self, key: str, signal: Signal) -> None:
         """Note what is wanted of a job."""
-        self.wanted[key] = wish
+        self.wanted[key] = signal
 
-    def wish(self, key: str) -> Signal:
+    def read_signal(self, key: str) -> Signal:
         """Return what is wanted of a job."""
         return self.wanted.get(key, Signal.GO_ON)
 
 
-def run_remote_job(errand: RemoteJob, wishes: Any) -> Outcome:
+def run_remote_job(remote_job: RemoteJob, signals: Any) -> Outcome:
     """Run a job on the node of this task and return its outcome."""
     import ray
 
     place = f"ray:{os.uname().nodename}/{ray.get_runtime_context().get_node_id()[:4]}"
-    ray.get(wishes.begin.remote(errand.job.key, place))
+    ray.get(signals.begin.remote(remote_job.job.key, place))
 
-    def wish() -> Signal:
+    def read_signal() -> Signal:
         try:
-            return Signal(ray.get(wishes.wish.remote(errand.job.key)).value)
+            return Signal(ray.get(signals.read_signal.remote(remote_job.job.key)).value)
         except KeyboardInterrupt:  # it was taken back just when it began
             return Signal.END
 
-    return errand.run(place, wish)
+    return remote_job.run(place, read_signal)
 
 
 @dataclass
@@ -105,7 +105,7 @@ class RayPool:
         self.size = settings.jobs
         self.settings = settings
         self.ray = _join(settings.address)
-        self._wishes = self.ray.remote(num_cpus=0)(SignalBox).remote()
+        self._signals = self.ray.remote(num_cpus=0)(SignalBox).remote()
         self._sent: dict[Any, RayJob] = {}
         self._asked = float("-inf")
 
@@ -123,10 +123,10 @@ class RayPool:
             raise RuntimeError(f"Job {job.key} was submitted twice, or while {self.size} wait or run.")
         passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         sent = replace(job, log=job.log.absolute(), environment={**passed, **job.environment})
-        errand = RemoteJob(sent, os.getcwd(), self.settings.cpus, self.settings.grace)
+        remote_job = RemoteJob(sent, os.getcwd(), self.settings.cpus, self.settings.grace)
         options = {"num_cpus": self.settings.cpus, "num_gpus": self.settings.devices_per_job, "max_retries": 0}
         task = self.ray.remote(**options, resources=dict(self.settings.resources))(run_remote_job)
-        self._sent[task.remote(errand, self._wishes)] = RayJob(job, time.time())
+        self._sent[task.remote(remote_job, self._signals)] = RayJob(job, time.time())
 
     def running(self) -> Mapping[str, str]:
         """Return the node of each job whose outcome has not been told, by its key."""
@@ -153,7 +153,7 @@ class RayPool:
         for reference, sent in self._sent.items():
             if sent.job.key == key:
                 sent.cancelled = True
-                self.ray.get(self._wishes.want.remote(key, Signal.DIE if hard else Signal.END))
+                self.ray.get(self._signals.want.remote(key, Signal.DIE if hard else Signal.END))
                 if sent.place == _WAITING:
                     self.ray.cancel(reference)
                 elif hard and sent.kill_at is None:
@@ -175,7 +175,7 @@ class RayPool:
         if now - self._asked < _ASK:
             return
         self._asked = now
-        places = self.ray.get(self._wishes.where.remote())
+        places = self.ray.get(self._signals.where.remote())
         for reference, sent in self._sent.items():
             sent.place = places.get(sent.job.key, _WAITING)
             if sent.kill_at is not None and now >= sent.kill_at:

@@ -29,8 +29,8 @@ WAITING = "slurm:waiting"
 class SlurmRemoteJob:
     """What Slurm runs for a job: a function of no arguments, since that is what submitit sends."""
 
-    errand: RemoteJob
-    wishes: Path
+    remote_job: RemoteJob
+    signal_file: Path
     owner: Path
     owner_name: str
 
@@ -39,13 +39,15 @@ class SlurmRemoteJob:
         slot = f"slurm:{os.environ.get('SLURMD_NODENAME', os.uname().nodename)}"
         watch = OwnerWatch(self.owner, self.owner_name)
         if watch.is_gone():
-            return unstarted(self.errand.job, slot, "the pool that sent it is gone")
-        return self.errand.run(slot, lambda: max(self.wish(), ended_if(watch.is_gone()), key=lambda wish: wish.value))
+            return unstarted(self.remote_job.job, slot, "the pool that sent it is gone")
+        return self.remote_job.run(
+            slot, lambda: max(self.read_signal(), ended_if(watch.is_gone()), key=lambda signal: signal.value)
+        )
 
-    def wish(self) -> Signal:
+    def read_signal(self) -> Signal:
         """Return what is wanted of the job, which the pool writes into a file."""
         try:
-            return Signal[self.wishes.read_text().strip()]
+            return Signal[self.signal_file.read_text().strip()]
         except (OSError, KeyError):
             return Signal.GO_ON
 
@@ -62,7 +64,7 @@ class SlurmJob:
     Attributes:
         job: The job.
         handle: Slurm's, as submitit knows it.
-        wishes: The file that says what is wanted of it.
+        signal_file: The file that says what is wanted of it.
         submitted: When, in seconds since the epoch.
         state: What Slurm said of it last.
         node: Where it runs.
@@ -73,7 +75,7 @@ class SlurmJob:
 
     job: Job
     handle: "submitit.Job[Outcome]"
-    wishes: Path
+    signal_file: Path
     submitted: float = field(default_factory=time.time)
     state: str = "PENDING"
     node: str = ""
@@ -109,10 +111,10 @@ class SlurmJob:
         return UNWANTED if self.cancelled or self.state == "CANCELLED" else LOST
 
     def cancel(self, *, hard: bool) -> None:
-        """Ask it to end, or kill it, through its file of wishes; Slurm is asked to where it does not run."""
+        """Ask it to end, or kill it, through its signal file; Slurm is asked to where it does not run."""
         self.cancelled = True
         with contextlib.suppress(OSError):
-            self.wishes.write_text((Signal.DIE if hard else Signal.END).name)
+            self.signal_file.write_text((Signal.DIE if hard else Signal.END).name)
         if not self.node:
             self.handle.cancel(check=False)
         elif hard and self.kill_at is None:

@@ -96,16 +96,16 @@ class SlurmPool:
             raise RuntimeError(f"Job {job.key} was submitted twice, or while {self.size} wait or run.")
         limit = min(seconds_granted(self.settings), float("inf") if job.time_limit is None else job.time_limit)
         limited = replace(job, time_limit=limit, log=job.log.absolute())
-        wishes = self.folder / f"wish_{job.key}"
-        wishes.unlink(missing_ok=True)
+        signal_file = self.folder / f"signal_{job.key}"
+        signal_file.unlink(missing_ok=True)
         task = RemoteJob(limited, os.getcwd(), self.settings.cpus, self.settings.grace)
-        errand = SlurmRemoteJob(task, wishes, self._owner.file, self._owner.name)
+        remote_job = SlurmRemoteJob(task, signal_file, self._owner.file, self._owner.name)
         try:
-            handle = self._executor.submit(errand)
+            handle = self._executor.submit(remote_job)
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
             self._refused.append(unstarted(job, WAITING, last_line(error)))
             return
-        self._jobs[job.key] = SlurmJob(job, handle, wishes)
+        self._jobs[job.key] = SlurmJob(job, handle, signal_file)
 
     def running(self) -> Mapping[str, str]:
         """Return the node of each job whose outcome has not been told, by its key."""

@@ -147,12 +147,12 @@ class RemoteJob:
     threads: int | None
     grace: float
 
-    def run(self, slot: str, wish: Callable[[], Signal], interval: float = 0.5) -> Outcome:
+    def run(self, slot: str, read_signal: Callable[[], Signal], interval: float = 0.5) -> Outcome:
         """Run the job to its end and return its outcome.
 
         Args:
             slot: Where this is, for the record.
-            wish: What is wanted of the job by now; it is called again and again.
+            read_signal: Returns what is wanted of the job by now; it is called again and again.
             interval: Seconds between two calls.
         """
         os.chdir(self.folder)
@@ -164,7 +164,7 @@ class RemoteJob:
             return unstarted(self.job, slot, str(error))
         granted = Signal.GO_ON
         while not (select.select([supervised.channel], [], [], interval)[0] and supervised.hear()):
-            wanted = wish()
+            wanted = read_signal()
             if wanted.value > granted.value:
                 supervised.cancel(hard=wanted is Signal.DIE)
                 granted = wanted

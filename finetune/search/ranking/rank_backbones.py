@@ -40,7 +40,7 @@ def rank_backbones(
     candidates: Sequence[BackboneCandidate],
     settings: RankRootSettings,
     table: ImageTable,
-    machine: DevicePass,
+    device_pass: DevicePass,
     cache: Cache | None,
     tell: Callable[[str], None],
 ) -> tuple[list[RankedBackbone], list[Skipped]]:
@@ -50,7 +50,7 @@ def rank_backbones(
         candidates: Whose weights are to be had.
         settings: Its groups rank, data and trainer.
         table: The images; only those of the training split are looked at.
-        machine: Where.
+        device_pass: Where.
         cache: Keeps features; None for none.
         tell: Is told what is going on.
 
@@ -62,9 +62,9 @@ def rank_backbones(
     count = len(table.rows("train"))
     for networks in together(candidates, settings, table, skipped):
         tell(f"latency of {', '.join(candidate.name for candidate in networks)}")
-        for candidate, footprint in affordable(networks, settings.rank, machine, skipped).items():
+        for candidate, footprint in affordable(networks, settings.rank, device_pass, skipped).items():
             tell(f"{candidate.name}: features of {count:,} images")
-            found = _attempt(candidate, networks[candidate], footprint, settings, table, machine, cache)
+            found = _attempt(candidate, networks[candidate], footprint, settings, table, device_pass, cache)
             if isinstance(found, RankedBackbone):
                 entries.append(found)
             else:
@@ -118,12 +118,15 @@ def build_with(candidate: BackboneCandidate, weights: str, settings: RankRootSet
 
 
 def affordable(
-    networks: Mapping[BackboneCandidate, Network], options: RankSettings, machine: DevicePass, skipped: list[Skipped]
+    networks: Mapping[BackboneCandidate, Network],
+    options: RankSettings,
+    device_pass: DevicePass,
+    skipped: list[Skipped],
 ) -> dict[BackboneCandidate, Footprint]:
     """Return what the networks within the budget cost; the others are added to the skipped."""
     measured = footprints(
         {candidate.name: network for candidate, network in networks.items()},
-        batch=options.batch_size, repeats=options.repeats, device=machine.device, precision=machine.precision,
+        batch=options.batch_size, repeats=options.repeats, device=device_pass.device, precision=device_pass.precision,
     )  # fmt: skip
     kept: dict[BackboneCandidate, Footprint] = {}
     for candidate in networks:
@@ -144,7 +147,7 @@ def _attempt(
     footprint: Footprint,
     settings: RankRootSettings,
     table: ImageTable,
-    machine: DevicePass,
+    device_pass: DevicePass,
     cache: Cache | None,
 ) -> RankedBackbone | Skipped:
     """Return a scored backbone, or why it could not be scored; what is wrong with the images is no backbone's fault.
@@ -154,7 +157,7 @@ def _attempt(
     """
     try:
         images = load_plain_images(settings, settings.trainer, table, network, cache)
-        source = FeatureSource(network, images, FeatureSettings(cache=cache), machine)
+        source = FeatureSource(network, images, FeatureSettings(cache=cache), device_pass)
         features = source.features(table.rows("train"))
         loss = build_loss(PLAIN_LOSS[table.task], settings.imbalance, settings.data, USUAL, table)
         examples = head_examples(features, images, loss, HeadPlan(PROBE, group=settings.data.splits.group))
@@ -165,7 +168,7 @@ def _attempt(
         return failure(candidate, error)
     finally:
         network.to("cpu")
-        if machine.device.type == "cuda":
+        if device_pass.device.type == "cuda":
             torch.cuda.empty_cache()
     height, width = network.spec.height, network.spec.width
     return RankedBackbone(

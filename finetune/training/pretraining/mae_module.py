@@ -165,21 +165,23 @@ def mae_parameter_groups(model: MaskedAutoencoder, *, lr: float, weight_decay: f
     ]
 
 
-def build_module(settings: PretrainRootSettings, model: MaskedAutoencoder, machine: TrainerSettings) -> Pretrainer:
+def build_module(
+    settings: PretrainRootSettings, model: MaskedAutoencoder, trainer_settings: TrainerSettings
+) -> Pretrainer:
     """Return the steps of the training."""
     optimizer = settings.optimizer
-    if machine.compile:
+    if trainer_settings.compile:
         model.compile()
 
     def make(moving: nn.Module) -> Optimizer:
         assert isinstance(moving, MaskedAutoencoder)
         groups = mae_parameter_groups(moving, lr=optimizer.lr, weight_decay=optimizer.weight_decay)
-        return build_optimizer(optimizer.name, groups, optimizer.options, fuse=machine.fuses)
+        return build_optimizer(optimizer.name, groups, optimizer.options, fuse=trainer_settings.fuses)
 
     return Pretrainer(
         model,
         build_optimizer=make,
         build_scheduler=partial(build_scheduler, schedule=settings.schedule),
         seed=settings.seed,
-        channels_last=machine.channels_last,
+        channels_last=trainer_settings.channels_last,
     )

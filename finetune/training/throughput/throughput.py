@@ -166,8 +166,8 @@ class PhaseBenchmark:
     def timed_pass(self) -> float:
         """Return the images per second of a pass that computes features."""
         rows = self.images.table.rows("train")[: (self.batches + 1) * self.images.eval_batch_size]
-        machine = DevicePass(self.device, self.recipe.trainer.precision)
-        source = FeatureSource(self.network, self.images, FeatureSettings(), machine)
+        device_pass = DevicePass(self.device, self.recipe.trainer.precision)
+        source = FeatureSource(self.network, self.images, FeatureSettings(), device_pass)
         started = time.perf_counter()
         source.features(rows)
         return len(rows) / (time.perf_counter() - started)

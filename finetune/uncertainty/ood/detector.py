@@ -78,7 +78,7 @@ class Detector:
         assert seen.features is not None
         return self.density.score(seen.features)
 
-    def unlike(self, scores: DensityArray) -> npt.NDArray[np.bool_]:
+    def is_ood(self, scores: DensityArray) -> npt.NDArray[np.bool_]:
         """Return which of some scores (N,) are those of images that are called unlike the training images."""
         return np.asarray(scores > self.threshold)
 

@@ -68,8 +68,8 @@ def test_a_handful_of_wins_is_no_difference_shown_though_the_interval_leaves_out
     for wins, shown in ((5, False), (9, True)):
         better = right.copy()
         better[np.flatnonzero(~right)[:wins]] = True
-        contest = contest_of(predictions(right), predictions(better))
-        (pair,) = contest.pairs
+        comparison = comparison_of(predictions(right), predictions(better))
+        (pair,) = comparison.pairs
         assert pair.changes.metrics["accuracy"].low > 0
         assert pair.shown == shown
         assert ("No difference" not in verdict(pair, "base")) == shown
@@ -80,8 +80,8 @@ def test_a_difference_that_is_shown_alone_may_not_be_among_many() -> None:
     right = np.arange(200) % 10 > 0
     better = right.copy()
     better[np.flatnonzero(~right)[:7]] = True
-    assert contest_of(predictions(right), predictions(better)).pairs[0].shown
-    many = contest_of(predictions(right), *[predictions(better)] * 5)
+    assert comparison_of(predictions(right), predictions(better)).pairs[0].shown
+    many = comparison_of(predictions(right), *[predictions(better)] * 5)
     assert not any(pair.shown for pair in many.pairs)
 
 
@@ -106,7 +106,7 @@ def test_several_labels_are_compared_by_image_and_by_label() -> None:
         return Predictions(ids, ids, targets, 0.1 + 0.8 * flipped, LABELS, "multilabel", groups)
 
     first, second = noisy(0.3), noisy(0.05)
-    (pair,) = contest_of(first, second).pairs
+    (pair,) = comparison_of(first, second).pairs
     exact = [(each.predicted == targets).all(axis=1) for each in (first, second)]
     assert pair.changes.metrics["exact_match"].value == pytest.approx(exact[1].mean() - exact[0].mean())
     assert (pair.test.won, pair.test.lost) == ((exact[1] & ~exact[0]).sum(), (exact[0] & ~exact[1]).sum())
@@ -115,7 +115,7 @@ def test_several_labels_are_compared_by_image_and_by_label() -> None:
     assert "better than" in verdict(pair, "base") and "exact match" in verdict(pair, "base")
 
 
-def contest_of(*runs: Predictions) -> Comparison:
+def comparison_of(*runs: Predictions) -> Comparison:
     named = [ComparedRun(f"run{number}", Path(f"run{number}"), each) for number, each in enumerate(runs)]
     return compare_runs(named, "test", common=False, resamples=200, seed=0)
 

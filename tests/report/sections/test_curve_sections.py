@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scored import material_of, predicted, scored
+from scored import predicted, run_data_of, scored
 
 from finetune.evaluation.bootstrap import metrics_document
 from finetune.evaluation.metrics import compute_metrics, per_class
@@ -41,9 +41,9 @@ def column(table, name):
 
 @pytest.mark.parametrize("make", SECTIONS)
 def test_no_predictions_is_nothing_to_tell(make):
-    assert make(material_of()) is None
+    assert make(run_data_of()) is None
     nobody = predicted(np.zeros(0, int), np.zeros((0, 3)))
-    assert make(material_of(test=nobody)) is None
+    assert make(run_data_of(test=nobody)) is None
 
 
 @pytest.mark.parametrize("make", SECTIONS)
@@ -62,7 +62,7 @@ def test_no_predictions_is_nothing_to_tell(make):
     ids=["one image", "binary", "no positive", "absent", "multilabel", "no label at all", "all right", "many"],
 )
 def test_every_kind_of_set_is_told_with_tables_that_fit(make, predictions):
-    section = make(material_of(test=predictions))
+    section = make(run_data_of(test=predictions))
     if section is None:
         assert make is gains_section
         return
@@ -78,14 +78,14 @@ def test_every_kind_of_set_is_told_with_tables_that_fit(make, predictions):
 
 def test_test_images_are_told_of_rather_than_validation():
     test, val = exactly([0, 0, 1], [0, 1, 1], ("ants", "bees")), exactly([0], [0], ("ants", "bees"))
-    assert sum(column(part(classes_section(material_of(test=test, val=val)), Table), "images")) == 3
-    alone = reliability_section(material_of(val=val))
+    assert sum(column(part(classes_section(run_data_of(test=test, val=val)), Table), "images")) == 3
+    alone = reliability_section(run_data_of(val=val))
     assert "validation split (1 image)" in alone.lead
 
 
 def test_classes_come_worst_first_with_their_intervals_and_absent_ones_last():
     predictions = exactly([0, 0, 0, 0, 1, 1, 3, 3], [0, 0, 0, 1, 1, 0, 3, 3], ("ants", "bees", "wasps", "flies"))
-    section = classes_section(material_of(test=predictions))
+    section = classes_section(run_data_of(test=predictions))
     table = part(section, Table)
     assert column(table, "class") == ["bees", "ants", "flies", "wasps"]
     assert column(table, "recall") == [0.5, 0.75, 1.0, None]
@@ -108,21 +108,21 @@ def test_class_scores_are_read_where_they_are_stored_and_computed_where_they_are
 
 def test_errors_are_listed_with_file_and_probability():
     predictions = predicted([0, 1, 1], [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], ("ants", "bees"))
-    table = part(errors_section(material_of(test=predictions)), Table)
+    table = part(errors_section(run_data_of(test=predictions)), Table)
     assert table.rows == (("image1", "bees", "ants", pytest.approx(0.8), "photos/image1.jpg"),)
-    right = part(errors_section(material_of(test=predicted([0, 1], np.eye(2)))), Text)
+    right = part(errors_section(run_data_of(test=predicted([0, 1], np.eye(2)))), Text)
     assert (right.text, right.tone) == ("Every one of the 2 images of the test split is right.", "good")
 
 
 def test_errors_of_several_labels_name_the_wrong_label():
     predictions = predicted([[0, 0]], [[0.9, 0.1]], ("ants", "bees"))
-    table = part(errors_section(material_of(test=predictions)), Table)
+    table = part(errors_section(run_data_of(test=predictions)), Table)
     assert table.rows[0][:4] == ("image0", "none", "ants", "ants")
 
 
 def test_confusion_names_the_worst_pair_and_where_errors_go():
     predictions = exactly([0] * 4 + [1] * 4 + [2] * 4, [0, 2, 2, 2, 1, 1, 2, 2, 2, 2, 2, 2], ("ants", "bees", "flies"))
-    section = confusion_section(material_of(test=predictions))
+    section = confusion_section(run_data_of(test=predictions))
     assert section.lead == (
         "What is taken for what. The most frequent error is ants taken for flies: 3 images, 75% of the class. "
         "Of all 5 errors, 5 were taken for flies."
@@ -132,13 +132,13 @@ def test_confusion_names_the_worst_pair_and_where_errors_go():
 
 def test_decisions_on_labels_are_a_table_of_four_counts():
     predictions = predicted([[1, 0], [1, 1], [0, 0]], [[0.9, 0.8], [0.2, 0.7], [0.1, 0.3]], ("ants", "bees"))
-    section = confusion_section(material_of(test=predictions))
+    section = confusion_section(run_data_of(test=predictions))
     assert part(section, Table).rows == (("ants", 1, 0, 1, 1), ("bees", 1, 1, 0, 1))
 
 
 def test_average_areas_are_the_scores():
     predictions = scored(90, 4)
-    table = part(ranking_section(material_of(test=predictions)), Table)
+    table = part(ranking_section(run_data_of(test=predictions)), Table)
     found = compute_metrics(predictions)
     assert table.rows[0][1:] == pytest.approx((found["roc_auc"], found["average_precision"]), abs=1e-6)
 
@@ -148,17 +148,17 @@ def test_gains_are_tabled_for_every_class():
     predictions = predicted(
         truth.astype(int), np.stack([1 - (100 - np.arange(100)) / 100, (100 - np.arange(100)) / 100], 1)
     )
-    table = part(gains_section(material_of(test=predictions)), Table)
+    table = part(gains_section(run_data_of(test=predictions)), Table)
     ((name, prevalence, *values),) = table.rows
     assert (name, prevalence) == ("class001", 0.2)
     assert values == pytest.approx([0.05, 0.25, 0.5, 1, 1, 5, 5, 5, 5, 2])
-    assert len(part(gains_section(material_of(test=scored(400, 30))), Table).rows) == 30
+    assert len(part(gains_section(run_data_of(test=scored(400, 30))), Table).rows) == 30
 
 
 @pytest.mark.parametrize(("scale", "word"), [(4.0, "too high"), (0.2, "too low")])
 def test_reliability_says_which_way_probabilities_err(scale, word):
     predictions = scored(600, 4, scale=scale)
-    section = reliability_section(material_of(test=predictions))
+    section = reliability_section(run_data_of(test=predictions))
     assert word in section.lead
     assert f"off by {compute_metrics(predictions)['calibration_error']:.3f} on average" in section.lead
     assert sum(column(part(section, Table), "decisions")) == 600

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from configured import settings_for
-from scored import material_of, predicted, scored
+from scored import predicted, run_data_of, scored
 
 from finetune.config.settings.run_groups import GroupSettings
 from finetune.evaluation.fairness.group_metrics import groups_document
@@ -27,7 +27,7 @@ def told(predictions, **settings):
     document = {
         "groups": groups_document({"test": predictions}, settings_for(GroupSettings, **settings), resamples=200)
     }
-    section = fairness_section(material_of(document, test=predictions))
+    section = fairness_section(run_data_of(document, test=predictions))
     assert isinstance(section, Section)
     return section
 
@@ -37,8 +37,8 @@ def verdict(section):
 
 
 def test_nothing_is_told_without_group_columns_or_predictions():
-    assert fairness_section(material_of()) is None
-    assert fairness_section(material_of(test=scored(20, 2))) is None
+    assert fairness_section(run_data_of()) is None
+    assert fairness_section(run_data_of(test=scored(20, 2))) is None
 
 
 def test_a_group_that_is_served_worse_stands_out():
@@ -94,6 +94,6 @@ def test_every_kind_of_set_becomes_a_page_with_tables_that_fit(labels, multilabe
 
 
 def test_a_run_older_than_the_section_is_told_of_from_its_predictions():
-    section = fairness_section(material_of(test=sites([60, 60], [0.9, 0.5])))
+    section = fairness_section(run_data_of(test=sites([60, 60], [0.9, 0.5])))
     assert section is not None
     assert "the weakest group is B" in verdict(section).text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from scored import material_of, predicted, scored
+from scored import predicted, run_data_of, scored
 from sklearn import metrics
 
 from finetune.errors import ConfigError
@@ -26,12 +26,12 @@ def parts(section, kind):
 
 
 def test_no_predictions_is_nothing_to_tell():
-    assert threshold_section(material_of(), NOTHING) is None
+    assert threshold_section(run_data_of(), NOTHING) is None
 
 
 def test_threshold_is_chosen_on_validation_and_judged_on_test():
     val, test = scored(200, 2, seed=1), scored(300, 2, seed=2)
-    section = threshold_section(material_of(val=val, test=test), OperatingChoice(min_recall=0.9))
+    section = threshold_section(run_data_of(val=val, test=test), OperatingChoice(min_recall=0.9))
     (facts,) = parts(section, FactList)
     threshold = float(facts.facts[0].value)
     assert metrics.recall_score(val.targets, val.probabilities[:, 1] >= threshold) >= 0.9
@@ -53,7 +53,7 @@ def test_threshold_is_chosen_on_validation_and_judged_on_test():
 )
 def test_a_minimum_that_does_not_hold_on_test_is_said(scores, word, tone):
     val, test = binary([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0]), binary(scores, [1, 1, 0, 0])
-    section = threshold_section(material_of(val=val, test=test), OperatingChoice(min_recall=0.9))
+    section = threshold_section(run_data_of(val=val, test=test), OperatingChoice(min_recall=0.9))
     (text,) = parts(section, Text)
     assert f"The recall of at least 0.9 {word} on test" in text.text
     assert text.tone == tone
@@ -61,7 +61,7 @@ def test_a_minimum_that_does_not_hold_on_test_is_said(scores, word, tone):
 
 def test_cost_is_compared_with_flagging_nothing_and_everything():
     val = binary([0.9, 0.8, 0.2, 0.1], [1, 0, 1, 0])
-    section = threshold_section(material_of(val=val, test=val), OperatingChoice(cost_fp=1, cost_fn=4))
+    section = threshold_section(run_data_of(val=val, test=val), OperatingChoice(cost_fp=1, cost_fn=4))
     (text,) = parts(section, Text)
     assert text.text == (
         "On test an image costs 0.250 on average; flagging nothing would cost 2.000, flagging every image 0.500."
@@ -70,7 +70,7 @@ def test_cost_is_compared_with_flagging_nothing_and_everything():
 
 def test_a_precision_that_no_threshold_reaches_is_said():
     val = binary([0.9, 0.5, 0.4], [0, 1, 0])
-    section = threshold_section(material_of(val=val, test=val), OperatingChoice(min_precision=0.8))
+    section = threshold_section(run_data_of(val=val, test=val), OperatingChoice(min_precision=0.8))
     (text,) = parts(section, Text)
     assert text.text == (
         "No threshold reaches the highest recall with a precision of at least 0.8: bees. Ask for less."
@@ -81,13 +81,13 @@ def test_a_precision_that_no_threshold_reaches_is_said():
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_choosing_and_judging_on_the_same_images_is_warned_of(split):
-    section = threshold_section(material_of(**{split: scored(80, 2)}), NOTHING)
+    section = threshold_section(run_data_of(**{split: scored(80, 2)}), NOTHING)
     assert "which flatters the threshold" in parts(section, Text)[0].text
 
 
 def test_each_class_has_its_own_threshold_where_none_is_named():
     val, test = scored(200, 4, seed=1), scored(200, 4, seed=2)
-    (table,) = parts(threshold_section(material_of(val=val, test=test), NOTHING), Table)
+    (table,) = parts(threshold_section(run_data_of(val=val, test=test), NOTHING), Table)
     assert [row[0] for row in table.rows] == list(test.labels)
     for number, row in enumerate(table.rows):
         threshold = float(row[1])
@@ -105,7 +105,7 @@ def test_each_class_has_its_own_threshold_where_none_is_named():
 
 def test_labels_without_a_validation_image_are_named():
     val, test = scored(60, 3, multilabel=True, absent=(1,)), scored(60, 3, multilabel=True)
-    section = threshold_section(material_of(val=val, test=test), NOTHING)
+    section = threshold_section(run_data_of(val=val, test=test), NOTHING)
     assert parts(section, Text)[0].text == "There is no image to choose a threshold on: class001."
     (table,) = parts(section, Table)
     assert table.rows[1][1:9] == (None,) * 8
@@ -114,16 +114,16 @@ def test_labels_without_a_validation_image_are_named():
 
 
 def test_a_named_label_is_told_in_full_and_an_unknown_one_refused():
-    material = material_of(val=scored(60, 3), test=scored(60, 3, seed=1))
-    section = threshold_section(material, OperatingChoice(label="class002"))
+    run_data = run_data_of(val=scored(60, 3), test=scored(60, 3, seed=1))
+    section = threshold_section(run_data, OperatingChoice(label="class002"))
     assert parts(section, FactList)[0].facts[0].name == "threshold of class002"
     with pytest.raises(ConfigError, match="operating.label=class02 is not a label"):
-        threshold_section(material, OperatingChoice(label="class02"))
+        threshold_section(run_data, OperatingChoice(label="class02"))
 
 
 @pytest.mark.parametrize("label", ["bees", "two words", "a=b", "50% [old]", "it's", 'a "b"', "1e3", "true", "012", ""])
 def test_commands_for_another_aim_name_the_label_as_the_command_line_reads_it(label):
-    section = threshold_section(material_of(test=binary([0.9, 0.1], [1, 0], ("ants", label))), NOTHING)
+    section = threshold_section(run_data_of(test=binary([0.9, 0.1], [1, 0], ("ants", label))), NOTHING)
     (code,) = parts(section, Code)
     for line in code.text.splitlines():
         words = shlex.split(line)
@@ -136,5 +136,5 @@ def test_commands_for_another_aim_name_the_label_as_the_command_line_reads_it(la
 
 def test_a_threshold_that_flags_nothing_is_written_in_words():
     val = binary([0.9, 0.5], [0, 1])
-    section = threshold_section(material_of(val=val, test=val), OperatingChoice(cost_fp=9, cost_fn=1))
+    section = threshold_section(run_data_of(val=val, test=val), OperatingChoice(cost_fp=9, cost_fn=1))
     assert parts(section, FactList)[0].facts[0].value == "flag nothing"

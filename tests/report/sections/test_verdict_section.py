@@ -15,8 +15,8 @@ from finetune.report.sections.learning_section import learning_section
 from finetune.report.sections.verdict_section import verdict_section
 
 
-def told(material: RunData) -> Section:
-    section = verdict_section(material)
+def told(run_data: RunData) -> Section:
+    section = verdict_section(run_data)
     assert section is not None
     return section
 
@@ -38,9 +38,9 @@ def with_errors(num: int, wrong: int) -> Predictions:
 
 
 def test_score_is_told_with_its_interval_and_number_of_images(tmp_path: Path) -> None:
-    material = gather_run_data(stored_run(tmp_path / "run", {"test": with_errors(400, 20)}, resamples=200))
-    score = material.document["test"]["accuracy"]
-    section = told(material)
+    run_data = gather_run_data(stored_run(tmp_path / "run", {"test": with_errors(400, 20)}, resamples=200))
+    score = run_data.document["test"]["accuracy"]
+    section = told(run_data)
     assert section.lead == (
         "95.0 % of the images are right, on 400 images of the test split, with 95 % confidence between "
         f"{score['low']:.3f} and {score['high']:.3f}."
@@ -80,10 +80,10 @@ def test_few_images_no_interval_and_leaks_are_doubts(tmp_path: Path) -> None:
 
 
 def test_wide_interval_is_a_doubt(tmp_path: Path) -> None:
-    material = gather_run_data(stored_run(tmp_path / "run", {"test": with_errors(110, 33)}, resamples=200))
-    score = material.document["test"]["accuracy"]
+    run_data = gather_run_data(stored_run(tmp_path / "run", {"test": with_errors(110, 33)}, resamples=200))
+    score = run_data.document["test"]["accuracy"]
     width = round(100 * (score["high"] - score["low"]))
-    assert f"The interval is {width} points wide: more test images would help." in texts(told(material))
+    assert f"The interval is {width} points wide: more test images would help." in texts(told(run_data))
 
 
 def test_validation_alone_is_said_to_flatter(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_other_run_on_other_images_is_said_not_to_be_comparable(tmp_path: Path) 
     run = stored_run(tmp_path / "run", {"test": scored(60, 3)})
     other = scored(60, 3)
     renamed = dataclasses.replace(other, ids=np.array([f"other{number}" for number in range(60)], object))
-    material = gather_run_data(run, stored_run(tmp_path / "elsewhere", {"test": renamed}))
-    row = beside(told(material))["elsewhere"]
+    run_data = gather_run_data(run, stored_run(tmp_path / "elsewhere", {"test": renamed}))
+    row = beside(told(run_data))["elsewhere"]
     assert row[0] is None and "not comparable" in str(row[2])
 
 
@@ -113,8 +113,8 @@ def test_other_run_on_other_images_is_said_not_to_be_comparable(tmp_path: Path) 
 def test_learning_names_the_epoch_that_is_kept_and_each_phase(
     tmp_path: Path, mode: str, epoch: int, value: float
 ) -> None:
-    material = gather_run_data(stored_run(tmp_path / "run", {"test": scored(60, 3)}))
-    section = learning_section(dataclasses.replace(material, config={**material.config, "mode": mode}))
+    run_data = gather_run_data(stored_run(tmp_path / "run", {"test": scored(60, 3)}))
+    section = learning_section(dataclasses.replace(run_data, config={**run_data.config, "mode": mode}))
     assert section is not None
     assert section.lead == f"4 epochs in 2 phases; epoch {epoch} is the best by val/accuracy ({value:.4f})."
     (table,) = [block for block in section.blocks if isinstance(block, Table)]

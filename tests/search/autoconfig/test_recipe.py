@@ -52,7 +52,7 @@ def test_choices_become_the_configuration() -> None:
     config, choices = resolved("recipe=auto")
     assert config == composed("recipe=auto", *(choice.override for choice in choices))
     assert config.strategy.name == "lp_ft" and config.features.views == 4
-    assert all(choice.reason in choice.told() for choice in choices)
+    assert all(choice.reason in choice.summary_line() for choice in choices)
 
 
 def test_few_images_compose_the_frozen_strategy() -> None:

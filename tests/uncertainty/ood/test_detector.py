@@ -78,8 +78,8 @@ def test_far_images_are_unlike_and_near_ones_are_not() -> None:
         detector, near = fitted(kind), seen(400)
         assert near.features is not None
         far = FeaturesAndLogits(near.features + np.array([0, 0, 0, 30, -30, 30], np.float32), near.logits)
-        assert detector.unlike(detector.score(far)).mean() >= 0.99
-        assert detector.unlike(detector.score(near)).mean() < 0.12
+        assert detector.is_ood(detector.score(far)).mean() >= 0.99
+        assert detector.is_ood(detector.score(near)).mean() < 0.12
 
 
 def test_logits_of_several_views_score_their_mean() -> None:
