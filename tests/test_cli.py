@@ -39,7 +39,7 @@ def test_a_first_word_is_rewritten_to_the_config_name() -> None:
     assert with_config_name(["--help"]) == ["--help"]
 
 
-def test_misspelt_verb_names_the_nearest() -> None:
+def test_misspelt_command_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="'evaluate'"):
         with_config_name(["evalute"])
 
@@ -72,7 +72,7 @@ def test_looking_at_the_config_imports_no_torch(tmp_path: Path, arguments: list[
     assert "HEAVY []" in found.stdout
 
 
-def test_help_lists_verbs_and_groups(tmp_path: Path) -> None:
+def test_help_lists_commands_and_groups(tmp_path: Path) -> None:
     text = finetune("--help", folder=tmp_path).stdout
     for word in ("evaluate", "predict", "strategy", "lp_ft", "data=folder", "-m"):
         assert word in text

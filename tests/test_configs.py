@@ -104,7 +104,7 @@ def test_epochs_of_every_strategy_can_be_typed(option: str) -> None:
 
 
 @pytest.mark.parametrize("name", command_names())
-def test_every_verb_composes(name: str) -> None:
+def test_every_command_composes(name: str) -> None:
     assert composed(*(["input=x"] if name == "predict" else []), name=name).verb == name
 
 

@@ -141,7 +141,7 @@ def test_a_run_begins_with_the_weights(run: Run) -> None:
         assert torch.equal(shipped[f"backbone.{name}"], value), name
 
 
-def test_a_run_is_continued_by_the_verb_that_began_it(run: Run) -> None:
+def test_a_run_is_continued_by_the_command_that_began_it(run: Run) -> None:
     check_command(run, "pretrain")
     with pytest.raises(ConfigError, match="was begun by finetune pretrain. Type: finetune pretrain resume="):
         check_command(run, "train")

@@ -101,7 +101,7 @@ def test_a_list_without_rows_is_no_failure(root: Path, capsys: pytest.CaptureFix
     assert "0 of 5 runs" in capsys.readouterr().out
 
 
-def test_condition_reaches_the_verb_as_it_was_typed() -> None:
+def test_condition_reaches_the_command_as_it_was_typed() -> None:
     parser = OverridesParser.create()
     for typed in ("a>1,b<2", r"name~it\'s", "a='x y'", 'a="b"', "name~x\\", "strategy=lora and seed!=null"):
         assert parser.parse_override(quoted_condition(f"filter={typed}")).value() == typed

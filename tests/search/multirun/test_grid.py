@@ -85,7 +85,7 @@ def test_a_job_is_told_by_what_the_others_do_not_have() -> None:
     assert [plan.what for plan in plans] == ["seed=0", "seed=1"]
 
 
-def test_verbs_that_make_no_run_have_no_folder() -> None:
+def test_commands_that_make_no_run_have_no_folder() -> None:
     plans = plan_jobs("evaluate", None, ["run=a,b"])
     assert [plan.folder for plan in plans] == [None, None]
 
