@@ -19,8 +19,7 @@ from finetune.config.settings.roots import PartsSettings
 from finetune.data.cache.store import Cache
 from finetune.data.table import ImageTable, object_column
 from finetune.errors import RunError
-from finetune.features.extract import FeatureSettings
-from finetune.features.sequence_features import feature_source
+from finetune.features.extract import FeatureSettings, extract_features
 from finetune.models.heads.fit import HeadExamples
 from finetune.models.network import Network
 from finetune.runs.run import Run, write_atomic
@@ -63,10 +62,7 @@ def training_features(
     device_pass = DevicePass(accelerator_device(settings.trainer.accelerator), settings.trainer.precision)
     rows = table.rows("train")
     how = FeatureSettings(dtype=settings.features.dtype, cache=cache)
-    found: npt.NDArray[np.float32] = (
-        feature_source(network, images, how, device_pass).features(rows).pooled(rows).numpy()
-    )
-    network.cpu()
+    found: npt.NDArray[np.float32] = extract_features(network, images, rows, how, device_pass).pooled(rows).numpy()
     return found
 
 

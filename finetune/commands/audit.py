@@ -24,7 +24,7 @@ from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.table import ImageTable
 from finetune.data.verification import check_images
 from finetune.errors import ConfigError
-from finetune.features.extract import FeatureSettings, FeatureSource
+from finetune.features.extract import FeatureSettings, extract_features
 from finetune.report.console.audit_console import findings_table, next_commands
 from finetune.report.html.render import render
 from finetune.report.pages.audit_page import audit_sections
@@ -92,7 +92,7 @@ def features_of(settings: AuditRootSettings, table: ImageTable, cache: Cache | N
     if device_pass.world_size > 1:
         raise ConfigError("finetune audit uses one device. Set trainer.devices=1.")
     rows = np.arange(len(table), dtype=np.int64)
-    return FeatureSource(network, images, FeatureSettings(cache=cache), device_pass).features(rows).take(rows).numpy()
+    return extract_features(network, images, rows, FeatureSettings(cache=cache), device_pass).take(rows).numpy()
 
 
 def _finish(

@@ -25,7 +25,7 @@ from finetune.evaluation.images import Vocabulary, own_images
 from finetune.evaluation.inference import Predictor
 from finetune.evaluation.predictions import to_probabilities
 from finetune.evaluation.rerun_settings import rerun_settings
-from finetune.features.extract import FeatureSettings, FeatureSource
+from finetune.features.extract import FeatureSettings, extract_features
 from finetune.models.bundle import Bundle, load_bundle
 from finetune.report.html.render import render
 from finetune.report.pages.explain_page import Explained, KnownImages, explain_sections, file_names
@@ -80,9 +80,9 @@ def training_images(run: Run, bundle: Bundle, device_pass: DevicePass, cache: Ca
         Console(stderr=True).print(f"Nearest training images are left out: {error}", highlight=False, markup=False)
         return None
     images = ImageData(table, bundle.network.spec, NOT_AUGMENTED, eval_batch_size=32, workers=0)
-    source = FeatureSource(bundle.network, images, FeatureSettings(cache=cache), device_pass)
     rows = np.arange(len(table), dtype=np.int64)
-    return KnownImages(table, source.features(rows).take(rows).numpy())
+    found = extract_features(bundle.network, images, rows, FeatureSettings(cache=cache), device_pass)
+    return KnownImages(table, found.take(rows).numpy())
 
 
 def explain_images(

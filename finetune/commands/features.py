@@ -14,7 +14,7 @@ from finetune.config.settings.roots import FeaturesRootSettings
 from finetune.data.cache.store import Cache
 from finetune.data.table import SPLITS
 from finetune.errors import ConfigError, nearest
-from finetune.features.sequence_features import feature_source
+from finetune.features.extract import FeatureSource
 from finetune.report.console.cache_console import show_cache
 from finetune.runtime.format import format_size
 from finetune.runtime.log_filters import quieten
@@ -70,7 +70,7 @@ def compute(settings: FeaturesRootSettings, cache: Cache, console: Console) -> N
         draws=build_resampling(settings.imbalance, settings.data, table),
     )  # fmt: skip
     how = build_features(settings.features, settings.tta_views, cache, augmented=settings.augment.enabled)
-    source = feature_source(network, images, how, device_pass)
+    source = FeatureSource(network, images, how, device_pass)
     started = time.monotonic()
     for split in settings.splits:
         rows = table.rows(split)

@@ -15,7 +15,9 @@ from finetune.data.cache.shards import Entries, Shard
 from finetune.data.cache.store import Cache, CacheSpace
 from finetune.data.datamodule import ImageData, seed_of, view_keys
 from finetune.data.sampling import Draw
+from finetune.data.sequences.batches import SequenceData, check_sequence_views
 from finetune.errors import RunError
+from finetune.features.cached_features import VALUES, CachedFeatures, SequenceFeatures
 from finetune.models.batchnorm_folding import fold_norms
 from finetune.models.fingerprint import backbone_identity
 from finetune.models.network import Network, eval_mode
@@ -24,7 +26,6 @@ from finetune.runtime.device import DevicePass
 log = logging.getLogger(__name__)
 
 _FORMAT = 1
-VALUES = "values"
 # a file is written when so many bytes or seconds of work would be lost otherwise
 FILE_BYTES = 64 * 10**6
 FILE_SECONDS = 60.0
@@ -56,47 +57,6 @@ class FeatureSettings:
         return self.dtype == "float32"
 
 
-class CachedFeatures:
-    """Features of rows of a table, in one or several views each, in memory or mapped from disk."""
-
-    def __init__(self, rows: npt.NDArray[np.int64], keys: Sequence[Sequence[str]], entries: Sequence[Entries]) -> None:
-        """Find the entries.
-
-        Args:
-            rows: Row numbers (N,).
-            keys: Of each view, the keys of the rows (V, N).
-            entries: Where the keys of each view are (V).
-        """
-        self.rows = rows
-        self.entries = entries
-        self.places = [found.places(list(names)) for found, names in zip(entries, keys, strict=True)]
-        self.position = np.full(int(rows.max(initial=-1)) + 1, -1, dtype=np.int64)
-        self.position[rows] = np.arange(len(rows))
-
-    @property
-    def views(self) -> int:
-        """The number of views of each row."""
-        return len(self.places)
-
-    def pooled(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Return one vector for each of some rows (B, F), in the first view."""
-        return self.take(rows)
-
-    def take(self, rows: npt.NDArray[np.int64], views: npt.NDArray[np.int64] | None = None) -> Tensor:
-        """Return the features (B, F), float32, of rows (B,), each in its view (B,) or all in the first."""
-        index = self.position[rows]
-        if views is None or self.views == 1:
-            return torch.from_numpy(self.entries[0].take(VALUES, self.places[0][index]).astype(np.float32, copy=False))
-        found: Tensor | None = None
-        for view in np.unique(views):
-            inside = np.flatnonzero(views == view)
-            values = self.entries[view].take(VALUES, self.places[view][index[inside]]).astype(np.float32, copy=False)
-            found = torch.empty(len(rows), *values.shape[1:]) if found is None else found
-            found[torch.from_numpy(inside)] = torch.from_numpy(values)
-        assert found is not None
-        return found
-
-
 class FeatureSource:
     """Makes the features of a table's images by one network, and finds those that were made before."""
 
@@ -115,7 +75,7 @@ class FeatureSource:
 
         Args:
             network: Its backbone is put in eval mode when features are computed, as frozen layers are.
-            images: The images and their transforms.
+            images: The images and their transforms; the features of sequences are those of their frames.
             settings: How features are kept.
             device_pass: Where they are computed.
             encode: Backbone and images (B, C, H, W) to what is kept (B, ...); None for the backbone's pooled features.
@@ -124,12 +84,14 @@ class FeatureSource:
             width: Values that are kept of an image; None for the pooled features.
         """
         self.network = network
-        self.images = images
+        self.sequences = images if isinstance(images, SequenceData) else None
+        self.images = images if self.sequences is None else self.sequences.frames
         self.settings = settings
         self.device_pass = device_pass
         self.encode = encode or (lambda backbone, images: backbone(images))
         self.identity = {
-            "format": _FORMAT, **backbone_identity(network, skip), "input": images.input_description, "point": point,
+            "format": _FORMAT, **backbone_identity(network, skip), "point": point,
+            "input": self.images.input_description,
             "precision": device_pass.precision, "device": device_pass.device.type, "dtype": settings.dtype,
         }  # fmt: skip
         self.width = network.num_features if width is None else width
@@ -148,9 +110,17 @@ class FeatureSource:
         """Return the features of some rows; what is missing is computed, each rank its share.
 
         Raises:
-            ConfigError: They do not fit into the cache.
+            ConfigError: They do not fit into the cache, or several views of sequences are asked for.
             RunError: They cannot be kept as asked.
         """
+        if self.sequences is None:
+            return self.of_images(rows, views)
+        check_sequence_views(views, "features.views")
+        members = self.sequences.frames_of(rows)
+        return SequenceFeatures(rows, members, self.of_images(np.concatenate(members)))
+
+    def of_images(self, rows: npt.NDArray[np.int64], views: int = 1) -> CachedFeatures:
+        """Return the features of some rows of images, or of frames."""
         keys = self.keys(rows, views)
         wanted = [_draws_of(rows, names) for names in keys]
         plain = self.fill(False, wanted[0])
@@ -161,7 +131,7 @@ class FeatureSource:
 
     def count(self, rows: npt.NDArray[np.int64]) -> int:
         """Return how many images are passed through the backbone for some rows, where none is known."""
-        return len(rows)
+        return len(rows) if self.sequences is None else sum(map(len, self.sequences.frames_of(rows)))
 
     def kept(self, rows: npt.NDArray[np.int64], views: int) -> int:
         """Return how many features of some rows need not be computed."""
@@ -260,6 +230,23 @@ class FeatureSource:
             hint = " Set features.dtype=float32." if self.settings.dtype == "float16" else ""
             raise RunError(f"{self.network.name} gives features that {self.settings.dtype} cannot hold.{hint}")
         return kept
+
+
+def extract_features(
+    network: Network,
+    images: ImageData,
+    rows: npt.NDArray[np.int64],
+    settings: FeatureSettings,
+    device_pass: DevicePass,
+    views: int = 1,
+) -> CachedFeatures:
+    """Return the features of some rows of images or sequences, of which those that are missing are computed.
+
+    The network is on the CPU afterwards. Arguments are those of `FeatureSource`; it raises what that raises.
+    """
+    found = FeatureSource(network, images, settings, device_pass).features(rows, views)
+    network.cpu()
+    return found
 
 
 def _draws_of(rows: npt.NDArray[np.int64], keys: Sequence[str]) -> dict[str, Draw]:

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.datamodule import ImageData
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
-from finetune.features.extract import CachedFeatures, FeatureSettings, FeatureSource
-from finetune.features.sequence_features import feature_source
+from finetune.features.cached_features import CachedFeatures
+from finetune.features.extract import FeatureSettings, FeatureSource
 from finetune.models.network import Network
 from finetune.runtime.device import DevicePass, pass_of
 
@@ -96,7 +96,7 @@ class FeatureData(pl.LightningDataModule):
         if self.source is None:
             network = self.trainer.lightning_module.network
             assert isinstance(network, Network)
-            self.source = feature_source(network, self.images, self.settings, pass_of(self.trainer))
+            self.source = FeatureSource(network, self.images, self.settings, pass_of(self.trainer))
         views = self.settings.views if split == "train" else 1
         self.found[split] = self.source.features(self.images.table.rows(split), views)
         return self.found[split]

@@ -20,10 +20,9 @@ from finetune.config.settings.phases import Phase, Strategy
 from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
 from finetune.data.datamodule import ImageData
 from finetune.evaluation.inference import NetworkOutputs, Predictor
-from finetune.features.extract import FeatureSettings
+from finetune.features.extract import FeatureSettings, extract_features
 from finetune.features.feature_datamodule import FeatureData, eval_loader
 from finetune.features.prefix_datamodule import PrefixData
-from finetune.features.sequence_features import feature_source
 from finetune.models.network import Network
 from finetune.runtime.device import DevicePass
 from finetune.training.callbacks.checkpoints import Checkpoints
@@ -219,9 +218,7 @@ def predict_split(
     """
     views, place = recipe.features.tta_views, {"rank": device_pass.rank, "world_size": device_pass.world_size}
     if cached:
-        features = feature_source(network, images, recipe.features, device_pass).features(
-            images.table.rows(split), views
-        )
+        features = extract_features(network, images, images.table.rows(split), recipe.features, device_pass, views)
         loaders = [eval_loader(features, images, device_pass, view) for view in range(views)]
     else:
         loaders = [images.view_loader(split, view, **place) for view in range(views)]

@@ -17,7 +17,7 @@ from torch import Tensor
 from finetune.data.datamodule import ImageData
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
-from finetune.features.extract import CachedFeatures
+from finetune.features.cached_features import CachedFeatures
 from finetune.features.feature_datamodule import FeatureData
 from finetune.models.heads.fit import HeadExamples, SolvedHead, feature_statistics, fit_head
 from finetune.models.heads.modules import HeadSpec, standardize_layer

@@ -23,8 +23,8 @@ from sklearn.datasets import load_digits
 from finetune.config.compose import conf_dir, register
 from finetune.config.resolve import resolve
 from finetune.config.settings.roots import TrainSettings
+from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import FeatureData
-from finetune.features.sequence_features import feature_source
 from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table
 from finetune.training.head_trainer import HeadTrainer
@@ -65,7 +65,7 @@ class Clips:
         self.network = load_network(settings, self.table)
         recipe = build_recipe(settings, self.table)
         images = load_images(settings, self.table, self.network)
-        source = feature_source(self.network, images, recipe.features, DevicePass(torch.device("cpu")))
+        source = FeatureSource(self.network, images, recipe.features, DevicePass(torch.device("cpu")))
         self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=0, settings=recipe.features)
         self.data.found = {split: source.features(self.table.rows(split)) for split in PAIRS}
 

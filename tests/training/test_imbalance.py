@@ -19,7 +19,8 @@ from finetune.data.cache.shards import Entries, Shard
 from finetune.data.cache.store import Cache
 from finetune.data.sampling import Draw
 from finetune.errors import ConfigError
-from finetune.features.extract import VALUES, CachedFeatures, FeatureSource
+from finetune.features.cached_features import VALUES, CachedFeatures
+from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import FeatureData, FeatureRows
 from finetune.models.heads.modules import standardize_layer
 from finetune.models.network import Network

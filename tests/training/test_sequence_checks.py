@@ -28,7 +28,7 @@ from finetune.ensembles.crossval.in_process import FoldHeadTrainer, read_table
 from finetune.errors import ConfigError
 from finetune.evaluation.drift.reference import load_reference
 from finetune.evaluation.predictions import Predictions, to_probabilities
-from finetune.features.sequence_features import SequenceSource, feature_source
+from finetune.features.extract import FeatureSource
 from finetune.models.bundle import load_bundle
 from finetune.models.heads.sequence_heads import mean_of
 from finetune.runs.run import Run
@@ -176,8 +176,8 @@ def test_images_of_frames_and_their_cached_features_give_the_same_answers(place:
     network, recipe = load_network(settings, table), build_recipe(settings, table)
     torch.nn.init.normal_(network.head[-1].weight)  # type: ignore[arg-type]
     images = load_images(settings, table, network)
-    source = feature_source(network.eval(), images, recipe.features, DevicePass(torch.device("cpu")))
-    assert isinstance(source, SequenceSource)
+    source = FeatureSource(network.eval(), images, recipe.features, DevicePass(torch.device("cpu")))
+    assert source.sequences is images
     features = source.features(table.rows("train"))
     classifier = build_classifier(network, strategy.phases[0], recipe, 0, ResumePoint()).eval()
     with torch.no_grad():

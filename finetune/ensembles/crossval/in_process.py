@@ -15,9 +15,9 @@ from finetune.data.folds import Fold, crossval_pool, with_fold, without_fold
 from finetune.data.table import ImageTable
 from finetune.data.verification import verify_images
 from finetune.evaluation.predictions import Predictions
-from finetune.features.extract import CachedFeatures
+from finetune.features.cached_features import CachedFeatures, SequenceFeatures
+from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import FeatureData
-from finetune.features.sequence_features import SequenceFeatures, feature_source
 from finetune.models.ensemble_network import Member
 from finetune.models.heads.settings import head_settings
 from finetune.models.network import Network, new_head
@@ -67,7 +67,7 @@ class FoldHeadTrainer:
         self.network: Network = load_network(settings, self.pool)
         recipe = build_recipe(settings, self.pool, self.cache)
         images = load_images(settings, self.pool, self.network, self.cache)
-        source = feature_source(self.network, images, recipe.features, start_pass(recipe.trainer))
+        source = FeatureSource(self.network, images, recipe.features, start_pass(recipe.trainer))
         rows = np.arange(len(self.pool))
         self.features = source.features(rows, max(recipe.features.views, recipe.features.tta_views))
         paths = self.pool.frame["path"].tolist()
@@ -112,7 +112,7 @@ class FoldHeadTrainer:
         rows = table.rows(split)
         paths = table.frame["path"].iloc[rows].tolist()
         if isinstance(self.features, SequenceFeatures):
-            return self.features.renumbered(rows, [self.places[path] for path in paths])
+            return self.features.renumbered(rows, [self.places[path] for path in paths], views)
         digests = [self.digests[path] for path in paths]
         return CachedFeatures(rows, [view_keys(digests, view) for view in range(views)], self.features.entries[:views])
 

@@ -9,7 +9,7 @@ from finetune.config.settings.phases import Strategy
 from finetune.config.settings.roots import TrainSettings
 from finetune.data.cache.store import Cache
 from finetune.data.table import ImageTable
-from finetune.features.extract import FeatureSettings, FeatureSource
+from finetune.features.extract import FeatureSettings, extract_features
 from finetune.models.heads.fit import fit_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.penalty_cv import PenaltyScore
@@ -57,7 +57,7 @@ def probe(settings: TrainSettings, table: ImageTable, cache: Cache | None) -> Pe
     network = load_network(replace(settings, strategy=Strategy("probe", ())), table)
     images = load_plain_images(settings, settings.trainer, table, network, cache)
     device_pass = start_pass(prepare_machine(settings.trainer))
-    features = FeatureSource(network, images, FeatureSettings(cache=cache), device_pass).features(table.rows("train"))
+    features = extract_features(network, images, table.rows("train"), FeatureSettings(cache=cache), device_pass)
     plan = HeadPlan(_HEAD, group=settings.data.splits.group)
     examples = head_examples(features, images, torch.nn.CrossEntropyLoss(), plan)
     head = build_head(_HEAD, network.num_features, network.num_classes)

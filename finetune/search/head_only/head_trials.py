@@ -13,8 +13,8 @@ from finetune.data.table import ImageTable
 from finetune.errors import FinetuneError
 from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
+from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import FeatureData
-from finetune.features.sequence_features import feature_source
 from finetune.models.heads.settings import head_settings
 from finetune.models.network import Network, new_head
 from finetune.runtime.log_filters import quieten
@@ -41,7 +41,7 @@ class HeadTrials:
         network: Network = load_network(settings, self.table)
         recipe = build_recipe(settings, self.table, self.cache)
         images: ImageData = load_images(settings, self.table, network, self.cache)
-        source = feature_source(network, images, recipe.features, start_pass(recipe.trainer))
+        source = FeatureSource(network, images, recipe.features, start_pass(recipe.trainer))
         self.data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=recipe.features)
         val = self.table.rows("val")
         self.data.found = {
