@@ -14,7 +14,7 @@ from finetune.ensembles.crossval.aggregate import aggregate_folds, crossval_tabl
 from finetune.ensembles.crossval.crossval_plan import CHANGEABLE, COMMAND, OWN, CrossvalPlan, make_crossval_plan
 from finetune.ensembles.crossval.fold_jobs import run_fold_jobs
 from finetune.ensembles.crossval.fold_recipe import with_recipe
-from finetune.ensembles.crossval.in_process import FoldHeadTrainer, FoldResult, read_table, train_folds
+from finetune.ensembles.crossval.in_process import FoldResult, read_table, train_folds
 from finetune.ensembles.crossval.nested_search import run_nested
 from finetune.errors import ConfigError, FinetuneError, RunError
 from finetune.report.console.crossval_console import crossval_lines
@@ -26,6 +26,7 @@ from finetune.search.autoconfig.rules import RecipeChoice
 from finetune.search.command_line import Request, read_request, request_of
 from finetune.search.multirun.scheduler import stoppable
 from finetune.search.spaces.grammar import parse_all
+from finetune.training.head_trainer import HeadTrainer
 from finetune.training.run_lifecycle import check_command, record_outcome, resume_command
 from finetune.uncertainty.ood.settings import check_ood_settings
 
@@ -124,7 +125,7 @@ def _train(plan: CrossvalPlan, run: Run, table: ImageTable, folds: list[Fold]) -
     if not plan.here:
         with stoppable() as stop:
             return run_fold_jobs(plan, run, len(folds), stop)
-    heads = FoldHeadTrainer(plan.base, table)
+    heads = HeadTrainer(plan.base, crossval_pool(table))
     if plan.search is not None:
         return list(run_nested(heads, folds, plan.search, plan.inner))
     return list(train_folds(heads, folds))

@@ -1,32 +1,124 @@
-"""A head trained or solved on features in memory, step for step as a run does it, without the trainer around it.
+"""Heads trained or solved in this process on features that are computed once, for trials of a sweep and for folds.
 
-It is for many short trials, where the trainer would take longer than the training.
+A head is fitted step for step as a run does it, with the same batches, losses, optimizers, schedules and solvers, but
+without the trainer around it, which would take longer than the training.
 """
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from finetune.config.settings.phases import Phase, Strategy
+from finetune.config.settings.roots import TrainSettings
 from finetune.data.sampling import TrainBatches
+from finetune.data.table import SPLITS, ImageTable
 from finetune.errors import RunError
+from finetune.features.cached_features import CachedFeatures
+from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import EVAL_BATCH, FeatureData
 from finetune.models.heads.fit import feature_statistics
 from finetune.models.heads.modules import standardize_layer
-from finetune.models.network import Network
+from finetune.models.heads.settings import head_settings
+from finetune.models.network import Network, new_head
+from finetune.training.build import build_recipe, load_images, load_network, open_cache
 from finetune.training.callbacks.epoch_metrics import monitored
 from finetune.training.fit import Recipe, schedule_of
 from finetune.training.freezing import apply_phase
 from finetune.training.optimizers import build_optimizer, parameter_groups
 from finetune.training.schedules import build_scheduler
 from finetune.training.solved_head import HeadPlan, phase_examples, single_view, solve_on_features
+from finetune.training.trainer import start_pass
 
 
 class HeadTrainer:
+    """The network, the images and the features that heads of many configurations share.
+
+    Attributes:
+        settings: Of the network, the images and the features.
+        table: The images.
+        network: Its backbone stands still.
+    """
+
+    def __init__(self, settings: TrainSettings, table: ImageTable, splits: Sequence[str] | None = None) -> None:
+        """Load what a run of the configuration would; features that are in the cache are not computed again.
+
+        Args:
+            settings: The settings of a run.
+            table: The images.
+            splits: Those whose features are needed; None for all images, which change places between splits.
+        """
+        pl.seed_everything(settings.seed, verbose=False)
+        self.settings, self.table, self.cache = settings, table, open_cache(settings.cache)
+        self.network = load_network(settings, table)
+        recipe = build_recipe(settings, table, self.cache)
+        images = load_images(settings, table, self.network, self.cache)
+        source = FeatureSource(self.network, images, recipe.features, start_pass(recipe.trainer))
+        views = {"train": recipe.features.views, "val": recipe.features.tta_views}
+        if splits is None:
+            everything = source.features(np.arange(len(table)), max(views.values()))
+            self.features = dict.fromkeys(SPLITS, everything)
+        else:
+            self.features = {split: source.features(table.rows(split), views[split]) for split in splits}
+        self.network.cpu()
+        self._places = {path: row for row, path in enumerate(table.frame["path"].tolist())}
+        self._loop: HeadLoop | None = None
+
+    def fit(self, settings: TrainSettings, table: ImageTable) -> tuple[Network, Recipe]:
+        """Return a network whose head was trained on a table's train split, with its epoch chosen on val.
+
+        Args:
+            settings: Differ from those of the features in what heads are made with alone.
+            table: The trainer's, or some of its images in splits of their own.
+        """
+        pl.seed_everything(settings.seed, verbose=False)
+        recipe = build_recipe(settings, table, self.cache)
+        loop, spec = self._loop_of(settings, table, recipe), head_settings(settings.head, seed=settings.seed)[0]
+        fresh = self.network
+        network = Network(
+            fresh.backbone, new_head(spec, fresh.num_features, fresh.num_classes), name=fresh.name, spec=fresh.spec,
+            num_features=fresh.num_features, num_classes=fresh.num_classes,
+            options=fresh.options | {"head": vars(spec)}, frames=fresh.frames,
+        )  # fmt: skip
+        loop.network.head = network.head
+        loop.fit(settings.strategy, recipe, mode=settings.mode)
+        return network.eval(), recipe
+
+    def features_of(self, table: ImageTable, split: str, views: int) -> CachedFeatures:
+        """Return the features of a split of a table, whose images are found by their paths."""
+        rows = table.rows(split)
+        paths = table.frame["path"].iloc[rows].tolist()
+        known = rows.tolist() if table is self.table else [self._places[path] for path in paths]
+        return self.features[split].renumbered(rows, known, views)
+
+    @torch.no_grad()
+    def logits(self, network: Network, table: ImageTable, split: str, views: int) -> npt.NDArray[np.float32]:
+        """Return what a head says of a split (V, N, K), in each view."""
+        loop = self._loop
+        if split == "val" and loop is not None and loop.data.images.table is table:
+            shown = loop.val_views[:views]
+        else:
+            found = self.features_of(table, split, views)
+            shown = [single_view(found, view) for view in range(views)]
+        return np.asarray(torch.stack([network.head(view) for view in shown]).numpy(), np.float32)
+
+    def _loop_of(self, settings: TrainSettings, table: ImageTable, recipe: Recipe) -> "HeadLoop":
+        """Return what fits heads to a table's features, which stay in memory as long as no other table is asked for."""
+        if self._loop is None or self._loop.data.images.table is not table:
+            images, features = load_images(settings, table, self.network, self.cache), recipe.features
+            data = FeatureData(images, batch_size=recipe.head_batch_size, seed=recipe.seed, settings=features)
+            views = {"train": features.views, "val": features.tta_views}
+            data.found = {split: self.features_of(table, split, number) for split, number in views.items()}
+            self._loop = HeadLoop(self.network, data)
+        return self._loop
+
+
+class HeadLoop:
     """Fits heads to the same features, one after the other.
 
     Attributes:
@@ -44,7 +136,7 @@ class HeadTrainer:
         train, val = data.features("train"), data.features("val")
         self.rows = train.rows
         self.train_features = torch.stack([single_view(train, view) for view in range(train.views)])
-        self.val_features = single_view(val, 0)
+        self.val_views = [single_view(val, view) for view in range(val.views)]
         targets = torch.from_numpy(data.images.table.targets())
         self.train_targets, self.targets = targets[train.rows], targets[val.rows]
 
@@ -116,7 +208,7 @@ class HeadTrainer:
     def validate(self, recipe: Recipe) -> tuple[float, float]:
         """Return the monitored value and the loss on the val split."""
         head = self.network.head.eval()
-        parts = [head(part) for part in torch.split(self.val_features, EVAL_BATCH)]
+        parts = [head(part) for part in torch.split(self.val_views[0], EVAL_BATCH)]
         pairs = zip(parts, torch.split(self.targets, EVAL_BATCH), strict=True)
         loss = sum(float(recipe.loss(logits, target)) * len(target) for logits, target in pairs) / len(self.targets)
         return self.monitored(recipe.monitor, torch.cat(parts), loss), loss

@@ -32,7 +32,7 @@ from finetune.config.settings.roots import TrainSettings
 from finetune.data.folds import crossval_pool, make_folds
 from finetune.data.table import ImageTable
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan, read_plan
-from finetune.ensembles.crossval.in_process import FoldHeadTrainer, read_table, train_folds
+from finetune.ensembles.crossval.in_process import read_table, train_folds
 from finetune.ensembles.crossval.member_weights import fold_weights
 from finetune.evaluation.inference import Predictor
 from finetune.models.bundle import load_bundle
@@ -42,6 +42,7 @@ from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import load_images, open_cache
+from finetune.training.head_trainer import HeadTrainer
 
 LOGISTIC = ["head=logistic", "head.l2=cv", "loss.label_smoothing=0"]
 
@@ -73,8 +74,8 @@ def measure(words: list[str], seed: int, folds: int) -> dict[str, Any]:
 
 def of_heads(plan: CrossvalPlan, table: ImageTable) -> tuple[Network, list[float]]:
     """Train heads in this process; return the ensemble and what each did on its held-out images."""
-    dealt = make_folds(crossval_pool(table), plan.settings, plan.base["data"]["splits"]["group"])
-    results = list(train_folds(FoldHeadTrainer(plan.base, table), dealt))
+    dealt = make_folds(crossval_pool(table), plan.settings, plan.base.data.splits.group)
+    results = list(train_folds(HeadTrainer(plan.base, crossval_pool(table)), dealt))
     right = [float(result.predictions.right.mean()) for result in results]
     weights = fold_weights([result.predictions for result in results], plan.weights)
     return join_networks([result.member for result in results], "mean", table.task, weights), right

@@ -27,7 +27,7 @@ from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import FeatureData
 from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table
-from finetune.training.head_trainer import HeadTrainer
+from finetune.training.head_trainer import HeadLoop
 
 HEADS = ("gru", "lstm", "tcn", "attention", "mean_pool")
 PAIRS = {"train": 200, "val": 50, "test": 75}
@@ -82,7 +82,7 @@ class Clips:
         network = load_network(settings, self.table)
         recipe = build_recipe(settings, self.table)
         self.data.images = load_images(settings, self.table, network)
-        HeadTrainer(network, self.data).fit(settings.strategy, recipe, mode=settings.mode)
+        HeadLoop(network, self.data).fit(settings.strategy, recipe, mode=settings.mode)
         rows = self.table.rows("test")
         with torch.no_grad():
             said = network.head.eval()(self.data.found["test"].take(rows)).argmax(1).numpy()

@@ -28,7 +28,7 @@ from finetune.training.build import build_recipe, load_images, load_network, loa
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import fit, predict_split
-from finetune.training.head_trainer import HeadTrainer
+from finetune.training.head_trainer import HeadLoop
 from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, check_image_weights
 from finetune.training.resume import ResumePoint
 
@@ -182,7 +182,7 @@ def test_a_head_fitted_without_the_trainer_uses_the_same_weights(photos: Path, t
         data = FeatureData(images, batch_size=recipe.head_batch_size, seed=0, settings=recipe.features)
         source = FeatureSource(network, images, recipe.features, DevicePass(torch.device("cpu")))
         data.found = {split: source.features(images.table.rows(split), 1) for split in ("train", "val")}
-        fitted = HeadTrainer(network, data)
+        fitted = HeadLoop(network, data)
         fitted.fit(strategy, recipe, mode="max")
         heads.append(fitted.network.head.state_dict())
     trained = train(tmp_path / "run", config)[1].head.state_dict()

@@ -30,7 +30,7 @@ from finetune.runtime.device import DevicePass
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import fit
-from finetune.training.head_trainer import HeadTrainer
+from finetune.training.head_trainer import HeadLoop
 from finetune.training.imbalance import adjust_logits, effective_weights, log_priors, minority_augmentation
 from finetune.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, class_weights
 from finetune.training.resume import ResumePoint
@@ -116,13 +116,13 @@ def parts_of(photos: Path, *words: str) -> tuple[Any, Network, Any, Any, Any]:
     return assembled.parts_of(*words, given=usual)
 
 
-def fitted(photos: Path, *words: str) -> tuple[HeadTrainer, Any]:
+def fitted(photos: Path, *words: str) -> tuple[HeadLoop, Any]:
     """Return what fits a head without the trainer, after it has, and the recipe."""
     _, network, strategy, recipe, images = parts_of(photos, *words)
     data = FeatureData(images, batch_size=recipe.head_batch_size, seed=0, settings=recipe.features)
     source = FeatureSource(network, images, recipe.features, DevicePass(torch.device("cpu")))
     data.found = {split: source.features(images.table.rows(split), 1) for split in ("train", "val")}
-    fitter = HeadTrainer(network, data)
+    fitter = HeadLoop(network, data)
     fitter.fit(strategy, recipe, mode="max")
     return fitter, recipe
 

@@ -20,11 +20,11 @@ from finetune.config.settings.data_groups import FoldSettings
 from finetune.config.settings.phases import build_strategy
 from finetune.config.settings.roots import TrainSettings
 from finetune.data.cache.store import Cache
-from finetune.data.folds import make_folds
+from finetune.data.folds import crossval_pool, make_folds
 from finetune.data.sources import digits, sequences
 from finetune.data.table import content_digest, load_saved_table
 from finetune.data.transforms import eval_transform
-from finetune.ensembles.crossval.in_process import FoldHeadTrainer, read_table
+from finetune.ensembles.crossval.in_process import read_table, train_fold
 from finetune.errors import ConfigError
 from finetune.evaluation.drift.reference import load_reference
 from finetune.evaluation.predictions import Predictions, to_probabilities
@@ -35,6 +35,7 @@ from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass
 from finetune.training.build import build_recipe, load_images, load_network, load_table
 from finetune.training.fit import build_classifier
+from finetune.training.head_trainer import HeadTrainer
 from finetune.training.resume import ResumePoint
 from finetune.training.sequence_checks import check_sequences
 
@@ -207,10 +208,10 @@ def test_the_reference_of_drift_is_the_mean_of_frames(place: Path) -> None:
 def test_folds_in_one_process_hold_sequences_out_and_say_of_them_what_their_network_says(place: Path) -> None:
     settings = settings_of(place, "strategy.epochs=1", "calibration=none", "data.splits.test=0")
     table = read_table(settings)
-    heads = FoldHeadTrainer(settings, table)
-    fold = make_folds(heads.pool, settings_for(FoldSettings, folds=2))[1]
-    found = heads.run(1, fold)
-    held = heads.pool.frame["id"][fold.held].tolist()
+    heads = HeadTrainer(settings, crossval_pool(table))
+    fold = make_folds(heads.table, settings_for(FoldSettings, folds=2))[1]
+    found = train_fold(heads, 1, fold)
+    held = heads.table.frame["id"][fold.held].tolist()
     assert sorted(found.predictions.ids) == sorted(held)
     transform, network = eval_transform(found.member.network.spec), found.member.network
     assert network.frames == 5

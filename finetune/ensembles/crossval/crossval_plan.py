@@ -13,7 +13,7 @@ from finetune.config.settings.search_groups import PoolSettings
 from finetune.ensembles.crossval.member_weights import check_weights
 from finetune.errors import ConfigError, nearest
 from finetune.search.command_line import Request, read_request
-from finetune.search.head_only.eligibility import of_base, of_search, of_space
+from finetune.search.head_only.eligibility import allowed, of_fixed, of_varied
 from finetune.search.spaces.sample_configs import TrialConfigs
 from finetune.search.sweep_plan import IN_PROCESS, make_sweep_plan
 from finetune.search.sweep_plan import SweepPlan as SearchPlan
@@ -95,17 +95,13 @@ def runs_in_process(base: TrainSettings, wanted: str, search: SearchPlan | None)
         raise ConfigError(f"cv.in_process={wanted} is not one of {', '.join(IN_PROCESS)}.{nearest(wanted, IN_PROCESS)}")
     if wanted == "false" and search is None:
         return False
-    strategy, found = base.strategy, list(of_base(base))
-    if not all(phase.backbone_frozen for phase in strategy.phases) or strategy.adapter is not None:
-        found.insert(0, f"strategy={strategy.name} moves more than the head")
+    found = of_fixed(base)
     if found and search is not None:
         raise ConfigError(
             f"A search within each fold works on cached features alone: {'; '.join(found)}. Choose strategy=frozen, or "
             "leave out what varies."
         )
-    if found and wanted == "true":
-        raise ConfigError(f"cv.in_process=true cannot be: {'; '.join(found)}. Set cv.in_process=auto.")
-    return not found
+    return allowed("auto" if search is not None else wanted, found, "cv.in_process")
 
 
 def check_search(search: SearchPlan, settings: FoldSettings) -> None:
@@ -114,7 +110,7 @@ def check_search(search: SearchPlan, settings: FoldSettings) -> None:
     Raises:
         ConfigError: It cannot.
     """
-    found = [*of_space(search, TrialConfigs(search.request, search.space)), *of_search(search)]
+    found = of_varied(search, TrialConfigs(search.request, search.space))
     if settings.kind == "bootstrap":
         found.append("cv=bootstrap has images twice, which folds within a fold would part")
     if len(search.settings.objectives) != 1:

@@ -11,13 +11,14 @@ from finetune.config.settings.data_groups import FoldSettings
 from finetune.config.settings.roots import TrainSettings
 from finetune.data.folds import Fold, crossval_pool, make_folds
 from finetune.data.table import ImageTable, object_column
-from finetune.ensembles.crossval.in_process import FoldHeadTrainer, FoldResult
+from finetune.ensembles.crossval.in_process import FoldResult, table_of, train_fold
 from finetune.errors import FinetuneError, RunError
 from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 from finetune.search.spaces.sample_configs import TrialConfigs
 from finetune.search.study.study import Search, TrialResult, create_study
 from finetune.search.sweep_plan import SweepPlan
+from finetune.training.head_trainer import HeadTrainer
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -26,7 +27,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 class InnerSearch:
     """Searches settings for the images that one fold learns from."""
 
-    def __init__(self, heads: FoldHeadTrainer, plan: SweepPlan, table: ImageTable, inner: int) -> None:
+    def __init__(self, heads: HeadTrainer, plan: SweepPlan, table: ImageTable, inner: int) -> None:
         """Deal out the fold's images, train and val, to inner folds.
 
         Args:
@@ -39,8 +40,8 @@ class InnerSearch:
         self.plan = plan
         self.metric = plan.settings.objectives[0].name.removeprefix("val/")
         pool = crossval_pool(table)
-        group = heads.splits.group
-        folds = make_folds(pool, FoldSettings("stratified", inner, 1, heads.splits.seed), group)
+        splits = heads.settings.data.splits
+        folds = make_folds(pool, FoldSettings("stratified", inner, 1, splits.seed), splits.group)
         self.tables = [with_validation_fold(pool, fold) for fold in folds]
 
     def run(self, number: int) -> tuple[str, ...]:
@@ -92,9 +93,9 @@ def with_validation_fold(pool: ImageTable, fold: Fold) -> ImageTable:
     return replace(pool, frame=pool.frame.assign(split=object_column(splits)))
 
 
-def run_nested(heads: FoldHeadTrainer, folds: list[Fold], plan: SweepPlan, inner: int) -> Iterator[FoldResult]:
+def run_nested(heads: HeadTrainer, folds: list[Fold], plan: SweepPlan, inner: int) -> Iterator[FoldResult]:
     """Yield each fold as it is done: searched, then trained with the best settings."""
     for number, fold in enumerate(folds):
-        settings = InnerSearch(heads, plan, heads.table_of(fold), inner).run(number)
+        settings = InnerSearch(heads, plan, table_of(heads, fold), inner).run(number)
         config = plan.request.trial([*plan.space.fixed, *settings])
-        yield replace(heads.run(number, fold, config), settings=settings)
+        yield replace(train_fold(heads, number, fold, config), settings=settings)

@@ -7,15 +7,14 @@ import torch
 
 from finetune.config.settings.roots import TrainSettings
 from finetune.data.table import ImageTable
-from finetune.features.extract import FeatureSource
+from finetune.features.extract import extract_features
 from finetune.features.feature_datamodule import EVAL_BATCH
 from finetune.models.ensemble_network import JoinedBackbone
 from finetune.models.network import Network
 from finetune.training.build import build_recipe, load_images, open_cache
-from finetune.training.ood import chosen_rows
-from finetune.training.solved_head import single_view
+from finetune.training.ood import chosen_rows, fit_ood
 from finetune.training.trainer import start_pass
-from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, fit_detector
+from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
 from finetune.uncertainty.ood.settings import check_ood_settings
 
 log = logging.getLogger(__name__)
@@ -44,11 +43,12 @@ def fit_fold_ood(
     held = np.sort(np.random.default_rng(0).permutation(rows)[: max(1, round(HELD_OUT * len(rows)))])
     cache = open_cache(run.cache)
     recipe, images = build_recipe(run, table, cache), load_images(run, table, network, cache)
-    source = FeatureSource(network, images, recipe.features, start_pass(recipe.trainer))
-    features, targets = single_view(source.features(rows, 1), 0).float(), table.targets()[rows]
-    network.cpu()
-    apart = torch.from_numpy(np.isin(rows, held))
-    logits = torch.cat([network.head(part) for part in torch.split(features[apart], EVAL_BATCH)])
-    seen = FeaturesAndLogits(features[apart].numpy(), logits.numpy())
-    training = (features[~apart].numpy(), targets[~apart.numpy()])
-    return fit_detector(settings, table.task, seen, training), {"val": seen}
+    found, targets = (
+        extract_features(network, images, rows, recipe.features, start_pass(recipe.trainer)),
+        table.targets(),
+    )
+    logits = torch.cat([network.head(part) for part in torch.split(found.take(held), EVAL_BATCH)])
+    seen = FeaturesAndLogits(found.take(held).numpy(), logits.numpy())
+    others = np.setdiff1d(rows, held)
+    detector = fit_ood(settings, table.task, others, seen, lambda chosen: (found.take(chosen).numpy(), targets[chosen]))
+    return detector, {"val": seen}

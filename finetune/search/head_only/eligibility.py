@@ -1,8 +1,9 @@
-"""Eligibility for one process: whether the trials of a sweep differ in their head alone."""
+"""Eligibility for one process: whether trials of a sweep, or folds, differ in their head alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from finetune.config.settings.roots import TrainSettings
+from finetune.errors import ConfigError
 from finetune.search.spaces.sample_configs import TrialConfigs
 from finetune.search.spaces.space_checks import covering
 from finetune.search.sweep_plan import SweepPlan
@@ -13,8 +14,40 @@ GROUPS = ("head", "optimizer", "loss", "schedule", "strategy")
 
 def obstacles(plan: SweepPlan, configs: TrialConfigs) -> list[str]:
     """Return why the trials cannot run in one process; nothing where they can."""
-    base = configs.settings({})
-    return list(dict.fromkeys([*of_space(plan, configs), *of_search(plan), *of_base(base)]))
+    return list(dict.fromkeys([*of_varied(plan, configs), *of_base(configs.settings({}))]))
+
+
+def allowed(wanted: str, found: Sequence[str], key: str) -> bool:
+    """Return whether something runs in this process, given what is in the way.
+
+    Args:
+        wanted: auto, true or false.
+        found: What is in the way.
+        key: The setting that says so.
+
+    Raises:
+        ConfigError: It is asked for, and cannot be.
+    """
+    if found and wanted == "true":
+        raise ConfigError(f"{key}=true cannot be: {'; '.join(found)}. Set {key}=auto.")
+    return wanted != "false" and not found
+
+
+def of_varied(plan: SweepPlan, configs: TrialConfigs) -> list[str]:
+    """Return what of a search stands in the way: what varies, and what is asked of trials."""
+    return [*of_space(plan, configs), *of_search(plan)]
+
+
+def of_fixed(base: TrainSettings) -> list[str]:
+    """Return what stands in the way of training a configuration itself on features that stand still."""
+    return [*of_strategy(base), *of_base(base)]
+
+
+def of_strategy(settings: TrainSettings) -> Iterator[str]:
+    """Yield a strategy that moves more than the head."""
+    strategy = settings.strategy
+    if not all(phase.backbone_frozen for phase in strategy.phases) or strategy.adapter is not None:
+        yield f"strategy={strategy.name} moves more than the head"
 
 
 def of_space(plan: SweepPlan, configs: TrialConfigs) -> Iterator[str]:
@@ -27,9 +60,7 @@ def of_space(plan: SweepPlan, configs: TrialConfigs) -> Iterator[str]:
         elif group not in GROUPS or dimension.key == "strategy":
             yield f"{dimension.key} varies, and a head's features depend on it"
     for values in covering(plan.space, lambda key: key in GROUPS):
-        strategy = configs.settings(values).strategy
-        if not all(phase.backbone_frozen for phase in strategy.phases) or strategy.adapter is not None:
-            yield f"strategy={strategy.name} moves more than the head"
+        yield from of_strategy(configs.settings(values))
 
 
 def of_search(plan: SweepPlan) -> Iterator[str]:

@@ -1,15 +1,15 @@
 """Head-only sweeps in this process, and the run that its best trial is given in the end."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from finetune.errors import ConfigError
 from finetune.runs.run import FINISHED
-from finetune.search.head_only.eligibility import obstacles
+from finetune.search.head_only.eligibility import allowed, obstacles
 from finetune.search.multirun.scheduler import Stop, drive_pool
 from finetune.search.pools.jobs import Job, Outcome
 from finetune.search.spaces.sample_configs import TrialConfigs
+from finetune.search.spaces.space import SettingValue
 from finetune.search.study.study import TrialResult, TrialSpec
 from finetune.search.study.trials import TrialJobs
 from finetune.search.sweep_plan import Sweep, SweepPlan
@@ -24,17 +24,13 @@ def in_process(plan: SweepPlan) -> bool:
     Raises:
         ConfigError: It is asked for, and cannot be.
     """
-    if plan.in_process == "false":
-        return False
-    found = obstacles(plan, TrialConfigs(plan.request, plan.space))
-    if found and plan.in_process == "true":
-        raise ConfigError(f"sweep.in_process=true cannot be: {'; '.join(found)}. Set sweep.in_process=auto.")
-    return not found
+    found = [] if plan.in_process == "false" else obstacles(plan, TrialConfigs(plan.request, plan.space))
+    return allowed(plan.in_process, found, "sweep.in_process")
 
 
 def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[TrialSpec], stop: Stop, on_end: OnEnd) -> bool:
     """Run the trials in this process, then the best as an ordinary run; return whether a failure has ended them."""
-    from finetune.search.head_only.head_trials import HeadTrials, run_head_trials
+    from finetune.search.head_only.head_trials import load_trainer, run_head_trials, run_trial
 
     plan, search = sweep.plan, sweep.search
     log.info(
@@ -42,9 +38,12 @@ def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[TrialSpec], stop
         "" if plan.settings.pruner == "none" else ", each too short to be pruned",
     )
     configs = TrialConfigs(plan.request, plan.space)
+    trainer = load_trainer(configs.settings({}))
 
-    trials = HeadTrials(configs.settings({}), plan.settings.objectives)
-    stopped = run_head_trials(search, trials, configs.settings, plan.policy, stop, left, on_end=on_end)
+    def run(values: Mapping[str, SettingValue]) -> TrialResult:
+        return run_trial(trainer, configs.settings(values), plan.settings.objectives)
+
+    stopped = run_head_trials(search, run, plan.policy, stop, left, on_end=on_end)
     if not stop.asked and not stopped:
         run_best(sweep, jobs, stop)
     return stopped

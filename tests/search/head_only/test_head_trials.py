@@ -12,7 +12,7 @@ from finetune.config.resolve import stored_settings
 from finetune.runs.run import Run
 from finetune.search.command_line import read_request
 from finetune.search.head_only.eligibility import obstacles
-from finetune.search.head_only.head_trials import HeadTrials
+from finetune.search.head_only.head_trials import load_trainer, run_trial
 from finetune.search.spaces.sample_configs import TrialConfigs
 from finetune.search.study.samplers import SearchObjective
 from finetune.search.study.trials import read_result
@@ -49,9 +49,9 @@ def test_a_trial_in_this_process_scores_what_its_run_scores(tmp_path: Path, word
     as_run = read_result(run, objectives)
     assert as_run is not None
     assert as_run.values[1] == changes["before"]
-    assert list(
-        HeadTrials(stored_settings(run.config), objectives).run(stored_settings(run.config)).values
-    ) == pytest.approx(as_run.values, abs=1e-5)
+    settings = stored_settings(run.config)
+    found = run_trial(load_trainer(settings), settings, objectives)
+    assert list(found.values) == pytest.approx(as_run.values, abs=1e-5)
 
 
 def test_quick_configurations_are_those_that_hydra_composes() -> None:
