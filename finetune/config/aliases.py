@@ -27,6 +27,12 @@ RENAMED_KEYS = {
     "audit.bits": "audit.hash_distance",
 }
 RENAMED_VALUES = {"head.solver": {"means": "nearest_mean", "samme": "adaboost"}}
+# of `_target_`, by the beginning of their paths
+RENAMED_TARGETS = {
+    "finetune.data.hub.": "finetune.data.sources.hub.",
+    "finetune.training.averaging.": "finetune.training.callbacks.swa.",
+    "finetune.training.snapshots.": "finetune.training.callbacks.snapshots.",
+}
 RENAMED_OPTIONS = {"model": {"mobile": "efficientnet_lite0"}, "optimizer": {"mae": "adamw_mae"}}
 _OVERRIDE = re.compile(r"(~?|[+]{0,2})([\w./]+)((?:@[^=]*)?=.*)", re.DOTALL)
 
@@ -98,7 +104,7 @@ def rename_config(config: dict[str, Any], package: str = "") -> list[str]:
         if node is not None and node.get(name) in list(names):
             changes.append(f"{key}={node[name]} is called {key}={names[node[name]]} now")
             node[name] = names[node[name]]
-    return changes
+    return changes + _rename_targets(config)
 
 
 def move_strays(config: DictConfig) -> None:
@@ -175,6 +181,18 @@ def _place(config: dict[str, Any], key: str, *, make: bool = False) -> tuple[dic
         if not isinstance(node, dict):
             return None, name
     return node, name
+
+
+def _rename_targets(node: Any) -> list[str]:
+    """Give what is named by a path today's path, in place and at any depth, and return what was changed."""
+    entries = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+    changes = [change for entry in entries for change in _rename_targets(entry)]
+    path = node.get("_target_") if isinstance(node, dict) else None
+    for old, new in RENAMED_TARGETS.items():
+        if isinstance(path, str) and path.startswith(old):
+            node["_target_"] = path.replace(old, new, 1)
+            changes.append(f"{path} is called {node['_target_']} now")
+    return changes
 
 
 def _rename_defaults(defaults: list[Any], group: str) -> list[str]:

@@ -22,6 +22,7 @@ _BEFORE: dict[str, Any] = {
     "tta_views": 1,
     "imbalance": "none",
     "features": {"views": 1, "dtype": "float32"},
+    "cache": {"enabled": False, "dir": None, "max_size": "20GB"},
     "callbacks": {},
     "logger": {},
     "tags": [],
@@ -52,11 +53,12 @@ def upgrade(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plain configuration of a run as today's version would have stored it."""
     result = copy.deepcopy(dict(plain))
     rename_config(result)
+    model, logger = result.get("model"), result.get("logger")
+    if "head" not in result and isinstance(model, dict) and "head" in model:  # where it was once
+        result["head"] = model.pop("head")
     fill(result, {name: value for name, value in _BEFORE.items() if result.get("verb") != "pretrain" or name in result})
-    result.setdefault("verb", "train")
-    tracked = (result.get("logger") or {}).get("wandb")
-    if tracked:
-        fill(tracked, _WANDB)
+    if isinstance(logger, dict) and isinstance(logger.get("wandb"), dict):
+        fill(logger["wandb"], _WANDB)
     return result
 
 

@@ -89,7 +89,11 @@ def test_duplicates_stay_together_in_the_splits_that_a_run_makes(tmp_path: Path,
 
 @pytest.mark.parametrize(
     ("word", "expected"),
-    [("audit.hash_distance=99", "0 to 64"), ("audit.similarity=2", "at most 1"), ("audit.folds=1", "2 or more")],
+    [
+        ("audit.hash_distance=99", "a number of bits, at least 0 and at most 64"),
+        ("audit.similarity=2", "at most 1"),
+        ("audit.folds=1", "2 or more"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, word: str, expected: str) -> None:
     said = finetune("audit", word, folder=tmp_path)

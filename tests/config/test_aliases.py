@@ -66,7 +66,7 @@ def test_all_names_are_told_in_one_line_and_the_run_is_named_after_todays(tmp_pa
     assert name.model.name == "tf_efficientnet_lite0" and "model: efficientnet_lite0" in shown.stdout
     audited = finetune("audit", "audit.bits=99", folder=tmp_path)
     assert audited.returncode == 2 and "audit.bits=99 is called audit.hash_distance=99 now" in audited.stderr
-    assert "audit.hash_distance=99 must lie in 0 to 64" in audited.stderr
+    assert "audit.hash_distance=99 must be a number of bits, at least 0 and at most 64" in audited.stderr
 
 
 @pytest.mark.parametrize(("old", "new"), [pair for pair in TYPED if pair[0].split("=")[0] in RENAMED_KEYS])

@@ -16,7 +16,7 @@ class AuditSettings(Checked):
     place: ClassVar[str] = "audit."
 
     output: str
-    hash_distance: int = field(metadata=in_range(least=0, most=64, what="how many bits of two hashes may differ"))
+    hash_distance: int = field(metadata=in_range(least=0, most=64, what="a number of bits"))
     similarity: float = field(metadata=in_range(least=-1, most=1, what="a cosine", such="0.9"))
     labels: bool
     folds: int = field(metadata=in_range(least=2))
