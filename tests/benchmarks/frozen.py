@@ -68,9 +68,9 @@ def one_run(arguments: list[str]) -> dict[str, float]:
 
         setattr(module, name, clocked)
 
-    for name in ("fit", "predict_best"):
+    for name in ("fit", "predict_final"):
         timed(train, name)
-    timed(solved, solve.solve_head.__name__)
+    timed(solved, solve.fit_head.__name__)
     step = fit.Classifier.training_step
 
     def first_step(self: fit.Classifier, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
@@ -128,13 +128,13 @@ def main() -> None:
     rounds = [measure(options) for _ in range(options.repeats)]
 
     def work(found: dict[str, dict[str, float]], name: str) -> float:
-        return found[name]["fit"] + found[name]["predict_best"]
+        return found[name]["fit"] + found[name]["predict_final"]
 
     ratios = {
         "cached run / pass": [work(found, "cached") / found["pass"]["seconds"] for found in rounds],
         "uncached run / cached run": [work(found, "uncached") / work(found, "cached") for found in rounds],
         "second run / pass": [work(found, "second") / found["pass"]["seconds"] for found in rounds],
-        "search of 30 strengths / pass": [found["search"]["solve_head"] / found["pass"]["seconds"] for found in rounds],
+        "search of 30 strengths / pass": [found["search"]["fit_head"] / found["pass"]["seconds"] for found in rounds],
     }
     ratios["second run, first step (s)"] = [found["second"]["first_step"] for found in rounds]
     for name, values in ratios.items():

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -33,6 +34,7 @@ from sklearn.metrics import f1_score, recall_score
 from finetune.audit.drop_label_errors import drop_suspects
 from finetune.config.compose import conf_dir, register
 from finetune.config.resolve import resolve
+from finetune.config.settings.data_groups import Imbalance
 from finetune.config.settings.roots import TrainSettings
 from finetune.data.table import ImageTable, object_column
 from finetune.runs.run import Run
@@ -41,7 +43,6 @@ from finetune.training.build import build_recipe, load_images, load_network, loa
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import fit, predict_split
-from finetune.training.imbalance import IMBALANCE
 from finetune.training.resume import ResumePoint
 from finetune.training.trainer import start_pass
 
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument("--kept", type=Path)
     asked, further = parser.parse_known_args()
     words = [f"imbalance={word}" for word in asked.words] + [f"label_noise={word}" for word in asked.noise]
-    words = words or [f"imbalance={word}" for word in IMBALANCE]
+    words = words or [f"imbalance={word}" for word in get_args(Imbalance)]
     quieten()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)

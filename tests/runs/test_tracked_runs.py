@@ -15,13 +15,13 @@ from hydra import compose, initialize_config_dir
 from wandb_backend import Backend
 from wandb_log import read_logs
 
-from finetune.commands.train import recorded
 from finetune.config.compose import conf_dir, register
 from finetune.config.resolve import resolve
 from finetune.config.settings.roots import TrainSettings
 from finetune.errors import ConfigError, RunError
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
+from finetune.training.run_lifecycle import record_outcome
 
 TINY = [
     "model.name=test_efficientnet", "model.weights=none", "data.image_size=32", "strategy=full", "trainer=cpu",
@@ -67,7 +67,7 @@ def without_empty(config: dict[str, Any]) -> dict[str, Any]:
 
 def test_config_in_tracker_is_resolved(tmp_path: Path) -> None:
     run, settings = configured(tmp_path / "run", "data.horizontal_flip=0.25", "tags=[a,b]", "group=g")
-    with recorded(run, settings, resume=False):
+    with record_outcome(run, settings, resume=False):
         pass
     (log,) = read_logs(run.path)
     assert log.config == json.loads(
@@ -105,7 +105,7 @@ def fail(error: BaseException) -> None:
 def test_crashed_run_is_not_shown_as_finished(tmp_path: Path, end: Any, status: str, code: int) -> None:
     run, settings = configured(tmp_path / "run")
     try:
-        with recorded(run, settings, resume=False) as tracker:
+        with record_outcome(run, settings, resume=False) as tracker:
             assert tracker is not None
             tracker.logger.log_metrics({"val/accuracy": 0.5}, step=1)
             end()
@@ -120,12 +120,15 @@ def test_crashed_run_is_not_shown_as_finished(tmp_path: Path, end: Any, status: 
 
 def test_another_run_in_the_same_folder_is_refused_however_the_first_ended(tmp_path: Path) -> None:
     run, settings = configured(tmp_path / "run", "logger=none")
-    with pytest.raises(RuntimeError), recorded(run, settings, resume=False):
+    with pytest.raises(RuntimeError), record_outcome(run, settings, resume=False):
         raise RuntimeError
-    with pytest.raises(RunError, match="already holds a run"), recorded(run, replace(settings, seed=1), resume=False):
+    with (
+        pytest.raises(RunError, match="already holds a run"),
+        record_outcome(run, replace(settings, seed=1), resume=False),
+    ):
         pytest.fail("the old run was overwritten")
     assert (run.status, run.config["seed"]) == ("failed", 0)
-    with recorded(run, settings, resume=True):
+    with record_outcome(run, settings, resume=True):
         assert run.status == "running"
     assert run.status == "finished"
 
@@ -133,14 +136,14 @@ def test_another_run_in_the_same_folder_is_refused_however_the_first_ended(tmp_p
 def test_the_handler_of_sigterm_is_given_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     run, settings = configured(tmp_path / "run")
-    with recorded(run, settings, resume=False):
+    with record_outcome(run, settings, resume=False):
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_failure_to_start_wandb_is_a_failed_run(tmp_path: Path) -> None:
     run, settings = configured(tmp_path / "run", "logger.wandb.mode=online")
-    with pytest.raises(ConfigError, match="no key"), recorded(run, settings, resume=False):
+    with pytest.raises(ConfigError, match="no key"), record_outcome(run, settings, resume=False):
         pytest.fail("the run went on without its tracker")
     assert run.status == "failed"
 
@@ -148,7 +151,7 @@ def test_a_failure_to_start_wandb_is_a_failed_run(tmp_path: Path) -> None:
 def test_without_wandb_there_is_no_tracker(tmp_path: Path) -> None:
     for number, override in enumerate(("logger=none", "logger.wandb.mode=disabled")):
         run, settings = configured(tmp_path / str(number), override)
-        with recorded(run, settings, resume=False) as tracker:
+        with record_outcome(run, settings, resume=False) as tracker:
             assert tracker is None
         assert run.status == "finished"
 
