@@ -147,7 +147,7 @@ def test_what_a_feature_depends_on_makes_another(tmp_path: Path, change: str) ->
     assert computed(source_of(tmp_path, CHANGES[change]())) == 12
 
 
-@pytest.mark.parametrize("settings", [{"dtype": "float16"}, {"machine": replace(CPU, precision="bf16-mixed")}])
+@pytest.mark.parametrize("settings", [{"dtype": "float16"}, {"device_pass": replace(CPU, precision="bf16-mixed")}])
 def test_precision_and_type_make_another(tmp_path: Path, settings: dict[str, Any]) -> None:
     computed(source_of(tmp_path))
     assert computed(source_of(tmp_path, **settings)) == 12

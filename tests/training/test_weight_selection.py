@@ -16,6 +16,7 @@ from finetune.data.datamodule import ImageData
 from finetune.errors import ConfigError
 from finetune.models.network import Network, build_network
 from finetune.runs.run import Run
+from finetune.runtime.device import DevicePass
 from finetune.training.callbacks.checkpoints import Checkpoints, network_state, read_checkpoint
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import Recipe, fit
@@ -30,6 +31,7 @@ from finetune.training.weight_selection import (
     select_weights,
 )
 
+CPU = DevicePass(torch.device("cpu"))
 STRATEGY = Strategy(
     "lp_ft",
     (Phase("probe", "head", epochs=3, features="cached", lr=5e-2), Phase("finetune", "all", epochs=1)),
@@ -49,7 +51,7 @@ class Trained:
     def keep(self, *shares: float, mode: str = "max", **settings: object) -> SelectedWeights:
         """Return what is kept of it."""
         recipe = replace(self.recipe, **settings)
-        return select_weights(self.run, self.network, STRATEGY, self.images, recipe, mode=mode, shares=shares)
+        return select_weights(self.run, self.network, STRATEGY, self.images, recipe, CPU, mode=mode, shares=shares)
 
 
 def trained(folder: Path, rate: float) -> Trained:
@@ -126,7 +128,7 @@ def test_nothing_is_compared_without_a_probe_or_without_shares(ruined: Trained, 
     alone = Run(tmp_path)
     alone.checkpoints.mkdir(parents=True)
     alone.best_checkpoint.write_bytes(ruined.run.best_checkpoint.read_bytes())
-    kept = select_weights(alone, ruined.network, STRATEGY, ruined.images, ruined.recipe, mode="max", shares=[0.5])
+    kept = select_weights(alone, ruined.network, STRATEGY, ruined.images, ruined.recipe, CPU, mode="max", shares=[0.5])
     assert kept.candidates == () and kept.share is None
 
 
