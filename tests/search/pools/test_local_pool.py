@@ -242,7 +242,7 @@ PARENT = f"""
 import sys
 from pathlib import Path
 from finetune.search.pools.jobs import Job
-from finetune.search.pools.local import LocalPool
+from finetune.search.pools.local_pool import LocalPool
 from finetune.search.pools.slots import build_slots
 pool = LocalPool(build_slots("cpu"), grace=30)
 command = (sys.executable, "-S", "-c", {FAMILY!r}, sys.argv[1] + "/pids")
