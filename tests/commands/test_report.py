@@ -222,7 +222,9 @@ def test_images_of_an_evaluation_are_read_as_it_read_them(
     object.__setattr__(predictions, "paths", np.array([f"digits/{number:04d}" for number in range(8)], object))
     source = {"_target_": "finetune.data.sources.digits"}  # which has images of those names
     told = replace(
-        gather_run_data(run), splits={"test": predictions}, config={**run.config, "data": {"source": source}}
+        gather_run_data(run),
+        splits={"test": predictions},
+        config={**run.config, "data": {**run.config["data"], "source": source}},
     )
     white = ArrayStore(np.full((8, 6, 6), 255, np.uint8))
     for run_data, expected in ((told, False), (replace(told, store=white), True)):
