@@ -86,3 +86,16 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(folder: Path, run: str
 def test_a_sweep_that_is_finished_says_so(folder: Path) -> None:
     (stored,) = (folder / "sweeps" / "lr").iterdir()
     run_in(folder, "sweep", f"resume={stored.relative_to(folder)}")
+
+
+def test_a_sweep_over_settings_of_former_names_goes_on_as_it_would_have(folder: Path) -> None:
+    (stored,) = (folder / "sweeps" / "former").iterdir()
+    run_in(folder, "sweep", f"resume={stored.relative_to(folder)}", "sweep.trials=5")
+    with (stored / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    # what version 0.1.0 draws and reaches, told sweep.trials=5 at once, in today's names
+    assert [(row["head.solver"], row["label_noise"]) for row in rows] == [
+        ("null", "smoothing"), ("nearest_mean", "smoothing"), ("null", "smoothing"), ("null", "smoothing"),
+        ("nearest_mean", "none"),
+    ]  # fmt: skip
+    assert [round(float(row["val/accuracy"]), 4) for row in rows] == [0.65, 0.6, 0.65, 0.65, 0.6]

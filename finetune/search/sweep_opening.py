@@ -13,6 +13,7 @@ from finetune.search.pools.pool_factory import build_pool
 from finetune.search.spaces.space import differences
 from finetune.search.study.samplers import build_pruner
 from finetune.search.study.storage import open_storage, place_of
+from finetune.search.study.stored_names import renamed_description, stored_names
 from finetune.search.study.study import Search, create_study, load_study
 from finetune.search.study.trials import StudyLocation
 from finetune.search.sweep_plan import Sweep, SweepPlan, make_sweep_plan
@@ -80,10 +81,11 @@ def continued(typed: Request, record: dict[str, Any], place: StudyLocation) -> t
     """
     stored = request_of(record["request"])
     plan = make_sweep_plan(stored.continued(typed))
-    changes = list(differences(record["space"], plan.describe()))
+    before = renamed_description(record["space"])
+    changes = list(differences(before, plan.describe()))
     if typed.is_search():
         again = make_sweep_plan(typed.searching(stored))
-        changes += list(differences(record["space"], again.describe()))
+        changes += list(differences(before, again.describe()))
     if changes:
         raise ConfigError(
             f"{place.study} cannot go on, since it would be another search: {'; '.join(dict.fromkeys(changes))}. Start "
@@ -92,4 +94,5 @@ def continued(typed: Request, record: dict[str, Any], place: StudyLocation) -> t
     storage = open_storage(place.storage)
     study = load_study(storage, place.study, place.storage)
     study.pruner = build_pruner(plan.settings.pruner, plan.settings.pruner_options)
-    return plan, Search(study, storage, plan.space, plan.settings, plan.trials)
+    names = stored_names(record["space"])
+    return plan, Search(study, storage, plan.space, plan.settings, plan.trials, names)

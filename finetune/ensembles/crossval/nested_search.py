@@ -70,8 +70,7 @@ class InnerSearch:
         if not search.best():
             raise RunError(f"No trial of fold {number} came to its end: {cause}")
         best = search.best()[0]
-        values = {each.key: best.params[each.key] for each in self.plan.space.dimensions if each.key in best.params}
-        found = tuple(self.plan.space.overrides(values))
+        found = tuple(self.plan.space.overrides(search.values_of(best)))
         log.info("Fold %d: %s (%s %.4f in the mean of %d inner folds, best of %d trials).", number, " ".join(found),
                  settings.objectives[0].name, best.values[0], len(self.tables), len(search.trials()))  # fmt: skip
         return found

@@ -52,8 +52,7 @@ def share_process(sweep: Sweep, jobs: TrialJobs, left: Sequence[TrialSpec], stop
 def run_best(sweep: Sweep, jobs: TrialJobs, stop: Stop) -> None:
     """Give the best trial its run folder, with checkpoint and test score."""
     for trial in sweep.search.best()[:1]:
-        dimensions = [each for each in sweep.plan.space.dimensions if each.key in trial.params]
-        asked = TrialSpec(trial.number, {each.key: trial.params[each.key] for each in dimensions})
+        asked = TrialSpec(trial.number, sweep.search.values_of(trial))
         run = sweep.place.run_of(asked.number)
         if run.record.get("status") != FINISHED:
             log.info("Running trial %d, the best, as an ordinary run: %s", asked.number, run.path)

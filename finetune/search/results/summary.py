@@ -50,8 +50,8 @@ def rows(search: Search, place: StudyLocation) -> list[TrialRow]:
         facts = facts_of(trial)
         values = trial.values if state == "complete" and trial.values else [None] * len(names)
         costs = {name: value for name, value in facts.get("costs", {}).items() if name not in names}
-        typed = {each.key: each.text(trial.params[each.key]) for each in search.space.dimensions
-                 if each.key in trial.params}  # fmt: skip
+        drawn = search.values_of(trial)
+        typed = {each.key: each.text(drawn[each.key]) for each in search.space.dimensions if each.key in drawn}
         run = place.run_of(trial.number)
         found.append({
             "trial": trial.number, "state": state, **dict(zip(names, values, strict=True)), **typed, **costs,
@@ -80,7 +80,7 @@ def best_of(
     names = [each.name for each in search.settings.objectives]
     found = []
     for rank, trial in enumerate(search.best()):
-        overrides = [*fixed, *search.space.overrides(trial.params)]
+        overrides = [*fixed, *search.space.overrides(search.values_of(trial))]
         name = "best" if rank == 0 else f"best_{rank + 1}"
         values = dict(zip(names, trial.values, strict=True))
         command = write_experiment(overrides, folder, name, trial_line(search, trial), flags)

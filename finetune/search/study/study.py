@@ -14,6 +14,7 @@ from finetune.errors import ConfigError
 from finetune.runtime.provenance import process, process_start
 from finetune.search.spaces.space import Dimension, SearchSpace, SettingValue
 from finetune.search.study.samplers import EXCESS, SearchSettings, build_pruner, build_sampler
+from finetune.search.study.stored_names import StoredNames
 
 Ended = Literal["complete", "pruned", "failed", "cancelled"]
 STATES: Mapping[TrialState, str] = {
@@ -61,6 +62,7 @@ class Search:
         space: What varies.
         settings: How it is searched.
         total: How many trials there are to be.
+        names: What the study calls settings and values.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Search:
         space: SearchSpace,
         settings: SearchSettings,
         total: int,
+        names: StoredNames | None = None,
     ) -> None:
         """Continue a study, or begin one that has no trials; a grid's combinations are all put into it."""
         self.study = study
@@ -77,12 +80,13 @@ class Search:
         self.space = space
         self.settings = settings
         self.total = total
+        self.names = names or StoredNames()
         if settings.sampler == "grid":
             combinations = space.grid()
             self.total = min(total, len(combinations))
             with quiet():
                 for values in combinations[len(self.trials()) : self.total]:
-                    study.enqueue_trial(dict(values))
+                    study.enqueue_trial(self.names.stored(values))
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials but those that came after the last."""
@@ -110,10 +114,22 @@ class Search:
         values: dict[str, SettingValue] = {}
         for dimension in self.space.dimensions:
             if self.space.active(dimension, values):
-                if dimension.key not in drawn:
-                    self.study.sampler = build_sampler(self.settings, trial.number, dimension.key)
-                values[dimension.key] = suggest(trial, dimension)
+                name = self.names.key(dimension.key)
+                if name not in drawn:
+                    self.study.sampler = build_sampler(self.settings, trial.number, name)
+                values[dimension.key] = suggest(trial, dimension, self.names)
         return TrialSpec(trial.number, values)
+
+    def values_of(self, trial: FrozenTrial) -> dict[str, SettingValue]:
+        """Return the values of a trial that has been drawn, by today's names."""
+        found: dict[str, SettingValue] = {}
+        for dimension in self.space.dimensions:
+            name = self.names.key(dimension.key)
+            if name in trial.params:
+                value = trial.params[name]
+                known = (choice.value for choice in dimension.choices)
+                found[dimension.key] = next((v for v in known if self.names.value(dimension.key, v) == value), value)
+        return found
 
     def left(self, *, nameless: bool) -> list[TrialSpec]:
         """Return the trials that nobody runs any more, in order; those of other machines are theirs.
@@ -203,16 +219,17 @@ def is_left(trial: FrozenTrial, *, nameless: bool) -> bool:
     return known["host"] == os.uname().nodename and (gone or int(known["pid"]) == os.getpid())
 
 
-def suggest(trial: optuna.Trial, dimension: Dimension) -> SettingValue:
+def suggest(trial: optuna.Trial, dimension: Dimension, names: StoredNames) -> SettingValue:
     """Return the value of a setting in a trial."""
+    name = names.key(dimension.key)
     if dimension.kind == "choice":
-        values = [choice.value for choice in dimension.choices]
-        return next(value for value in values if value == trial.suggest_categorical(dimension.key, values))
+        values = {names.value(dimension.key, choice.value): choice.value for choice in dimension.choices}
+        return values[trial.suggest_categorical(name, list(values))]
     if dimension.kind == "whole":
         return trial.suggest_int(
-            dimension.key, int(dimension.low), int(dimension.high), step=int(dimension.step or 1), log=dimension.log
+            name, int(dimension.low), int(dimension.high), step=int(dimension.step or 1), log=dimension.log
         )
-    return trial.suggest_float(dimension.key, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
 
 
 def trial_of(study: optuna.Study, storage: optuna.storages.BaseStorage, number: int) -> optuna.Trial:
