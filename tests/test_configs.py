@@ -178,3 +178,33 @@ def test_name_of_a_run_tells_what_changed_and_stays_short() -> None:
             return_hydra_config=True,
         )
         assert len(run_name(_root_=long)) <= 60
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_no_file_is_composed_twice_since_the_second_time_undoes_what_came_between(group: str, option: str) -> None:
+    def parts(name: str) -> list[str]:
+        if name.endswith("_schema"):
+            return []
+        content: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml")) or {}
+        own = [each for each in content.get("defaults", []) if isinstance(each, str) and each != "_self_"]
+        return [part for each in own for part in [*parts(each), each]]
+
+    found = parts(option)
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("group", "options", "found"),
+    [
+        ("callbacks", "early_stopping_ema", {"early_stopping", "ema"}),
+        ("callbacks", "[ema,early_stopping]", {"early_stopping", "ema"}),
+        ("callbacks", "[swa,snapshots]", {"swa", "snapshots"}),
+        ("callbacks", "default", set()),
+        ("logger", "[wandb,tensorboard]", {"wandb", "tensorboard"}),
+        ("logger", "[tensorboard,wandb]", {"wandb", "tensorboard"}),
+        ("logger", "csv", set()),
+    ],
+)
+def test_options_that_are_joined_are_all_there(group: str, options: str, found: set[str]) -> None:
+    settings = resolve(composed(f"{group}={options}"), TrainSettings)
+    assert {name for name, each in settings.document[group].items() if each} == found

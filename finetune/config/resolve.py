@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from finetune.config.aliases import move_strays
 from finetune.config.compose import check_missing, check_read, resumed_config, to_dict
+from finetune.config.directions import state_directions
 from finetune.config.policies import resolve_policies
 from finetune.config.settings.checked import typed
 from finetune.config.settings.roots import PartsSettings, PretrainRootSettings, RootSettings, TrainSettings
@@ -35,6 +36,7 @@ def resolve(config: DictConfig, root: type[R], words: Sequence[str] = (), *, tel
     check_missing(config)
     move_strays(config)
     check_read(config)
+    state_directions(config)
     return settings_of(to_dict(config), root, words, tell=tell)
 
 

@@ -4,7 +4,7 @@ Where an option of a group leaves a key out, it has the value of the group's fir
 """
 
 from collections.abc import Mapping
-from dataclasses import field, fields, make_dataclass
+from dataclasses import Field, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, Literal, Optional, get_args, get_origin
 
@@ -56,7 +56,7 @@ def schema_of(cls: type[Checked], folder: Path) -> Any:
         first = _FIRST.get(cls.place)
         given: Any = OmegaConf.to_container(OmegaConf.load(folder / f"{first}.yaml")) if first else {}
         entries = [
-            (entry.name, *_typed_field(hints(cls)[entry.name], folder, given.get(entry.name, MISSING)))
+            (entry.name, *_typed_field(_composed(entry, hints(cls)), folder, given.get(entry.name, MISSING)))
             for entry in fields(cls)
             if not entry.metadata.get("derived")
         ]
@@ -76,6 +76,11 @@ def _typed_field(hint: Any, folder: Path, given: Any) -> tuple[Any, Any]:
         return schema, field(default_factory=schema)
     default = field(default_factory=lambda: list(given)) if isinstance(given, list) else field(default=given)
     return _plain(hint), default
+
+
+def _composed(entry: Field[Any], known: Mapping[str, Any]) -> Any:
+    """Return the type of a field in a composition."""
+    return Optional[known[entry.name]] if entry.metadata.get("follows") else known[entry.name]  # noqa: UP045 - a variable
 
 
 def _is_mapping(kind: Any) -> bool:

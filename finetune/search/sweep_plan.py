@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from finetune.config.aliases import rename_space
 from finetune.config.compose import conf_dir, folder_name, to_dict
+from finetune.config.directions import direction_of
 from finetune.config.error_messages import options_of
 from finetune.config.settings.checked import Checked, typed
 from finetune.config.settings.run_groups import LoggerSettings, WandbSettings
@@ -171,10 +172,10 @@ def read_space(request: Request, space: SpaceSettings, base: Callable[[str], str
 
 def _search_settings(sweep: SweepSettings, *, monitor: str, mode: Any) -> SearchSettings:
     """Return how a space is searched."""
-    if mode not in ("max", "min"):
-        raise ConfigError(f"mode={mode} is not known. Use max or min.{nearest(str(mode), ('max', 'min'))}")
     return SearchSettings(
-        objectives=read_objectives(sweep.metric, sweep.direction, monitor=monitor, mode=mode),
+        objectives=read_objectives(
+            sweep.metric, sweep.direction, monitor=monitor, mode=direction_of(monitor, mode, setting="mode")
+        ),
         sampler=sweep.sampler,
         sampler_options=sweep.sampler_options,
         pruner=sweep.pruner,

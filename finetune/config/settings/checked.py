@@ -15,6 +15,8 @@ from finetune.errors import ConfigError, nearest
 S = TypeVar("S", bound="Checked")
 # a field whose values several types may have, such as a number or auto; what uses it says which
 Open = Any
+# of a field that may be null in a composition, since its value follows from another setting when it is resolved
+FOLLOWS = {"follows": True}
 _HINTS: dict[type, dict[str, Any]] = {}  # by class, which never change
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from finetune.config.settings.checked import Checked, Target, in_range
+from finetune.config.settings.checked import FOLLOWS, Checked, Target, in_range
 from finetune.config.settings.data_groups import CacheSettings, DataSettings, Imbalance
 from finetune.config.settings.phases import Strategy
 from finetune.config.settings.review_groups import AuditSettings, PreviewSettings
@@ -72,7 +72,7 @@ class PartsSettings(BackboneSettings):
     """What a network is trained with."""
 
     monitor: str
-    mode: Literal["max", "min"]
+    mode: Literal["max", "min"] = field(metadata=FOLLOWS)
     imbalance: Imbalance
     balance: BalanceSettings
     label_noise: LabelNoise
@@ -154,7 +154,7 @@ class PretrainRootSettings(NamedSettings, BackboneSettings):
 
     imbalance: Imbalance
     monitor: str
-    mode: Literal["max", "min"]
+    mode: Literal["max", "min"] = field(metadata=FOLLOWS)
     augment: Augment
     optimizer: OptimizerSettings
     schedule: Schedule

@@ -6,14 +6,14 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import optuna
 
+from finetune.config.directions import Direction, direction_of
 from finetune.errors import ConfigError, MissingExtraError, nearest
 from finetune.search.spaces.space import SearchSpace
 
-Direction = Literal["max", "min"]
 Made = TypeVar("Made")
 
 SAMPLERS: Mapping[str, Callable[..., optuna.samplers.BaseSampler]] = {
@@ -35,7 +35,6 @@ CONSTRAINED = ("tpe", "gp", "nsga2")
 _OWN = ("seed", "constraints_func", "search_space")
 # measured on the network, and not on images
 NETWORK_COSTS = ("parameters", "latency")
-_LOWER_IS_BETTER = ("val/loss", "val/calibration_error", *NETWORK_COSTS)
 EXCESS = "excess"
 
 
@@ -83,7 +82,7 @@ def read_objectives(metric: Any, direction: Any, *, monitor: str, mode: Directio
         ConfigError: A metric is none that may decide, or a direction is none.
     """
     names = [monitor] if metric is None else [metric] if isinstance(metric, str) else [str(name) for name in metric]
-    usual = [mode if name == monitor else "min" if name in _LOWER_IS_BETTER else "max" for name in names]
+    usual: list[Any] = [mode if name == monitor else None for name in names]
     given = usual if direction is None else [direction] if isinstance(direction, str) else list(direction)
     for name in names:
         check_metric(name)
@@ -91,12 +90,10 @@ def read_objectives(metric: Any, direction: Any, *, monitor: str, mode: Directio
         raise ConfigError(f"sweep.direction has {len(given)} entries for {len(names)} metrics. Give one for each.")
     if len(set(names)) < len(names) or not names:
         raise ConfigError(f"sweep.metric={','.join(names)} must name at least one metric, and each once.")
-    for each in given:
-        if each not in ("max", "min"):
-            raise ConfigError(
-                f"sweep.direction={each} is not known. Use max or min.{nearest(str(each), ('max', 'min'))}"
-            )
-    return tuple(SearchObjective(name, each) for name, each in zip(names, given, strict=True))
+    return tuple(
+        SearchObjective(name, direction_of(name, each, setting="sweep.direction", name="sweep.metric"))
+        for name, each in zip(names, given, strict=True)
+    )
 
 
 def check_metric(name: str) -> None:

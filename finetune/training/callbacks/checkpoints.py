@@ -92,7 +92,7 @@ class Checkpoints(Callback):
         if math.isnan(value):
             raise RunError(
                 f"{self.monitor} is not a number, so no epoch can be the best. "
-                "Monitor another value (monitor=val/loss mode=min), or enlarge the validation split (data.splits.val)."
+                "Monitor another value (monitor=val/loss), or enlarge the validation split (data.splits.val)."
             )
         score = (self.sign * value, -loss)
         improved = self.best is None or score > self.best
