@@ -81,7 +81,7 @@ def continued(typed: Request, record: dict[str, Any], place: StudyLocation) -> t
     stored = request_of(record["request"])
     plan = make_sweep_plan(stored.continued(typed))
     changes = list(differences(record["space"], plan.describe()))
-    if typed.is_search():
+    if typed.fixed or typed.swept or typed.spaces():
         again = make_sweep_plan(typed.searching(stored))
         changes += list(differences(record["space"], again.describe()))
     if changes:
