@@ -15,7 +15,7 @@ from stored import stored_run
 
 from finetune.cli import with_config_name
 from finetune.config.compose import check_read, conf_dir, register
-from finetune.ensembles.crossval.crossval_plan import read_plan
+from finetune.ensembles.crossval.crossval_plan import OWN, make_crossval_plan
 from finetune.runs.run import Run, write_atomic
 from finetune.search.command_line import read_request
 from finetune.search.multirun.grid import expand_grid, without_pool
@@ -74,7 +74,8 @@ def test_documented_command_composes(command: str, tmp_path: Path) -> None:
         return
     if typed.config_name == "crossval":
         if "resume=last" not in arguments:
-            read_plan([word for word in arguments if word != "recipe=auto"])  # which looks at the images
+            words = [word for word in arguments if word != "recipe=auto"]  # which looks at the images
+            make_crossval_plan(read_request(words, OWN, "crossval"))
         return
     jobs = [typed.overrides]
     if typed.multirun:

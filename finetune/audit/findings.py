@@ -1,7 +1,5 @@
 """Audit findings, image by image and counted: the table and the document that are written."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,8 @@ from finetune.config.settings.review_groups import AuditSettings
 from finetune.data.image_stores import FileStore
 from finetune.data.table import SPLITS, ImageTable
 from finetune.evaluation.predictions import SEPARATOR
-from finetune.runs.run import write_atomic, write_json
+from finetune.runs.csv_file import write_csv
+from finetune.runs.run import write_json
 
 # by name, what each kind means; the first are the worst
 KINDS: Mapping[str, str] = {
@@ -147,11 +146,7 @@ def _write_table(findings: Findings, file: Path) -> None:
     """Write audit.csv: the likely mislabelled and the duplicates are found by sorting, not by their place."""
     rows = table_rows(findings)
     columns = [name for name in dict.fromkeys([*_COLUMNS, *findings.table.groups]) if any(name in row for row in rows)]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: "" if cell is None else cell for name, cell in row.items()} for row in rows)
-    write_atomic(file, buffer.getvalue())
+    write_csv(file, rows, columns)
 
 
 def _document(findings: Findings, settings: AuditSettings) -> dict[str, Any]:

@@ -54,17 +54,13 @@ def audit(cfg: DictConfig) -> None:
     cache = open_cache(settings.cache)
     table, unreadable, own_splits = _load(settings, cache)
     features = features_of(settings, table, cache)
-    with console.status("Looking for duplicates, outliers and wrong labels"):
-        findings = audit_images(table, features, checks_of(settings), own_splits=own_splits, unreadable=unreadable)
-    folder = Path(settings.audit.output).expanduser()
-    _finish(findings, settings, folder, cache, console)
-
-
-def checks_of(settings: AuditRootSettings) -> AuditChecks:
-    """Return how the audit is made."""
     options = settings.audit
     thresholds = DuplicateThresholds(options.hash_distance, options.similarity)
-    return AuditChecks(thresholds, options.labels, options.folds, settings.data.splits.group, settings.seed)
+    checks = AuditChecks(thresholds, options.labels, options.folds, settings.data.splits.group, settings.seed)
+    with console.status("Looking for duplicates, outliers and wrong labels"):
+        findings = audit_images(table, features, checks, own_splits=own_splits, unreadable=unreadable)
+    folder = Path(settings.audit.output).expanduser()
+    _finish(findings, settings, folder, cache, console)
 
 
 def _load(settings: AuditRootSettings, cache: Cache | None) -> tuple[ImageTable, list[tuple[str, str]], bool]:

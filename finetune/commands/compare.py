@@ -1,7 +1,6 @@
 """finetune compare: which of several runs is better on the same images, and whether one may replace another."""
 
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -15,8 +14,6 @@ from finetune.report.pages.comparison_page import comparison_sections
 from finetune.report.pages.comparison_summary import Verdicts, comparison_document, show_comparison
 from finetune.runs.run import write_atomic, write_json
 from finetune.runs.sweep_folder import best_folders
-
-_Config = dict[str, Any]
 
 
 def compare(cfg: DictConfig) -> None:

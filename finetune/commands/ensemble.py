@@ -22,7 +22,6 @@ from finetune.ensembles.combine.members import MemberCandidate, check_candidates
 from finetune.ensembles.combine.methods import (
     UncalibratedEnsemble,
     ValidationScorer,
-    check_combination_method,
     combine_members,
 )
 from finetune.evaluation.calibrated import FinishedModel
@@ -48,8 +47,7 @@ def ensemble(cfg: DictConfig) -> None:
     started = time.monotonic()
     quieten()
     settings = resolve(cfg, EnsembleRootSettings)
-    method = check_combination_method(settings.method)
-    calibration = check_calibration(settings.calibration)
+    method, calibration = settings.method, check_calibration(settings.calibration)
     candidates = find_members(settings)
     check_candidates(candidates)
     first = candidates[0]

@@ -14,17 +14,11 @@ from finetune.errors import ConfigError
 from finetune.evaluation.bootstrap import metrics_document
 from finetune.evaluation.drift.timeline import timeline
 from finetune.evaluation.explain.explain_run import explain_run
-from finetune.evaluation.fairness.group_metrics import groups_document
+from finetune.evaluation.fairness.group_metrics import groups_document, weakest_line
 from finetune.evaluation.fairness.partition import check_group_columns
 from finetune.evaluation.labelled_images import predict_labelled
 from finetune.evaluation.robustness.corruptions import check_corruptions
-from finetune.report.console.evaluation_console import (
-    difference_table,
-    show_drift,
-    show_ood,
-    show_weakest,
-    timeline_table,
-)
+from finetune.report.console.evaluation_console import difference_table, show_drift, show_ood, timeline_table
 from finetune.report.console.robustness_console import show_robustness
 from finetune.report.run_page import attempt, write_evaluation
 from finetune.runs.run import Run, write_json
@@ -60,7 +54,9 @@ def evaluate(cfg: DictConfig) -> None:
     for note in facts["notes"]:
         console.print(note, highlight=False, soft_wrap=True)
     console.print(difference_table(run.metrics.get(split, {}), document[split], split, predictions.num))
-    show_weakest(document["groups"][split], console)
+    weakest = weakest_line(document["groups"][split])
+    if weakest:
+        console.print(f"weakest {weakest}", highlight=False, soft_wrap=True)
     show_drift(facts.get("drift"), console)
     show_robustness(more.get("robustness"), console)
     show_ood(more.get("ood"), console)
@@ -68,10 +64,8 @@ def evaluate(cfg: DictConfig) -> None:
         console.print(timeline_table(timeline(run), console.width))
     if settings.report:
         if seen is not None:
-            attempt(
-                partial(explain_run, folder, *seen, predictions, own.explain, own.seed),
-                "Maps of what the network looks at",
-            )
+            explain = partial(explain_run, folder, *seen, predictions, own.explain, own.seed)
+            attempt(explain, "Maps of what the network looks at")
         store = seen[1] if seen is not None else None
         attempt(lambda: write_evaluation(run, folder, {split: predictions}, document, store), "The report")
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from omegaconf import DictConfig
 from PIL import Image
@@ -32,8 +31,6 @@ from finetune.report.pages.explain_page import Explained, KnownImages, explain_s
 from finetune.runs.run import Run, write_atomic
 from finetune.runtime.device import DevicePass
 from finetune.training.build import open_cache
-
-_Values = npt.NDArray[np.float32]
 
 
 def explain(cfg: DictConfig) -> None:

@@ -48,15 +48,11 @@ def preview(cfg: DictConfig) -> None:
     rows = choose_rows(table, options.images, settings.seed)
     shown = network_views(images, rows, options.views)
     notes = [REPEATS] if images.repeats is not None else []
-    parts = preview_sections(table, network.spec, augment, shown, mixtures_of(images, rows, augment), _command(), notes)
+    typed = [word for word in HydraConfig.get().overrides.task if not word.startswith("preview.")]
+    command, mixed = shlex.join(["finetune", *typed]), mixtures_of(images, rows, augment)
+    parts = preview_sections(table, network.spec, augment, shown, mixed, command, notes)
     page = Path(options.output).expanduser()
     write_atomic(page, render("What the network sees", parts, subtitle=f"{network.name}, {len(table):,} images"))
     console.print(f"Evaluation: {evaluation_words(network.spec)}.", highlight=False)
     console.print(changes_table(augment, network.spec.crop_mode))
     console.print(f"Written to {page}", highlight=False, soft_wrap=True)
-
-
-def _command() -> str:
-    """Return what trains with the settings of this preview."""
-    typed = [word for word in HydraConfig.get().overrides.task if not word.startswith("preview.")]
-    return shlex.join(["finetune", *typed])

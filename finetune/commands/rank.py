@@ -17,7 +17,7 @@ from finetune.config.settings.roots import RankRootSettings
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
-from finetune.report.console.ranking_console import open_console, say, show_ranking
+from finetune.report.console.ranking_console import WIDTH, say, show_ranking
 from finetune.report.pages.ranking_chart import draw_ranking
 from finetune.runtime.device import DevicePass
 from finetune.runtime.log_filters import quieten
@@ -52,7 +52,8 @@ def rank(cfg: DictConfig) -> None:
     device_pass = start_pass(prepare_machine(settings.trainer))
     if device_pass.world_size > 1:
         raise ConfigError("finetune rank measures latencies, so it uses one device. Set trainer.devices=1.")
-    console = open_console()
+    console = Console()
+    console = console if console.is_terminal else Console(width=max(WIDTH, console.width))
     entries: list[RankedBackbone] = []
     skipped: list[Skipped] = []
     if candidates:

@@ -95,12 +95,7 @@ def _finish(entries: list[RunEntry], choice: RowSelection, settings: RunsSetting
     show_runs(rows, choice.columns, console, dispensable=dispensable, total=len(entries), what=what)
     if settings.output is not None:
         output = Path(settings.output).expanduser()
-        write_rows(output, rows, choice.columns, title_of(len(rows), what, settings))
+        below = f"below {', '.join(map(str, roots(settings.runs)))}" if settings.run is None else f"of {settings.run}"
+        asked = f" with {settings.filter}" if settings.filter is not None else ""
+        write_rows(output, rows, choice.columns, f"{len(rows):,} {what} {below}{asked}")
         console.print(f"Written to {output}", highlight=False, soft_wrap=True, markup=False)
-
-
-def title_of(count: int, what: str, settings: RunsSettings) -> str:
-    """Return what a list holds, in a line."""
-    place = f"of {settings.run}" if settings.run is not None else f"below {', '.join(map(str, roots(settings.runs)))}"
-    asked = f" with {settings.filter}" if settings.filter is not None else ""
-    return f"{count:,} {what} {place}{asked}"

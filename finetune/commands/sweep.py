@@ -6,15 +6,16 @@ from contextlib import closing, contextmanager
 
 from finetune.errors import FinetuneError, RunError
 from finetune.report.pages.sweep_page import write_sweep_page
+from finetune.runs.csv_file import write_csv
 from finetune.runs.sweep_folder import SweepFolder
 from finetune.runtime.log_files import keep_log, record
-from finetune.search.command_line import Request, read_request
+from finetune.search.command_line import read_request
 from finetune.search.multirun.scheduler import Stop, stoppable
-from finetune.search.results.summary import BestTrial, best_of, counts, failures, rows, write_table
+from finetune.search.results.summary import BestTrial, best_of, counts, failures, rows
 from finetune.search.results.wandb_export import write_export
 from finetune.search.results.wandb_record import record_sweep
 from finetune.search.sweep_opening import begin_sweep, join_sweep, resume_sweep
-from finetune.search.sweep_plan import PROGRAM, Sweep, SweepPlan, make_sweep_plan
+from finetune.search.sweep_plan import PROGRAM, Sweep, make_sweep_plan
 from finetune.search.sweep_trials import run_trials
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def run_sweep(arguments: Sequence[str], program: Sequence[str] = PROGRAM) -> int
     typed = read_request(arguments)
     asked = typed.words()
     if asked["export"] is not None:
-        return export(typed, str(asked["export"]))
+        print(write_export(make_sweep_plan(typed), str(asked["export"])))
+        return 0
     if asked["join"] is not None:
         sweep = join_sweep(typed, str(asked["join"]))
     elif asked["resume"] is not None:
@@ -43,7 +45,8 @@ def run_sweep(arguments: Sequence[str], program: Sequence[str] = PROGRAM) -> int
     else:
         sweep = begin_sweep(typed)
     keep_log(sweep.folder.log_file)
-    log.info("Sweep %s: %d trials of %s", sweep.place.study, sweep.search.total, about(sweep.plan))
+    varying = ", ".join(map(str, sweep.plan.space.dimensions))
+    log.info("Sweep %s: %d trials of %s", sweep.place.study, sweep.search.total, varying)
     with stoppable() as stop:
         with closing(sweep.pool), telling_failure(sweep.folder):
             stopped = run_trials(sweep, tuple(program), stop)
@@ -70,13 +73,6 @@ def telling_failure(folder: SweepFolder) -> Iterator[None]:
         ) from error
 
 
-def export(typed: Request, target: str) -> int:
-    """Write the same search for another tool to run."""
-    plan = make_sweep_plan(typed)
-    print(write_export(plan, target))
-    return 0
-
-
 def _conclude(sweep: Sweep, stop: Stop, *, stopped: bool) -> int:
     """Write what was found, say it, and return the exit code."""
     search, folder, plan = sweep.search, sweep.folder, sweep.plan
@@ -85,7 +81,7 @@ def _conclude(sweep: Sweep, stop: Stop, *, stopped: bool) -> int:
     found = counts(table)
     left = found.get("running", 0) + max(0, search.total - len(table))
     status = "failed" if stopped else "interrupted" if stop.asked or left else "finished"
-    write_table(table, folder)
+    write_csv(folder.table_file, table)
     folder.update(
         {
             "status": status,
@@ -113,8 +109,3 @@ def say_best(best: Sequence[BestTrial], folder: SweepFolder) -> None:
         values = ", ".join(f"{name} {value:.4g}" for name, value in each.values.items())
         log.info("Best: trial %d, %s. Repeat it with:\n  %s", each.number, values, each.command)
     log.info("All trials: %s", folder.table_file)
-
-
-def about(plan: SweepPlan) -> str:
-    """Return in a line what varies."""
-    return ", ".join(map(str, plan.space.dimensions))

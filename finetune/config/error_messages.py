@@ -66,14 +66,9 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
 
 def options_of(group: str, arguments: Sequence[str]) -> list[str]:
     """Return the options of a group."""
-    folders = [conf_dir() / group, *(Path(folder) / group for folder in own_dirs(arguments))]
+    own = get_args_parser().parse_known_args(list(arguments))[0].config_dir
+    folders = [conf_dir() / group, *([Path(own) / group] if own else [])]
     return sorted({file.stem for folder in folders for file in folder.glob("*.yaml") if not file.stem.startswith("_")})
-
-
-def own_dirs(arguments: Sequence[str]) -> list[str]:
-    """Return the folder given as --config-dir."""
-    parsed = get_args_parser().parse_known_args(list(arguments))[0]
-    return [parsed.config_dir] if parsed.config_dir else []
 
 
 def known_keys(arguments: Sequence[str]) -> list[str]:

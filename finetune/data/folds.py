@@ -1,6 +1,5 @@
 """The folds of a cross-validation: which images are held out and which are learnt from, whatever the order of rows."""
 
-import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +11,6 @@ from finetune.data.fold_assignment import assign_folds
 from finetune.data.splits import make_splits
 from finetune.data.table import ImageTable, object_column
 from finetune.errors import ConfigError, DataError, nearest
-
-log = logging.getLogger(__name__)
 
 POOLED = ("train", "val")  # the splits that folds are made of
 _TRIES = 100  # draws of a bootstrap before a class is found to be too small for it

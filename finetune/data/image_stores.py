@@ -1,6 +1,5 @@
 """Image stores: where images lie, in files or in memory, and what their content is."""
 
-import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,8 +9,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.decoding import DecodedImage
-
-log = logging.getLogger(__name__)
 
 # formats that PIL recognises but cannot read
 UNREAD_FORMATS = {"PDF", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}

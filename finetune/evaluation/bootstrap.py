@@ -81,11 +81,6 @@ class Resamples:
         return cls(scores, classes)
 
 
-def resampled_scores(predictions: Predictions, resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Compute each metric on each of the resamples: name to (resamples,) float64, NaN where undefined."""
-    return Resamples.draw(predictions, resamples, seed).scores
-
-
 def draw_weights(num: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield (num, R) float32 counts of how often each image is drawn, in chunks that fit a processor's cache."""
     generator = np.random.default_rng(seed)
@@ -247,16 +242,11 @@ def _interval(value: float, draws: np.ndarray, num: int, level: float) -> Interv
         return UNKNOWN
     tail = (1 - level) / 2
     if num and value in (0, 1):
-        return _exact_bound(value, num, tail)
+        return (tail ** (1 / num), 1.0) if value == 1 else (0.0, 1 - tail ** (1 / num))  # of Clopper and Pearson
     if np.ptp(draws) <= 1e-9:
         return UNKNOWN
     low, high = np.quantile(draws, [tail, 1 - tail])
     return min(float(low), value), max(float(high), value)
-
-
-def _exact_bound(value: float, num: int, tail: float) -> Interval:
-    """The Clopper-Pearson interval of a proportion of `num` that is 0 or 1."""
-    return (tail ** (1 / num), 1.0) if value == 1 else (0.0, 1 - tail ** (1 / num))
 
 
 def binomial_interval(hits: np.ndarray, nums: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

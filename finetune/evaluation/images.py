@@ -15,8 +15,6 @@ from finetune.errors import ConfigError, DataError, FinetuneError, nearest
 from finetune.evaluation.predictions import PredictionTask
 from finetune.runs.run import Run
 
-_SHOWN = 3
-
 
 class ImagesGoneError(DataError):
     """The images of a run are not where they were."""

@@ -21,7 +21,7 @@ from finetune.evaluation.ood import ood_document
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.rerun_settings import pass_options, rerun_settings
 from finetune.evaluation.robustness.corrupted_accuracy import Wrong, robustness_of
-from finetune.models.bundle import Bundle, load_bundle
+from finetune.models.bundle import load_bundle
 from finetune.models.network import Network
 from finetune.runs.run import Run
 from finetune.uncertainty.ood.detector import FeaturesAndLogits
@@ -51,12 +51,16 @@ def predict_labelled(run: Run, settings: EvaluateSettings, seed: int, ways: Sequ
 
     With ways of corrupting them it also says how many answers stay right then, and with images of another folder how
     well these are told from the others.
+
+    Raises:
+        ConfigError: These are single images, and the run reads sequences.
     """
     split, typed = settings.split, {name: value for name, value in settings.data.items() if value is not None}
     changes = changes_of(typed)
     paths = [] if settings.ood_data is None else find_images(Path(settings.ood_data).expanduser(), "ood_data")
     bundle = load_bundle(run.model_dir)
-    check_single(bundle, paths)
+    if paths and bundle.network.frames is not None:
+        raise ConfigError("ood_data= names single images, and this run reads sequences of frames. Leave it out.")
     rerun = rerun_settings(run, settings.device, **pass_options(settings))
     try:
         selection = select_images(run, changes, split, Vocabulary(bundle.labels, bundle.task))
@@ -104,16 +108,6 @@ def changes_of(typed: Mapping[str, Any]) -> SourceChanges:
     if "_target_" in given:
         return SourceChanges(arguments, read_target("data.source", given), unreadable)
     return SourceChanges({**arguments, **given}, None, unreadable)
-
-
-def check_single(bundle: Bundle, paths: Sequence[str]) -> None:
-    """Check that a run which is asked to tell single images apart reads single images.
-
-    Raises:
-        ConfigError: It reads sequences.
-    """
-    if paths and bundle.network.frames is not None:
-        raise ConfigError("ood_data= names single images, and this run reads sequences of frames. Leave it out.")
 
 
 def _drift_of(

@@ -125,7 +125,8 @@ def _multiclass_scores(predictions: Predictions) -> dict[str, float]:
     aucs = columns["roc_auc"]
     scores["roc_auc"] = float(aucs[1]) if num_classes == 2 else mean_of_defined(aucs)
     scores["average_precision"] = mean_of_defined(columns["average_precision"])
-    scores["calibration_error"] = _top_label_calibration_error(probabilities, targets)
+    error = multiclass_calibration_error(probabilities, targets, probabilities.shape[1], BINS)
+    scores["calibration_error"] = float(error.item())
     scores["loss"] = float(image_losses(predictions).mean())
     return scores
 
@@ -173,10 +174,6 @@ def _class_scores(predictions: Predictions) -> dict[str, np.ndarray]:
         if 0 < support[k] < predictions.num:
             scores["roc_auc"][k] = binary_auroc(probabilities[:, k], one_hot[:, k]).item()
     return scores
-
-
-def _top_label_calibration_error(probabilities: Tensor, targets: Tensor) -> float:
-    return float(multiclass_calibration_error(probabilities, targets, probabilities.shape[1], BINS).item())
 
 
 def mean_of_defined(values: np.ndarray) -> float:

@@ -80,18 +80,16 @@ def compare_scores(own: _Array, others: _Array, *, resamples: int, seed: int) ->
     areas, rates = [], []
     for start in range(0, resamples, _CHUNK):
         width = min(_CHUNK, resamples - start)
-        mine, theirs = (_draw(generator, len(scores), width) for scores in (own, others))
+        mine, theirs = (  # how often each of them is drawn with replacement, (N, R)
+            generator.multinomial(number, np.full(number, 1 / number), width).T.astype(np.float32)
+            for number in (len(own), len(others))
+        )
         areas.append(ranking.areas(np.concatenate([mine, theirs]))[0])
         rates.append(false_accepts(own, others, mine, theirs))
     return {
         "auroc": with_interval(float(ranking.areas(np.concatenate(ones))[0][0]), areas),
         "fpr_at_95_tpr": with_interval(float(false_accepts(own, others, *ones)[0]), rates, len(others)),
     }  # fmt: skip
-
-
-def _draw(generator: np.random.Generator, number: int, resamples: int) -> _Floats:
-    """Return how often each of so many images is drawn with replacement, (N, R)."""
-    return generator.multinomial(number, np.full(number, 1 / number), resamples).T.astype(np.float32)
 
 
 def false_accepts(own: _Array, others: _Array, mine: _Floats, theirs: _Floats) -> _Array:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -149,15 +149,13 @@ def open_table(path: Path, columns: dict[str, pa.DataType]) -> AbstractContextMa
 
 @contextmanager
 def _open_csv(path: Path, columns: dict[str, pa.DataType]) -> Iterator[RowWriter]:
-    with replacing(path) as temporary, _open_text(temporary) as file:
+    with (
+        replacing(path) as temporary,  # below, a file name that is not UTF-8 keeps its bytes
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         yield _CsvRows(writer)
-
-
-def _open_text(path: Path) -> TextIO:
-    """Open for CSV; a file name that is not UTF-8 keeps its bytes."""
-    return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
 
 
 class _CsvRows:

@@ -29,7 +29,6 @@ _FORMAT = 1
 # a file is written when so many bytes or seconds of work would be lost otherwise
 FILE_BYTES = 64 * 10**6
 FILE_SECONDS = 60.0
-DTYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,10 @@ class FeatureSource:
     def of_images(self, rows: npt.NDArray[np.int64], views: int = 1) -> CachedFeatures:
         """Return the features of some rows of images, or of frames."""
         keys = self.keys(rows, views)
-        wanted = [_draws_of(rows, names) for names in keys]
+        # the draw of each row is varied by a seed that is a function of its key
+        wanted = [
+            {key: Draw(int(row), seed_of(key), True) for row, key in zip(rows, names, strict=True)} for names in keys
+        ]
         plain = self.fill(False, wanted[0])
         varied = (
             self.fill(True, {key: draw for part in wanted[1:] for key, draw in part.items()}) if views > 1 else plain
@@ -247,11 +249,6 @@ def extract_features(
     found = FeatureSource(network, images, settings, device_pass).features(rows, views)
     network.cpu()
     return found
-
-
-def _draws_of(rows: npt.NDArray[np.int64], keys: Sequence[str]) -> dict[str, Draw]:
-    """Return for each key the draw of its row, varied by a seed that is a function of the key."""
-    return {key: Draw(int(row), seed_of(key), True) for row, key in zip(rows, keys, strict=True)}
 
 
 def in_files(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ from finetune.models.network import Network, build_network
 from finetune.uncertainty.scaling import Scaling
 
 Rule = Literal["mean", "logits", "vote", "stacking"]
-_RULES = get_args(Rule)
 # scores beyond it say no more than that a member is sure
 _LIMIT = 15.0
 
@@ -288,9 +287,3 @@ def split_ensemble(network: Network) -> list[Member]:
         scale, shift = (tuple(values[number].tolist()) for values in (head.scale, head.shift))
         found.append(Member(member.eval(), Scaling("vector", scale, shift)))
     return found
-
-
-def count_members(network: Network) -> int:
-    """Return of how many members a network consists; 1 for one that is no ensemble."""
-    head = network.head[0]
-    return len(head.heads) if isinstance(head, JoinedHead) else 1

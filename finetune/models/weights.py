@@ -123,7 +123,8 @@ def _load(model: nn.Module, state: _State, name: str, source: str) -> None:
     state = without_prefix(state, set(model.state_dict()))
     state = adapt_weights(model, state)
     own = model.state_dict()
-    classifier = classifier_names(model)
+    named = vars(model)["pretrained_cfg"].get("classifier") or ()  # its tensors are no part of a backbone
+    classifier = tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))
     extra = [key for key in state if key not in own and not key.startswith(classifier)]
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
@@ -166,9 +167,3 @@ def weights_fit(model: nn.Module, state: _State) -> bool:
     return all(
         key in state and state[key].shape == value.shape for key, value in own.items() if "num_batches" not in key
     )
-
-
-def classifier_names(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the classifier's layers, as prefixes; tensors of that name are no part of a backbone."""
-    named = vars(model)["pretrained_cfg"].get("classifier") or ()
-    return tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))

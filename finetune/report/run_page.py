@@ -74,11 +74,15 @@ def write_report(
         RunError: A file of the run cannot be read.
     """
     run_data = gather_run_data(run, baseline)
-    page = render(
-        f"Run {run.path.name}", list(run_sections(run_data, choice or OperatingChoice())), subtitle=subtitle(run)
-    )
-    file = output or run.report_file
-    write_atomic(file, page)
+    return _write_page(output or run.report_file, f"Run {run.path.name}", run_data, choice or OperatingChoice())
+
+
+def _write_page(file: Path, title: str, run_data: RunData, choice: OperatingChoice) -> Path:
+    """Write all sections that there are into a file, and return where it is."""
+    run = run_data.run
+    model, strategy = (run_data.config.get(key, {}).get("name", "") for key in ("model", "strategy"))
+    subtitle = f"{run.path.parent.name}: {model}, strategy {strategy}, {run.status}"
+    write_atomic(file, render(title, list(run_sections(run_data, choice)), subtitle=subtitle))
     return file
 
 
@@ -100,11 +104,9 @@ def write_evaluation(
     """
     run_data = replace(gather_run_data(run), splits=predictions, document=document, folder=folder, store=store)
     title = f"Evaluation {folder.name} of {run.path.name}"
-    write_atomic(
-        folder / "report.html", render(title, list(run_sections(run_data, OperatingChoice())), subtitle=subtitle(run))
-    )
+    page = _write_page(folder / "report.html", title, run_data, OperatingChoice())
     write_report(run)
-    return folder / "report.html"
+    return page
 
 
 def attempt(make: Callable[[], object], what: str) -> None:
@@ -115,13 +117,6 @@ def attempt(make: Callable[[], object], what: str) -> None:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         log.warning("%s could not be made (%s: %s).", what, type(error).__name__, first)
         record.info("%s could not be made", what, exc_info=error)
-
-
-def subtitle(run: Run) -> str:
-    """Return in a line what the run is."""
-    config = run.config
-    model, strategy = config.get("model", {}).get("name", ""), config.get("strategy", {}).get("name", "")
-    return f"{run.path.parent.name}: {model}, strategy {strategy}, {run.status}"
 
 
 def run_sections(run_data: RunData, choice: OperatingChoice) -> Iterator[Section]:

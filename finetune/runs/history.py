@@ -6,7 +6,7 @@ import numbers
 from pathlib import Path
 from typing import Any
 
-from finetune.runs.run import write_atomic
+from finetune.runs.csv_file import write_csv
 
 FIRST = ("step", "epoch", "phase")
 _WORDS = ("phase",)
@@ -68,11 +68,7 @@ class RunHistory:
         ]
 
     def _rewrite(self) -> None:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, self.columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomic(self.path, buffer.getvalue())
+        write_csv(self.path, self.rows, self.columns)
         self.whole = True
 
 

@@ -74,11 +74,6 @@ def format_duration(seconds: float, *, digits: int = 1) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.{digits}f} s"
 
 
-def format_short_duration(seconds: float) -> str:
-    """Write a time for a narrow column, such as 2m31s."""
-    return format_duration(seconds).replace(" ", "").replace("min", "m")
-
-
 def listed(names: tuple[str, ...] | list[str], limit: int = 10) -> str:
     """Write names in a row, and how many are left out."""
     rest = len(names) - limit

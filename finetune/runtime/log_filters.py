@@ -42,12 +42,8 @@ def quieten() -> None:
     # each try of a download that fails; the error after the last one says it all
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     for name in LOGGERS:
-        for logger in [logging.getLogger(name), *_children(name)]:
+        children = [key for key in logging.root.manager.loggerDict if key.startswith(f"{name}.")]
+        for logger in map(logging.getLogger, [name, *children]):
             logger.addFilter(_NotNews())
             for handler in logger.handlers:
                 handler.addFilter(_NotNews())
-
-
-def _children(name: str) -> list[logging.Logger]:
-    known = [key for key in logging.root.manager.loggerDict if key.startswith(f"{name}.")]
-    return [logging.getLogger(key) for key in known]

@@ -66,16 +66,12 @@ class Request:
         move_strays(config)
         return config
 
-    def check_trial(self, overrides: Sequence[str]) -> None:
-        """Check that a trial's configuration is one that can be trained, as far as is known without the images.
+    def trial(self, overrides: Sequence[str]) -> TrainSettings:
+        """Return the settings of a trial.
 
         Raises:
-            ConfigError: It is none.
+            ConfigError: They are none that can be trained, as far as is known without the images.
         """
-        self.trial(overrides)
-
-    def trial(self, overrides: Sequence[str]) -> TrainSettings:
-        """Return the settings of a trial."""
         config = self.compose("train", [*self.fixed, *overrides])
         settings = resolve(config, TrainSettings, self.fixed)
         if settings.recipe.name != "none":
@@ -90,10 +86,6 @@ class Request:
         cfg = self.compose("sweep", self.own)
         named = {"resume": cfg.resume, "join": cfg.join, "export": cfg.export}
         return {**named, "folder": str(cfg.sweep.folder), "name": cfg.sweep.name}
-
-    def is_search(self) -> bool:
-        """Return whether something was typed that decides what is searched."""
-        return bool(self.fixed or self.swept or self.spaces())
 
     def spaces(self) -> tuple[str, ...]:
         """Return the overrides that choose a space."""

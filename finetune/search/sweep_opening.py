@@ -83,7 +83,7 @@ def continued(typed: Request, record: dict[str, Any], place: StudyLocation) -> t
     plan = make_sweep_plan(stored.continued(typed))
     before = renamed_description(record["space"])
     changes = list(differences(before, plan.describe()))
-    if typed.is_search():
+    if typed.fixed or typed.swept or typed.spaces():
         again = make_sweep_plan(typed.searching(stored))
         changes += list(differences(before, again.describe()))
     if changes:

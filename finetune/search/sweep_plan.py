@@ -120,7 +120,7 @@ def make_sweep_plan(request: Request, root: str = "sweep") -> SweepPlan:
     space = read_space(request, own.space, base)
     settings = _search_settings(sweep, monitor=str(cfg.monitor), mode=cfg.mode)
     check_search_settings(settings, space)
-    check_space(space, request.check_trial, lambda key: (conf_dir() / key).is_dir())
+    check_space(space, request.trial, lambda key: (conf_dir() / key).is_dir())
     here = sweep.in_process.lower()
     if here not in IN_PROCESS:
         near = nearest(here, IN_PROCESS)

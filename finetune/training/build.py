@@ -1,6 +1,7 @@
 """Typed parts from a configuration: table, network, recipe, callbacks, loggers."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from finetune.config.settings.training_groups import (
 )
 from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.cache.file_digests import KnownFiles
-from finetune.data.cache.store import Cache, default_dir, parse_size
+from finetune.data.cache.store import Cache, parse_size
 from finetune.data.datamodule import ImageData
 from finetune.data.folds import split_table
 from finetune.data.pixel_cache import PixelCache
@@ -60,7 +61,8 @@ def open_cache(cache: CacheSettings) -> Cache | None:
     """Return the cache on disk that settings name, or None where it is switched off."""
     if not cache.enabled:
         return None
-    folder = Path(cache.dir).expanduser() if cache.dir is not None else default_dir()
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune"
+    folder = Path(cache.dir).expanduser() if cache.dir is not None else usual
     return Cache(folder.absolute(), parse_size(cache.max_size))
 
 
@@ -212,13 +214,14 @@ def build_recipe(settings: PartsSettings, table: ImageTable, cache: Cache | None
     """Return loss, optimizer, schedule and machine settings, checked against the table's task."""
     loss = build_loss(settings.loss, settings.imbalance, settings.data, settings.balance, table)
     check_monitor(settings.monitor, table.task, table.num_classes)
+    mixed_features = FeatureMixing(settings.augment.mixup or MIXUP, table.num_classes)
     return Recipe(
         loss=loss,
         optimizer=settings.optimizer,
         schedule=settings.schedule,
         trainer=prepare_machine(settings.trainer),
         mixing=build_mixing(settings.augment, num_classes=table.num_classes, task=table.task),
-        feature_mixing=build_feature_mixing(settings, table),
+        feature_mixing=mixed_features if settings.label_noise == "mixup" else None,
         regularizer=Regularizer(settings.regularize.l2_sp, settings.regularize.l1),
         seed=settings.seed,
         monitor=settings.monitor,
@@ -238,13 +241,6 @@ def build_plan(settings: PartsSettings, loss: torch.nn.Module, table: ImageTable
         check_solver_task(solver, table.task)
         check_solver_policies(solver, settings)
     return HeadPlan(spec, solver, settings.data.splits.group)
-
-
-def build_feature_mixing(settings: PartsSettings, table: ImageTable) -> FeatureMixing | None:
-    """Return what mixes cached features, where the policy against wrong labels mixes images."""
-    if settings.label_noise != "mixup":
-        return None
-    return FeatureMixing(settings.augment.mixup or MIXUP, table.num_classes)
 
 
 def prepare_machine(trainer: TrainerSettings) -> TrainerSettings:

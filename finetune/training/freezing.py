@@ -47,16 +47,13 @@ def moving_parameters(network: Network, phase: Phase) -> list[str]:
     if phase.train == "adapters":
         return [*sorted(adapters), *head]
     if phase.train == "bias_norm":
-        return [*bias_and_norm_parameters(network), *head]
+        # the biases of all layers and the scales and shifts of all norms have one dimension
+        plain = [name for name, value in network.backbone.named_parameters() if value.ndim <= 1]
+        return [*(f"backbone.{name}" for name in plain), *head]
     if phase.train == "last":
         count = max(1, math.ceil(phase.fraction * (len(found) - 1)))
         return [name for layer in found[-1 - count :] for name in layer.parameters]
     return every if not originals else [name for name in every if name not in adapters]
-
-
-def bias_and_norm_parameters(network: Network) -> list[str]:
-    """Return the biases of all layers and the scales and shifts of all norms, which have one dimension."""
-    return [f"backbone.{name}" for name, value in network.backbone.named_parameters() if value.ndim <= 1]
 
 
 def resting_modules(network: Network, phase: Phase) -> list[nn.Module]:
@@ -79,8 +76,3 @@ def resting_modules(network: Network, phase: Phase) -> list[nn.Module]:
 
     visit(network.backbone, True)
     return resting
-
-
-def trainable(network: Network) -> list[str]:
-    """Return the full names of the parameters that move."""
-    return [name for name, value in network.named_parameters() if value.requires_grad]

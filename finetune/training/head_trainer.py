@@ -175,7 +175,9 @@ class HeadLoop:
             optimizer, max(1, len(batches) * phase.epochs), schedule=schedule_of(phase, recipe.schedule)
         )
         for epoch in range(phase.epochs):
-            seed_head(recipe.seed, index, epoch)
+            # dropout is the same function of its place as in a run
+            state = np.random.SeedSequence([recipe.seed, index, epoch, 0]).generate_state(1)
+            torch.random.default_generator.manual_seed(int(state[0]))  # type: ignore[attr-defined]
             head.train()
             batches.set_epoch(epoch)
             for features, target, rows in self.batches(batches):
@@ -219,12 +221,6 @@ class HeadLoop:
         if monitor == "val/accuracy" and table.task == "multiclass":  # the same, and faster in many short trials
             return float((logits.argmax(1) == self.targets).float().mean())
         return monitored(monitor, logits, self.targets, loss, table.task, table.num_classes)
-
-
-def seed_head(seed: int, phase: int, epoch: int) -> None:
-    """Make a head's dropout the same function of its place as in a run."""
-    state = np.random.SeedSequence([seed, phase, epoch, 0]).generate_state(1)
-    torch.random.default_generator.manual_seed(int(state[0]))  # type: ignore[attr-defined]
 
 
 class _BestEpoch:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from finetune.config.settings.run_groups import OodSettings
 from finetune.data.datamodule import ImageData
 from finetune.data.table import LabelTask
+from finetune.evaluation.drift.reference import sample_rows
 from finetune.models.network import Network
 from finetune.runtime.device import DevicePass
 from finetune.training.fit import Recipe, predict_split
@@ -38,7 +39,7 @@ def fit_ood(
     """
     if settings.kind == "none":
         return None
-    training = look(chosen_rows(rows, settings.images)) if settings.fits_features else None
+    training = look(sample_rows(rows, settings.images)) if settings.fits_features else None
     return fit_detector(settings, task, held_out, training)
 
 
@@ -59,13 +60,6 @@ def features_and_targets(
     found = predict_split(network, limited(images, rows), TRAIN, plain, device_pass, cached=cached, sample=rows)
     assert found.features is not None
     return found.features, found.targets
-
-
-def chosen_rows(rows: npt.NDArray[np.int64], limit: int) -> npt.NDArray[Any]:
-    """Return all rows, or a random choice that is always the same, in order."""
-    if len(rows) <= limit:
-        return rows
-    return np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
 
 
 def limited(images: ImageData, rows: npt.NDArray[np.int64]) -> ImageData:

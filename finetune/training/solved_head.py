@@ -15,7 +15,6 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from finetune.data.datamodule import ImageData
-from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
 from finetune.features.cached_features import CachedFeatures
 from finetune.features.feature_datamodule import FeatureData
@@ -143,7 +142,8 @@ def head_examples(
     check_memory(count * views * 4 * features.take(features.rows[:1]).shape[1])
     values = torch.cat([single_view(features, view) for view in range(views)])
     weights = sample_weights(features.rows, images, image_weights)
-    groups = _groups_of(images.table, features.rows, plan.group)
+    frame = images.table.frame
+    groups = None if plan.group is None else np.asarray(pd.factorize(frame[plan.group].iloc[features.rows])[0])
     if groups is None and views > 1:  # the views of an image stay together
         groups = np.arange(count)
     return HeadExamples(
@@ -169,13 +169,6 @@ def sample_weights(rows: np.ndarray, images: ImageData, image_weights: Tensor | 
 def single_view(features: CachedFeatures, view: int) -> Tensor:
     """Return all features (N, F) in one view."""
     return features.take(features.rows, np.full(len(features.rows), view))
-
-
-def _groups_of(table: ImageTable, rows: np.ndarray, column: str | None) -> np.ndarray | None:
-    """Return a number for the group of each row (N,)."""
-    if column is None:
-        return None
-    return np.asarray(pd.factorize(table.frame[column].iloc[rows])[0])
 
 
 def check_memory(size: int) -> None:

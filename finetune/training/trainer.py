@@ -14,11 +14,6 @@ from finetune.errors import ConfigError
 from finetune.runtime.device import DevicePass, accelerator_device, pass_of
 
 
-def tries_kernels(settings: TrainerSettings) -> bool:
-    """Return whether cuDNN may try several kernels for each shape of images, and go on with the fastest."""
-    return accelerator_device(settings.accelerator).type == "cuda" and not settings.deterministic
-
-
 def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) -> pl.Trainer:
     """Return a Lightning trainer; batches are shared among ranks by our own samplers.
 
@@ -33,7 +28,8 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]
             deterministic=settings.deterministic,
-            benchmark=tries_kernels(settings),
+            # cuDNN may try several kernels for each shape of images, and go on with the fastest
+            benchmark=accelerator_device(settings.accelerator).type == "cuda" and not settings.deterministic,
             limit_train_batches=settings.limit_batches,
             limit_val_batches=settings.limit_batches,
             default_root_dir=folder,

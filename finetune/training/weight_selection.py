@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from finetune.config.settings.phases import Strategy
 from finetune.data.datamodule import ImageData
@@ -135,12 +135,6 @@ def best_candidate(candidates: Sequence[WeightCandidate], mode: str) -> WeightCa
     return max(measured or candidates, key=lambda each: (sign * each.value, -each.loss, -each.share))
 
 
-def _image_losses(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
-    """Return the loss of each image by itself (N,), from logits (N, K) and targets (N,) or (N, K)."""
-    pairs = zip(torch.split(logits, 1), torch.split(target, 1), strict=True)
-    return torch.tensor([float(loss(*pair)) for pair in pairs])
-
-
 def select_weights(
     run: Run, network: Network, strategy: Strategy, images: ImageData, recipe: Recipe, device_pass: DevicePass, *,
     mode: str, shares: Sequence[float],
@@ -177,7 +171,8 @@ def select_weights(
         logits, target = torch.from_numpy(found.logits[0]), torch.from_numpy(found.targets)
         loss = float(recipe.loss.cpu()(logits, target))
         value = monitored(recipe.monitor, logits, target, loss, images.table.task, images.table.num_classes)
-        losses = _image_losses(recipe.loss, logits, target)
+        pairs = zip(torch.split(logits, 1), torch.split(target, 1), strict=True)
+        losses = torch.tensor([float(recipe.loss(*pair)) for pair in pairs])
         of_probe = losses if share == 0 else of_probe
         error = float((losses - of_probe).std() / len(losses) ** 0.5) if len(losses) > 1 else 0.0
         candidates.append(WeightCandidate(share, value, loss, error))

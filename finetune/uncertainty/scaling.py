@@ -116,7 +116,8 @@ def fit_scaling(logits: _Array, targets: _Array, method: Method, *, multilabel: 
         note = "Probabilities are left as they are: scaled ones did not fit held-out validation images better."
         return FittedScaling(Scaling(), method, before, after, note)
     found = fit_by_minimum(values, targets, method, multilabel=multilabel)
-    if max(found.scale) > 1 and separates_all(values, targets):
+    answers = values > 0 if targets.ndim == 2 else values.argmax(1)
+    if max(found.scale) > 1 and (answers == targets).all():
         note = "Probabilities are left as they are: all validation images are right, so none shows how sure to be."
         return FittedScaling(Scaling(), method, before, after, note)
     return FittedScaling(found, method, before, after, "")
@@ -135,11 +136,6 @@ def _joined(logits: _Array, *, multilabel: bool) -> _Array:
     elif values.ndim == 3:
         values = torch.logsumexp(values.log_softmax(dim=-1), dim=0)
     return np.asarray((values if multilabel else values - values.mean(dim=-1, keepdim=True)).numpy())
-
-
-def separates_all(logits: _Array, targets: _Array) -> bool:
-    """Return whether no answer of logits (N, K) is wrong."""
-    return bool(((logits > 0) == (targets == 1)).all() if targets.ndim == 2 else (logits.argmax(1) == targets).all())
 
 
 def fit_by_minimum(logits: _Array, targets: _Array, method: Method, *, multilabel: bool) -> Scaling:

@@ -31,7 +31,7 @@ from finetune.config.compose import register
 from finetune.config.settings.roots import TrainSettings
 from finetune.data.folds import crossval_pool, make_folds
 from finetune.data.table import ImageTable
-from finetune.ensembles.crossval.crossval_plan import CrossvalPlan, read_plan
+from finetune.ensembles.crossval.crossval_plan import COMMAND, OWN, CrossvalPlan, make_crossval_plan
 from finetune.ensembles.crossval.in_process import read_table, train_folds
 from finetune.ensembles.crossval.member_weights import fold_weights
 from finetune.evaluation.inference import Predictor
@@ -41,6 +41,7 @@ from finetune.models.network import Network
 from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass
 from finetune.runtime.log_filters import quieten
+from finetune.search.command_line import read_request
 from finetune.training.build import load_images, open_cache
 from finetune.training.head_trainer import HeadTrainer
 
@@ -62,7 +63,7 @@ def measure(words: list[str], seed: int, folds: int) -> dict[str, Any]:
     words = [*words, f"seed={seed}", f"cv.seed={seed}", f"cv.folds={folds}", "logger=none", f"data.splits.seed={seed}"]
     if not any(word.startswith("strategy=") for word in words):
         words.append("strategy=frozen")
-    plan = read_plan(["--config-name", "crossval", *words])
+    plan = make_crossval_plan(read_request(["--config-name", COMMAND, *words], OWN, COMMAND))
     table = read_table(plan.base)
     network, held = of_heads(plan, table) if plan.here else of_networks(words)
     tested, chosen = answers(network, table, plan.base), int(np.argmax(held))

@@ -10,12 +10,13 @@ import torch
 from command import finetune
 from configured import settings_for
 from crossed import SMALL
+from members import count_members
 
 from finetune.config.settings.data_groups import FoldSettings
 from finetune.ensembles.crossval.fold_jobs import override_of
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import load_bundle
-from finetune.models.ensemble_network import JoinedHead, count_members
+from finetune.models.ensemble_network import JoinedHead
 from finetune.runs.run import Run
 
 FROZEN = ["strategy=frozen", "strategy.epochs=3", "head.standardize=true"]

@@ -9,13 +9,13 @@ import pytest
 from command import finetune
 from configured import settings_for
 from crossed import SMALL
+from members import count_members
 
 from finetune.config.settings.review_roots import EnsembleRootSettings
 from finetune.ensembles.combine.members import check_candidates, find_members
 from finetune.errors import ConfigError, DataError
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import load_bundle
-from finetune.models.ensemble_network import count_members
 from finetune.runs.run import Run
 
 

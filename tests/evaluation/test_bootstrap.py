@@ -18,7 +18,6 @@ from finetune.evaluation.bootstrap import (
     class_rows,
     draw_weights,
     metrics_document,
-    resampled_scores,
 )
 from finetune.evaluation.metrics import CLASS_SCORES, compute_metrics, per_class
 from finetune.evaluation.predictions import Predictions
@@ -79,7 +78,7 @@ def test_areas_equal_scikit_learn_with_sample_weight(ties):
 )
 def test_each_resample_scores_like_the_resampled_images(case):
     predictions = make_predictions(40, **case)
-    found = resampled_scores(predictions, 12, seed=3)
+    found = Resamples.draw(predictions, 12, seed=3).scores
     weights = np.concatenate(list(draw_weights(40, 12, seed=3)), axis=1).astype(int)
     for column in range(12):
         expected = compute_metrics(take(predictions, np.repeat(np.arange(40), weights[:, column])))
@@ -235,7 +234,7 @@ def test_no_resamples_gives_values_without_intervals():
 def test_a_thousand_resamples_of_a_usual_test_set_take_well_below_a_second():
     predictions = make_predictions(360, 10)
     started = time.process_time()
-    resampled_scores(predictions, 1000, seed=0)
+    Resamples.draw(predictions, 1000, seed=0)
     assert time.process_time() - started < 1.0
 
 
@@ -243,5 +242,5 @@ def test_a_thousand_resamples_of_a_usual_test_set_take_well_below_a_second():
 def test_a_thousand_resamples_of_ten_thousand_images_take_a_few_seconds():
     predictions = make_predictions(10_000, 10)
     started = time.process_time()
-    resampled_scores(predictions, 1000, seed=0)
+    Resamples.draw(predictions, 1000, seed=0)
     assert time.process_time() - started < 8.0

@@ -36,7 +36,7 @@ def test_peak_memory_is_what_the_profiler_sees_and_the_weights(name: str) -> Non
     weights = sum(value.nbytes for value in network.state_dict().values())
     found = peak_memory(network, 4, device=CPU) - weights
     expected = profiled_peak(network, 4)  # it sees what an operation uses inside itself, such as attention, as well
-    assert 0.85 * expected <= found <= 1.01 * expected
+    assert 0.8 * expected <= found <= 1.01 * expected
     assert peak_memory(network, 8, device=CPU) - weights == pytest.approx(2 * found, rel=0.02)
 
 

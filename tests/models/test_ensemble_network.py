@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from members import count_members
 from scipy.special import expit, logit, softmax
 
 from finetune.errors import ConfigError
 from finetune.evaluation.predictions import to_probabilities
 from finetune.models.bundle import load_bundle, save_bundle
-from finetune.models.ensemble_network import JoinedBackbone, Member, combine, count_members, join_networks
+from finetune.models.ensemble_network import JoinedBackbone, Member, combine, join_networks
 from finetune.models.heads.modules import HeadSpec
 from finetune.models.network import Network, build_network
 from finetune.uncertainty.scaling import Scaling

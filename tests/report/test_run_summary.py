@@ -8,22 +8,18 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console, RenderableType
+from rich.text import Text
 
-from finetune.report.run_summary import (
-    DataSummary,
-    ModelSummary,
-    PhaseSummary,
-    end_summary,
-    print_summary,
-    quoted,
-    start_summary,
-)
+from finetune.config.settings.phases import Phase
+from finetune.report.console.start_console import data_lines, model_line, phase_row, start_summary
+from finetune.report.run_summary import end_summary, print_summary, quoted
 
-DATA = DataSummary("digits", "multiclass", 10, {"train": 1257, "val": 270, "test": 271}, ("8", 122), ("3", 128))
-MODEL = ModelSummary("tf_efficientnet_lite0", "bundled", 3_384_234, (3, 64, 64))
+COUNTS = {**dict.fromkeys("01245679", 126), "8": 122, "3": 128}
+DATA = data_lines("digits", "multiclass", {"train": 1257, "val": 270, "test": 271}, COUNTS)
+MODEL = model_line("tf_efficientnet_lite0", "bundled", 3_384_234, (3, 64, 64))
 PHASES = (
-    PhaseSummary("probe", "head", 1.0, 12_810, 20, 5e-4, cached=True),
-    PhaseSummary("finetune", "all", 1.0, 3_384_234, 5, 5e-4, layer_decay=0.8),
+    phase_row(Phase("probe", "head", epochs=20, features="cached"), 12_810, 5e-4),
+    phase_row(Phase("finetune", "all", epochs=5, layer_decay=0.8), 3_384_234, 5e-4),
 )
 FOLDER = Path("runs/tf_efficientnet_lite0_lp_ft_with_a_long_name_of_changed_overrides/2026-01-01_12-00-00")
 
@@ -49,7 +45,7 @@ def printed(summary: RenderableType, width: int = 80) -> str:
     return console.file.getvalue()
 
 
-def start(data: DataSummary = DATA) -> RenderableType:
+def start(data: list[Text] = DATA) -> RenderableType:
     """Return the start summary of the default run."""
     return start_summary(data, MODEL, "lp_ft", PHASES)
 
@@ -71,7 +67,7 @@ def test_start_says_data_model_and_phases() -> None:
 
 
 def test_skipped_images_are_said() -> None:
-    skipped = DataSummary("photos", "multilabel", 3, {"train": 9}, ("a", 3), ("b", 3), skipped=1204)
+    skipped = data_lines("photos", "multilabel", {"train": 9}, {"a": 3, "b": 3, "c": 3}, skipped=1204)
     text = printed(start(skipped))
     assert "1,204 unreadable images left out" in text
     assert "3 labels, any number per image" in text
@@ -98,8 +94,8 @@ def test_paths_and_commands_are_never_broken() -> None:
 
 
 def test_names_with_brackets_are_not_taken_for_styles() -> None:
-    data = DataSummary("[red]", "multiclass", 2, {"train": 9}, ("[bold]x", 3), ("[/b]", 6))
-    text = printed(start_summary(data, MODEL, "[s]", [PhaseSummary("[p]", "head", 1.0, 5, 1, 0.1)]))
+    data = data_lines("[red]", "multiclass", {"train": 9}, {"[bold]x": 3, "[/b]": 6})
+    text = printed(start_summary(data, MODEL, "[s]", [phase_row(Phase("[p]", "head"), 5, 0.1)]))
     assert all(name in text for name in ("[red]", "[bold]x", "[/b]", "[s]", "[p]"))
 
 

@@ -10,12 +10,13 @@ from tiny import tiny_images, tiny_table
 
 from finetune.config.settings.run_groups import OodSettings
 from finetune.config.settings.training_groups import OptimizerSettings, Schedule, TrainerSettings
+from finetune.evaluation.drift.reference import sample_rows
 from finetune.features.extract import FeatureSettings
 from finetune.models.network import build_network
 from finetune.runtime.device import DevicePass
 from finetune.training.fit import Recipe, predict_split
 from finetune.training.losses import CrossEntropy
-from finetune.training.ood import chosen_rows, features_and_targets, fit_ood
+from finetune.training.ood import features_and_targets, fit_ood
 from finetune.uncertainty.ood.densities import NeighbourDensity
 
 CPU = DevicePass(torch.device("cpu"))
@@ -43,7 +44,7 @@ def test_the_density_holds_features_of_training_images_in_their_first_view(cache
     assert found is not None and isinstance(found.density, NeighbourDensity)
     with torch.no_grad():
         features = torch.cat([network.backbone(part["image"]) for part in images.view_loader("train", 0)]).numpy()
-    rows = chosen_rows(table.rows("train"), limit)
+    rows = sample_rows(table.rows("train"), limit)
     chosen = features[np.isin(table.rows("train"), rows)]
     expected = chosen / np.linalg.norm(chosen, axis=1, keepdims=True)
     assert found.fitted_on == min(limit, 12) and found.held_out == 5

@@ -19,6 +19,8 @@ from finetune.commands.predict import predict
 from finetune.config.settings.data_groups import FoldSettings
 from finetune.config.settings.phases import build_strategy
 from finetune.config.settings.roots import TrainSettings
+from finetune.config.settings.training_groups import ViewSettings
+from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.cache.store import Cache
 from finetune.data.folds import crossval_pool, make_folds
 from finetune.data.sources import digits, sequences
@@ -229,22 +231,25 @@ FULL = {"name": "full", "train": "all"}
 @pytest.mark.parametrize(
     ("changes", "phase", "said"),
     [
-        ({"features": {"views": 2}}, FULL, "features.views=2 is for single images: sequences have one view"),
+        (
+            {"features": ViewSettings(views=2, dtype="float32")},
+            FULL,
+            "features.views=2 is for single images: sequences have one view",
+        ),
         ({"tta_views": 2}, FULL, "tta_views=2 is for single images"),
         ({}, PARTIAL, "Set strategy.features=none, or use strategy=frozen"),
         ({"label_noise": "mixup"}, FULL, "label_noise=mixup mixes single images"),
         ({"imbalance": "augment_minority"}, FULL, "Use imbalance=oversample"),
-        ({"augment": {"enabled": True, "mixup": 0.2}}, FULL, "augment.mixup mixes single images"),
+        ({"augment": replace(NOT_AUGMENTED, enabled=True, mixup=0.2)}, FULL, "augment.mixup mixes single images"),
     ],
 )
 def test_what_is_for_single_images_is_refused_before_training(
     place: Path, changes: dict[str, Any], phase: dict[str, Any], said: str
 ) -> None:
     table = sequences(str(place / "clips"), frames=5)
-    strategy = build_strategy({"name": "mine", "phases": [phase]})
+    plain = replace(settings_for(TrainSettings), strategy=build_strategy({"name": "mine", "phases": [FULL]}))
+    changed = replace(plain, strategy=build_strategy({"name": "mine", "phases": [phase]}), **changes)
     with pytest.raises(ConfigError, match=said):
-        check_sequences(changes, strategy, table)
-    check_sequences(changes, strategy, digits())
-    check_sequences(
-        replace(settings_for(TrainSettings), strategy=build_strategy({"name": "mine", "phases": [FULL]})), table
-    )
+        check_sequences(changed, table)
+    check_sequences(changed, digits())
+    check_sequences(plain, table)

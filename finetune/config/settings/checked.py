@@ -3,7 +3,6 @@
 A field's range stands in its metadata. The key in a message is the one that is typed: a class knows its place.
 """
 
-import dataclasses
 import math
 import types
 from collections.abc import Mapping
@@ -177,7 +176,9 @@ def _converted(key: str, value: Any, hint: Any, limits: Range | None = None) -> 
     if value is None and kind is not hint:
         return None
     if origin is tuple:
-        return _members(key, value, get_args(kind), limits)
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{key}={shown(value)} must be a list, such as {key}=[{shown(value)}].")
+        return tuple(_converted(key, entry, get_args(kind)[0], limits) for entry in value)
     if origin in (Mapping, dict) or (isinstance(origin, type) and issubclass(origin, Mapping)):
         _, member = get_args(kind)
         known = (value or {}).items()
@@ -189,13 +190,6 @@ def _converted(key: str, value: Any, hint: Any, limits: Range | None = None) -> 
     if isinstance(kind, type) and issubclass(kind, Checked):
         return typed(kind, value or {})
     return _plain(key, value, kind, limits)
-
-
-def _members(key: str, value: Any, members: tuple[Any, ...], limits: Range | None) -> tuple[Any, ...]:
-    """Return a list as a tuple."""
-    if not isinstance(value, list | tuple):
-        raise ConfigError(f"{key}={shown(value)} must be a list, such as {key}=[{shown(value)}].")
-    return tuple(_converted(key, entry, members[0], limits) for entry in value)
 
 
 def _plain(key: str, value: Any, kind: Any, limits: Range | None) -> Any:
@@ -224,8 +218,3 @@ def read_target(key: str, value: Any) -> Target:
     if not isinstance(value, Mapping) or not isinstance(value.get("_target_"), str):
         raise ConfigError(f"{key} names nothing that can be made: it has no _target_. Choose an option of conf/.")
     return Target(value["_target_"], {str(name): entry for name, entry in value.items() if name != "_target_"})
-
-
-def changed(settings: S, **values: Any) -> S:
-    """Return the same settings with other values, which are checked as well."""
-    return dataclasses.replace(settings, **values)

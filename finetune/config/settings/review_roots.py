@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from finetune.config.settings.checked import Open, in_range
 from finetune.config.settings.data_groups import CacheSettings
@@ -47,7 +47,7 @@ class EnsembleRootSettings(RootSettings):
     runs: tuple[str, ...] | None
     folder: str
     name: str | None
-    method: str
+    method: Literal["mean", "logits", "vote", "greedy", "stacking", "soup", "greedy_soup", "wise_ft"]
     top: int = field(metadata=in_range(least=1))
     ensemble: EnsembleSettings
     calibration: str

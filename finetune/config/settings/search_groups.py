@@ -118,7 +118,7 @@ class CrossvalSettings(FoldSettings):
     """How images are dealt out, where folds run, and how much each counts in their ensemble."""
 
     in_process: str
-    weights: str
+    weights: Literal["skill", "equal"]
     inner: int = field(metadata=in_range(least=2))
 
 

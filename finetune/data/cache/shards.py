@@ -131,17 +131,13 @@ def read_shard(path: Path) -> Shard | None:
             if digest_of(content) != path.stem:
                 raise ValueError("its content is not what was written")
         start, header = read_header(path)
-        arrays = {name: map_array(path, start, entry) for name, entry in header.items() if name != "__metadata__"}
-        return Shard(arrays)
+        return Shard({
+            name: np.memmap(path, TYPES[entry["dtype"]], "r", start + entry["data_offsets"][0], tuple(entry["shape"]))
+            for name, entry in header.items() if name != "__metadata__"
+        })  # fmt: skip
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError) as error:
         log.warning("The cache file %s is damaged (%s): its entries are computed again.", path, error)
         path.unlink(missing_ok=True)
         return None
-
-
-def map_array(path: Path, start: int, entry: Mapping[str, Any]) -> ShardArray:
-    """Return an array of a safetensors file, mapped into memory."""
-    begin = start + entry["data_offsets"][0]
-    return np.memmap(path, TYPES[entry["dtype"]], "r", offset=begin, shape=tuple(entry["shape"]))

@@ -38,12 +38,6 @@ def parse_size(text: str | int) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def default_dir() -> Path:
-    """Return the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "finetune"
-
-
 @dataclass(frozen=True)
 class SpaceInfo:
     """What is in a space, for people: its kind, what made it, its size in bytes, entries and last use (seconds)."""

@@ -121,11 +121,6 @@ def several_labels(cells: Cells, columns: Sequence[str], file: str) -> list[tupl
     return [tuple(name for name, mark in zip(columns, row, strict=True) if mark) for row in zip(*marks, strict=True)]
 
 
-def separated_labels(values: Sequence[str], separator: str) -> list[tuple[str, ...]]:
-    """Return the labels of each cell, in which a separator stands between them; an empty cell has none."""
-    return [tuple(sorted({part.strip() for part in value.split(separator)} - {""})) for value in values]
-
-
 def splits_of(cells: Cells, name: str, file: str) -> list[str | None]:
     """Return the split of each row, None where the cell is empty.
 

@@ -14,7 +14,6 @@ from finetune.data.sources.table_reader import (
     column_of,
     read_cells,
     require_all,
-    separated_labels,
     several_labels,
     splits_of,
 )
@@ -93,8 +92,8 @@ def labels_of(cells: Cells, column: str, columns: Sequence[str], separator: str 
     if columns:
         return list(several_labels(cells, columns, file))
     values = column_of(cells, column, "label_column", file)
-    if separator is not None:
-        return list(separated_labels(values, separator))
+    if separator is not None:  # an empty cell has none
+        return [tuple(sorted({part.strip() for part in value.split(separator)} - {""})) for value in values]
     require_all(values, column, file)
     return list(values)
 

@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config.resolve import stored_settings
@@ -16,8 +13,6 @@ from finetune.evaluation.inference import NetworkOutputs, Predictor
 from finetune.evaluation.rerun_settings import InferenceSettings
 from finetune.models.network import Network
 from finetune.runs.run import Run
-
-_Outputs = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,3 @@ class Runner:
             frames = (batch["frames"],) if "frames" in batch else ()
             network(batch["image"].to(device).contiguous(memory_format=torch.channels_last), *frames)
         network.eval().cpu()
-
-
-def has_norms(module: nn.Module) -> bool:
-    """Return whether a module has BatchNorm layers."""
-    return any(isinstance(part, _BatchNorm) for part in module.modules())

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config.resolve import stored_settings
 from finetune.config.settings.review_roots import EnsembleRootSettings
-from finetune.ensembles.combine.member_inference import Runner, has_norms
+from finetune.ensembles.combine.member_inference import Runner
 from finetune.ensembles.combine.members import MemberCandidate, aligned_predictions
 from finetune.ensembles.combine.soup import (
     WeightAverage,
@@ -22,7 +23,7 @@ from finetune.ensembles.combine.soup import (
     uniform_soup,
 )
 from finetune.ensembles.combine.weighting import greedy_weights, stacking_layer
-from finetune.errors import ConfigError, DataError, nearest
+from finetune.errors import ConfigError, DataError
 from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 from finetune.models.ensemble_network import JoinedHead, Member, Rule, combine, join_networks, scores_of
@@ -38,10 +39,7 @@ ANSWERS: dict[str, Rule] = {
     "stacking": "stacking",
 }
 _WEIGHTS = ("soup", "greedy_soup", "wise_ft")
-_METHODS = (*ANSWERS, *_WEIGHTS)
 LEARNING = ("greedy", "stacking", "greedy_soup", "wise_ft")  # from validation
-
-Found = dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -80,17 +78,6 @@ class ValidationScorer:
         return (self.sign * value if np.isfinite(value) else -np.inf), -found["loss"]
 
 
-def check_combination_method(method: str) -> str:
-    """Return the method of that name.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if method not in _METHODS:
-        raise ConfigError(f"method={method} is not one of {', '.join(_METHODS)}.{nearest(method, _METHODS)}")
-    return method
-
-
 def combine_members(
     method: str,
     candidates: Sequence[MemberCandidate],
@@ -102,7 +89,7 @@ def combine_members(
     """Return the ensemble of a method.
 
     Args:
-        method: One of METHODS.
+        method: That of the settings.
         candidates: The models.
         judge: Says how good predictions of validation are.
         runner: Passes the first run's images through networks.
@@ -186,7 +173,7 @@ def combine_weights(
     keeps = equal_buffers(networks)
 
     def refreshed(network: Network) -> Network:
-        if not keeps and has_norms(network.backbone):
+        if not keeps and any(isinstance(part, _BatchNorm) for part in network.backbone.modules()):
             runner.refresh_norms(network)
         return network
 

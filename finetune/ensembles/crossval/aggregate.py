@@ -39,7 +39,7 @@ def aggregate_folds(plan: CrossvalPlan, table: ImageTable, results: Sequence[Fol
     detector, seen = fit_fold_ood(network, table, settings)
     splits = {"test": unseen}
     if len(table.rows("test")):
-        tested, seen["test"] = _predict(network, table, "test", settings)
+        tested, seen["test"] = _predict_test(network, table, settings)
         splits = {"val": unseen, "test": tested}
     calibration = calibration_document(UNTOUCHED, splits, splits) if "val" in splits else {}
     facts = {"cv": {**_folds_of(results, plan.settings, splits), "weights": weights.tolist()}}
@@ -61,14 +61,13 @@ def _folds_of(
     return found
 
 
-def _predict(
-    network: Network, table: ImageTable, split: str, settings: TrainSettings
+def _predict_test(
+    network: Network, table: ImageTable, settings: TrainSettings
 ) -> tuple[Predictions, FeaturesAndLogits]:
-    """Return what a network says of a split, in as many views as the settings ask for, and its features."""
+    """Return what a network says of the test split, in as many views as the settings ask for, and its features."""
     images = load_images(settings, table, network, open_cache(settings.cache))
     device_pass = DevicePass(accelerator_device(settings.trainer.accelerator), settings.trainer.precision)
-    views = settings.tta_views
-    found = Predictor(network, device_pass).split(images, split, views, sample=table.rows(split))
+    found = Predictor(network, device_pass).split(images, "test", settings.tta_views, sample=table.rows("test"))
     network.cpu()
     return Predictions.from_logits(table, found.rows, found.logits), found.of_sample
 

@@ -1,6 +1,5 @@
 """The plan of a cross-validation: its folds, what they share, and what is searched in them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +9,9 @@ from finetune.config.resolve import resolve
 from finetune.config.settings.data_groups import FoldSettings
 from finetune.config.settings.roots import CrossvalRootSettings, TrainSettings
 from finetune.config.settings.search_groups import PoolSettings
-from finetune.ensembles.crossval.member_weights import check_weights
 from finetune.errors import ConfigError, nearest
-from finetune.search.command_line import Request, read_request
-from finetune.search.head_only.eligibility import allowed, of_fixed, of_varied
+from finetune.search.command_line import Request
+from finetune.search.head_only.eligibility import allowed, of_base, of_strategy, of_varied
 from finetune.search.spaces.sample_configs import TrialConfigs
 from finetune.search.sweep_plan import IN_PROCESS, make_sweep_plan
 from finetune.search.sweep_plan import SweepPlan as SearchPlan
@@ -53,18 +51,6 @@ class CrossvalPlan:
     pool: PoolSettings
 
 
-def read_plan(arguments: Sequence[str]) -> CrossvalPlan:
-    """Return the plan of a command line, checked.
-
-    Args:
-        arguments: With --config-name crossval.
-
-    Raises:
-        ConfigError: It cannot be run.
-    """
-    return make_crossval_plan(read_request(arguments, OWN, COMMAND))
-
-
 def make_crossval_plan(request: Request) -> CrossvalPlan:
     """Return the plan of a request, checked."""
     cfg = request.compose(COMMAND, [*request.own, *request.fixed], hydra=True)
@@ -72,7 +58,6 @@ def make_crossval_plan(request: Request) -> CrossvalPlan:
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     config = resolve(task, CrossvalRootSettings, request.fixed, tell=True)
     cv = config.cv
-    weights = check_weights(cv.weights)
     settings = FoldSettings(cv.kind, cv.folds, cv.repeats, cv.seed)
     searched = bool(request.swept or config.space.params)
     search = make_sweep_plan(request, COMMAND) if searched else None
@@ -80,7 +65,7 @@ def make_crossval_plan(request: Request) -> CrossvalPlan:
     if search is not None:
         check_search(search, settings)
     return CrossvalPlan(
-        request, config, base, folder, settings, weights, cv.inner, search,
+        request, config, base, folder, settings, cv.weights, cv.inner, search,
         runs_in_process(base, cv.in_process.lower(), search), config.pool,
     )  # fmt: skip
 
@@ -95,7 +80,7 @@ def runs_in_process(base: TrainSettings, wanted: str, search: SearchPlan | None)
         raise ConfigError(f"cv.in_process={wanted} is not one of {', '.join(IN_PROCESS)}.{nearest(wanted, IN_PROCESS)}")
     if wanted == "false" and search is None:
         return False
-    found = of_fixed(base)
+    found = [*of_strategy(base), *of_base(base)]
     if found and search is not None:
         raise ConfigError(
             f"A search within each fold works on cached features alone: {'; '.join(found)}. Choose strategy=frozen, or "

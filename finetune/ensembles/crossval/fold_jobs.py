@@ -9,6 +9,7 @@ from finetune.data.table import load_saved_table
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan
 from finetune.ensembles.crossval.in_process import FoldResult
 from finetune.errors import RunError
+from finetune.evaluation.compare.comparison import short_name
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import load_bundle
 from finetune.models.ensemble_network import Member
@@ -70,7 +71,7 @@ class FoldJobs:
         if run.path.exists():
             set_aside(run.path, sum(1 for _ in run.path.parent.glob(f"{run.path.name}-attempt-*")))
         fixed = self.plan.request.fixed
-        plain = unless_typed({"group": f"'{_group_of(self.run)}'", **QUICK}, fixed)
+        plain = unless_typed({"group": f"'{short_name(self.run.path)}'", **QUICK}, fixed)
         return [*fixed, *plain, override_of(self.plan.settings, number), f"hydra.run.dir='{run.path}'"]
 
     def result(self, number: int) -> FoldResult:
@@ -87,11 +88,6 @@ def override_of(settings: FoldSettings, number: int) -> str:
     """Return the override that makes an ordinary run one fold."""
     parts = ",".join(f"{key}:{value}" for key, value in {**asdict(settings), "index": number}.items())
     return f"data.splits.fold={{{parts}}}"
-
-
-def _group_of(run: Run) -> str:
-    """Return the group of a cross-validation in W&B."""
-    return f"{run.path.parent.name}/{run.path.name}"
 
 
 def run_fold_jobs(plan: CrossvalPlan, run: Run, number: int, stop: Stop) -> list[FoldResult]:

@@ -1,34 +1,19 @@
 """How much the model of each fold counts in the ensemble of a cross-validation, by what it did on held-out images."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 from sklearn.metrics import cohen_kappa_score
 
-from finetune.errors import ConfigError, nearest
 from finetune.evaluation.predictions import Predictions
 
-_Weights = Literal["skill", "equal"]
-_WEIGHTS = get_args(_Weights)
 # held-out images of a fold, below which they say nothing of its model
 _FEW = 20
 # standard errors by which a member has to be better to count e times as much; with 1 the ensemble is too near to its
 # best member, with more one whose epoch was chosen badly pulls it down (20 dealings of three sets of images)
 _ERRORS = 2
-
-
-def check_weights(wanted: str) -> str:
-    """Return how folds are weighed.
-
-    Raises:
-        ConfigError: There is no such way.
-    """
-    if wanted not in _WEIGHTS:
-        raise ConfigError(f"cv.weights={wanted} is not one of {', '.join(_WEIGHTS)}.{nearest(str(wanted), _WEIGHTS)}")
-    return wanted
 
 
 def fold_weights(folds: Sequence[Predictions], wanted: str) -> npt.NDArray[np.float64]:

@@ -42,7 +42,8 @@ class InnerSearch:
         pool = crossval_pool(table)
         splits = heads.settings.data.splits
         folds = make_folds(pool, FoldSettings("stratified", inner, 1, splits.seed), splits.group)
-        self.tables = [with_validation_fold(pool, fold) for fold in folds]
+        splits_of = [object_column(["val" if held else "train" for held in fold.held.tolist()]) for fold in folds]
+        self.tables = [replace(pool, frame=pool.frame.assign(split=each)) for each in splits_of]
 
     def run(self, number: int) -> tuple[str, ...]:
         """Return the best settings, as overrides.
@@ -84,12 +85,6 @@ class InnerSearch:
         network, recipe = self.heads.fit(settings, table)
         logits = self.heads.logits(network, table, "val", recipe.features.tta_views)
         return compute_metrics(Predictions.from_logits(table, table.rows("val"), logits))[self.metric]
-
-
-def with_validation_fold(pool: ImageTable, fold: Fold) -> ImageTable:
-    """Return images whose val split is what a fold holds out, and train all others."""
-    splits = ["val" if held else "train" for held in fold.held.tolist()]
-    return replace(pool, frame=pool.frame.assign(split=object_column(splits)))
 
 
 def run_nested(heads: HeadTrainer, folds: list[Fold], plan: SweepPlan, inner: int) -> Iterator[FoldResult]:

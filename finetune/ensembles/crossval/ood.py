@@ -7,12 +7,13 @@ import torch
 
 from finetune.config.settings.roots import TrainSettings
 from finetune.data.table import ImageTable
+from finetune.evaluation.drift.reference import sample_rows
 from finetune.features.extract import extract_features
 from finetune.features.feature_datamodule import EVAL_BATCH
 from finetune.models.ensemble_network import JoinedBackbone
 from finetune.models.network import Network
 from finetune.training.build import build_recipe, load_images, open_cache
-from finetune.training.ood import chosen_rows, fit_ood
+from finetune.training.ood import fit_ood
 from finetune.training.trainer import start_pass
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
 from finetune.uncertainty.ood.settings import check_ood_settings
@@ -39,14 +40,12 @@ def fit_fold_ood(
         log.info(LEFT_OUT, settings.kind)
         return None, {}
     pool = np.sort(np.concatenate([table.rows("train"), table.rows("val")]))
-    rows = chosen_rows(pool, settings.images)
+    rows = sample_rows(pool, settings.images)
     held = np.sort(np.random.default_rng(0).permutation(rows)[: max(1, round(HELD_OUT * len(rows)))])
     cache = open_cache(run.cache)
     recipe, images = build_recipe(run, table, cache), load_images(run, table, network, cache)
-    found, targets = (
-        extract_features(network, images, rows, recipe.features, start_pass(recipe.trainer)),
-        table.targets(),
-    )
+    found = extract_features(network, images, rows, recipe.features, start_pass(recipe.trainer))
+    targets = table.targets()
     logits = torch.cat([network.head(part) for part in torch.split(found.take(held), EVAL_BATCH)])
     seen = FeaturesAndLogits(found.take(held).numpy(), logits.numpy())
     others = np.setdiff1d(rows, held)

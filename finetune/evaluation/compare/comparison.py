@@ -128,18 +128,14 @@ def find_compared_run(reference: str, root: Path, split: str) -> ComparedRun:
     folder = Path(reference).expanduser()
     if (folder / "evaluation.json").is_file():
         run = folder.parent.parent
-        return ComparedRun(f"{short_name(run)}@{folder.name}", folder, Predictions.load(predictions_in(folder, split)))
+        file = folder / "predictions" / f"{split}.parquet"  # or those of the only split that it has
+        there = sorted((folder / "predictions").glob("*.parquet"))
+        found = Predictions.load(there[0] if not file.is_file() and len(there) == 1 else file)
+        return ComparedRun(f"{short_name(run)}@{folder.name}", folder, found)
     run_folder = Run.find(reference, root)
     return ComparedRun(
         short_name(run_folder.path), run_folder.path, Predictions.load(run_folder.predictions_file(split))
     )
-
-
-def predictions_in(folder: Path, split: str) -> Path:
-    """Return the predictions of an evaluation: of the split, or of the only one that it has."""
-    file = folder / "predictions" / f"{split}.parquet"
-    there = sorted((folder / "predictions").glob("*.parquet"))
-    return there[0] if not file.is_file() and len(there) == 1 else file
 
 
 def short_name(run: Path) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from finetune.runs.run import Run, read_json
 
 TimelineRow = dict[str, str | int | float | None]
-_Document = dict[str, Any]
 
 TRAINING = "training"
 DRIFTS = ("inputs", "classes", "confidence")

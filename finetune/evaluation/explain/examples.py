@@ -1,7 +1,5 @@
 """Examples worth looking at: images that a network is best at, worst at, and some at random."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
@@ -40,8 +38,3 @@ def _in_turn(predictions: Predictions, rows: _Rows, sure: npt.NDArray[np.float64
         seen[label] = seen.get(label, 0) + 1
         turns.append(seen[label])
     return ordered[np.argsort(turns, kind="stable")]
-
-
-def example_rows(examples: Mapping[str, _Rows]) -> _Rows:
-    """Return all rows of the examples, each once."""
-    return np.unique(np.concatenate([*examples.values(), np.zeros(0, np.int64)])).astype(np.int64)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from finetune.config.settings.run_groups import ExplainSettings
@@ -11,7 +10,7 @@ from finetune.data.table import ImageStore
 from finetune.data.transforms import eval_transform
 from finetune.evaluation.explain.attribution_store import save_maps
 from finetune.evaluation.explain.attributions import attribute, check_attribution_method, resolve_method
-from finetune.evaluation.explain.examples import choose_examples, example_rows
+from finetune.evaluation.explain.examples import choose_examples
 from finetune.evaluation.predictions import Predictions
 from finetune.models.network import Network
 
@@ -37,22 +36,18 @@ def explain_run(
     if not settings.images or network.frames is not None:
         return 0
     chosen = resolve_method(network, settings.method)
-    rows = example_rows(choose_examples(predictions, settings.images, seed))
+    examples = choose_examples(predictions, settings.images, seed).values()
+    rows = np.unique(np.concatenate([*examples, np.zeros(0, np.int64)])).astype(np.int64)
     if not len(rows):
         return 0
     device = next(network.parameters()).device
     transform = eval_transform(network.spec)
     pictures = [store.open(str(predictions.paths[row]), network.spec.channels) for row in rows]
     images = torch.stack([transform.apply(picture) for picture in pictures]).to(device)
-    targets = torch.from_numpy(explained_class(predictions, rows)).to(device)
+    targets = torch.from_numpy(predictions.probabilities[rows].argmax(axis=1)).to(device)  # the most probable class
     maps = attribute(network, images, targets, chosen)
     save_maps(folder, {str(predictions.ids[row]): found for row, found in zip(rows, maps, strict=True)}, chosen)
     return len(rows)
-
-
-def explained_class(predictions: Predictions, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the class that each of some images is explained for: the most probable one."""
-    return np.asarray(predictions.probabilities[rows].argmax(axis=1), np.int64)
 
 
 def check_explained(network: Network, settings: ExplainSettings) -> None:

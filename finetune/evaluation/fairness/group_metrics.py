@@ -47,9 +47,7 @@ def _describe(predictions: Predictions, partition: Partition, least: int, resamp
     whole = len(partition.groups) <= MOST
     shown = list(partition.groups) if whole else list(dict.fromkeys([*judged[:ENDS], *judged[-ENDS:]]))
     parts = {name: predictions.take(partition.groups[name]) for name in shown}
-    scores = {
-        name: _measure(part, resamples, group_seed(seed, place)) for place, (name, part) in enumerate(parts.items())
-    }
+    scores = {name: _measure(part, resamples, (seed, place)) for place, (name, part) in enumerate(parts.items())}
     compared = {name: part for name, part in parts.items() if name in judged} if whole else {}
     return {
         "num_groups": len(partition.groups),
@@ -66,15 +64,10 @@ def _describe(predictions: Predictions, partition: Partition, least: int, resamp
     }
 
 
-def _measure(part: Predictions, resamples: int, seed: int) -> dict[str, GroupValue]:
-    """Return every score of a group with its interval."""
-    intervals = bootstrap(part, resamples, seed)
+def _measure(part: Predictions, resamples: int, seeds: tuple[int, int]) -> dict[str, GroupValue]:
+    """Return every score of a group with its interval; the resamples of two groups are independent."""
+    intervals = bootstrap(part, resamples, int(np.random.SeedSequence(seeds).generate_state(1)[0]))
     return {name: GroupValue(value, *intervals[name]) for name, value in compute_metrics(part).items()}
-
-
-def group_seed(seed: int, place: int) -> int:
-    """Return the seed of the resamples of a group: those of two groups are independent."""
-    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
 
 
 def weakest_group(columns: Mapping[str, _Document]) -> tuple[str, str, _Document] | None:

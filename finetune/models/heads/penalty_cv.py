@@ -140,7 +140,9 @@ def choose_strength(
             break
         points += new
     best = min(points, key=lambda point: point.nll)
-    report_edge(best.strength, strengths)
+    if best.strength in (strengths[0], strengths[-1]):  # a weaker or stronger one might have been better still
+        log.info("The best strength, %.3g, is at the end of those tried (%.3g to %.3g).",
+                 best.strength, strengths[0], strengths[-1])  # fmt: skip
     return PenaltyChoice(best.strength, tuple(points), number)
 
 
@@ -155,10 +157,3 @@ def summarise(strength: float, losses: Tensor, hits: Tensor, shares: Tensor) -> 
     shares = shares / shares.sum()
     errors = [float(values.std(correction=1)) / len(values) ** 0.5 for values in (losses, hits)]
     return PenaltyScore(strength, float(losses @ shares), errors[0], float(hits @ shares), errors[1])
-
-
-def report_edge(strength: float, strengths: list[float]) -> None:
-    """Log where a still weaker or stronger penalty might have been better."""
-    if strength in (strengths[0], strengths[-1]):
-        log.info("The best strength, %.3g, is at the end of those tried (%.3g to %.3g).",
-                 strength, strengths[0], strengths[-1])  # fmt: skip

@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune.evaluation.drift.timeline import DRIFTS, TimelineRow
-from finetune.evaluation.fairness.group_metrics import weakest_line
 from finetune.runtime.format import DASH, format_change, format_interval, format_p, format_score, format_share
 
 _Document = dict[str, Any]
@@ -30,13 +29,7 @@ def difference_table(old: _Document, new: _Document, split: str, num: int) -> Ta
         after = new.get(name, {"value": None, "low": None, "high": None})
         known = before is not None and after["value"] is not None
         change = format_change(after["value"] - before) if known else DASH
-        table.add_row(
-            name,
-            format_score(before, 4),
-            format_score(after["value"], 4),
-            format_interval(after["low"], after["high"], 4) or DASH,
-            change,
-        )
+        table.add_row(name, format_score(before, 4), *cells_of(after), change)
     return table
 
 
@@ -111,13 +104,6 @@ def ood_table(found: Mapping[str, Any]) -> Table:
 def cells_of(score: Mapping[str, Any]) -> tuple[str, str]:
     """Return a score and its interval as text."""
     return format_score(score["value"], 4), format_interval(score["low"], score["high"], 4) or DASH
-
-
-def show_weakest(columns: _Document, console: Console) -> None:
-    """Say which group of images is served worst, where groups can be judged."""
-    line = weakest_line(columns)
-    if line:
-        console.print(f"weakest {line}", highlight=False, soft_wrap=True)
 
 
 def timeline_table(rows: Sequence[TimelineRow], width: int) -> Table:

@@ -14,7 +14,8 @@ def tell_end(multirun: Multirun, stop: Stop, board: LiveTable) -> int:
     """Print the best job, those that failed and those that can be continued, and return the exit code."""
     best = board.best
     if best is not None:
-        where = place_of_job(multirun, best.name)
+        folder = multirun.of_key[best.name].folder
+        where = "" if folder is None else f" in {folder}"
         print(f"Best {board.monitor} {best.progress.best:.4f}: job {best.name} ({best.what}){where}")
     failed, number = multirun.failed, len(multirun.plans)
     done = len(multirun.outcomes) - len(failed)
@@ -28,12 +29,6 @@ def tell_end(multirun: Multirun, stop: Stop, board: LiveTable) -> int:
     if interrupted:
         return stop.exit_code
     return 1 if failed else 0
-
-
-def place_of_job(multirun: Multirun, key: str) -> str:
-    """Return where the run of a job lies, in words."""
-    folder = multirun.of_key[key].folder
-    return "" if folder is None else f" in {folder}"
 
 
 def _described(multirun: Multirun, outcome: Outcome) -> str:

@@ -9,13 +9,7 @@ from rich.table import Table
 
 from finetune.search.ranking.ranking_results import RANKING_COSTS, RankedBackbone, Skipped, pareto, ranked
 
-WIDTH = 140
-
-
-def open_console() -> Console:
-    """Return the console; a file has room for all columns."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(WIDTH, console.width))
+WIDTH = 140  # of a file, which has room for all columns
 
 
 def show_ranking(

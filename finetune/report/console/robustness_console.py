@@ -22,12 +22,9 @@ def show_robustness(document: _Document | None, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for name, found in document["corruptions"].items():
         cells = [format_score(found["severities"][severity]["value"]) for severity in severities]
-        table.add_row(
-            words(name),
-            *cells,
-            format_score(found["mean"]["value"]),
-            format_interval(found["mean"]["low"], found["mean"]["high"]) or DASH,
-        )
+        mean = found["mean"]
+        interval = format_interval(mean["low"], mean["high"]) or DASH
+        table.add_row(words(name), *cells, format_score(mean["value"]), interval)
     console.print(table)
     console.print(sentence(document), highlight=False, soft_wrap=True)
 

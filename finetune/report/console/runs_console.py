@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from finetune.report.runs_table.entries import EntryValue, RunEntry
-from finetune.runtime.format import DASH, format_short_duration, format_with_interval
+from finetune.runtime.format import DASH, format_duration, format_with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +50,7 @@ def format_value(key: str, value: EntryValue) -> str:
     if value is None:
         return DASH
     if key == "time" and isinstance(value, int | float):
-        return format_short_duration(float(value))
+        return format_duration(float(value)).replace(" ", "").replace("min", "m")  # such as 2m31s
     if isinstance(value, float):
         return f"{value:.3f}" if "/" in key and 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:.4g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -66,14 +66,6 @@ def layouts(columns: tuple[str, ...], entries: Sequence[RunEntry], dispensable: 
         kept = tuple(name for name in kept if name != key)
     yield Layout(kept, frozenset(metrics[:1]))
     yield Layout(kept)
-
-
-def choose_layout(
-    columns: tuple[str, ...], entries: Sequence[RunEntry], width: int, dispensable: Sequence[str]
-) -> Layout:
-    """Return the first way to show the columns that fits, else the narrowest."""
-    ways = list(layouts(columns, entries, dispensable))
-    return next((way for way in ways if way.fits(entries, width)), ways[-1])
 
 
 def show_runs(
@@ -98,7 +90,8 @@ def show_runs(
     from rich.table import Table
     from rich.text import Text
 
-    layout = choose_layout(columns, entries, console.width, dispensable)
+    ways = list(layouts(columns, entries, dispensable))
+    layout = next((way for way in ways if way.fits(entries, console.width)), ways[-1])
     fits = layout.fits(entries, console.width)
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     for key in layout.columns:
@@ -108,12 +101,9 @@ def show_runs(
     for entry in entries:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in layout.cells(entry)))
     console.print(table)
-    for line in remarks(len(entries), total, [key for key in columns if key not in layout.columns], what):
-        console.print(line, style="dim", highlight=False, markup=False)
-
-
-def remarks(count: int, total: int, hidden: Sequence[str], what: str) -> Iterator[str]:
-    """Yield what is said below a table."""
-    yield f"{count:,} of {total:,} {what}" if count != total else f"{total:,} {what}"
+    lines = [f"{len(entries):,} of {total:,} {what}" if len(entries) != total else f"{total:,} {what}"]
+    hidden = ", ".join(key for key in columns if key not in layout.columns)
     if hidden:
-        yield f"No room for {', '.join(hidden)}: widen the window, choose columns=[…], or write output=runs.csv"
+        lines.append(f"No room for {hidden}: widen the window, choose columns=[…], or write output=runs.csv")
+    for line in lines:
+        console.print(line, style="dim", highlight=False, markup=False)

@@ -13,7 +13,7 @@ from finetune.evaluation.compare.gate import Verdict
 from finetune.evaluation.compare.paired import LOWER_IS_BETTER, Difference
 from finetune.report.html.blocks import Block, Cell, Column, Figure, Gallery, ImageBlock, Section, Table, Text, Tone
 from finetune.report.html.svg import COLOURS, INK, draw_svg
-from finetune.report.pages.comparison_summary import omission, verdict
+from finetune.report.pages.comparison_summary import images, omission, verdict
 from finetune.runtime.format import format_p
 
 if TYPE_CHECKING:
@@ -132,21 +132,18 @@ def decisive(pair: RunPair, rows: npt.NDArray[np.int64], title: str) -> Iterator
     """Yield images on which the two differ, as pictures and as a table."""
     if not len(rows):
         return
-    labels, before, after = pair.first.label_names, pair.first.predicted_names, pair.second.predicted_names
-    sure = pair.first.probabilities.max(axis=1), pair.second.probabilities.max(axis=1)
-    store = FileStore()
+    store, entries = FileStore(), images(pair, rows[:ROWS])
     pictures = tuple(
-        ImageBlock(str(pair.first.ids[row]), thumbnail(store, str(pair.first.paths[row])),
-                description=f"labelled {labels[row]}",
-                facts={"label": labels[row], "baseline": f"{before[row]} {sure[0][row]:.2f}",
-                       "candidate": f"{after[row]} {sure[1][row]:.2f}"})
-        for row in rows[:SHOWN].tolist()
+        ImageBlock(
+            each["id"], thumbnail(store, each["path"]), description=f"labelled {each['label']}",
+            facts={"label": each["label"], "baseline": f"{each['baseline']} {each['baseline_probability']:.2f}",
+                   "candidate": f"{each['candidate']} {each['candidate_probability']:.2f}"},
+        ) for each in entries[:SHOWN]
     )  # fmt: skip
     gone = sum(picture.image is None for picture in pictures)
     missing = f"{gone} of these {len(pictures)} image files are no longer where they were." if gone else ""
     yield Gallery(title, pictures, missing) if gone < len(pictures) else Text(f"{title}. {missing}")
-    cells = tuple((str(pair.first.ids[row]), labels[row], before[row], float(sure[0][row]), after[row],
-                   float(sure[1][row])) for row in rows[:ROWS].tolist())  # fmt: skip
+    cells = tuple(tuple(value for name, value in each.items() if name != "path") for each in entries)
     columns = (Column("image"), Column("label"), Column("baseline"), Column("sure", 3), Column("candidate"),
                Column("sure ", 3))  # fmt: skip
     more = f"The first {ROWS} of {len(rows):,}; all are in compare.json." if len(rows) > ROWS else ""

@@ -97,7 +97,16 @@ def screen_table(pair: RunPair, baseline: str) -> Table:
     for name in _SHOWN:
         change = pair.changes.metrics.get(name)
         if change is not None:
-            table.add_row(name, *difference_cells(change), style=colour(name, change) if pair.decides(name) else None)
+            interval = (
+                DASH if math.isnan(change.low) else f"{format_change(change.low)} to {format_change(change.high)}"
+            )
+            cells = (
+                format_score(change.first, 4),
+                format_score(change.second, 4),
+                format_change(change.value),
+                interval,
+            )
+            table.add_row(name, *cells, style=colour(name, change) if pair.decides(name) else None)
     return table
 
 
@@ -133,9 +142,3 @@ def show_comparison(comparison: Comparison, verdicts: Verdicts, output: Path) ->
         said = f"{name} {word} {each.condition}: {each.reason}."
         console.print(said, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Written to {output / 'compare.html'} and compare.json", highlight=False, soft_wrap=True)
-
-
-def difference_cells(change: Difference) -> list[str]:
-    """Return a difference as four cells."""
-    interval = DASH if math.isnan(change.low) else f"{format_change(change.low)} to {format_change(change.high)}"
-    return [format_score(change.first, 4), format_score(change.second, 4), format_change(change.value), interval]

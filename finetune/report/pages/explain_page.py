@@ -62,7 +62,8 @@ def explain_sections(
     sections = [Section("note", "How to read this", (Text(_reading(method)),))]
     for number, (each, image) in enumerate(zip(asked, images, strict=True)):
         label, box = bundle.labels[int(found.targets[number])], visible_box(bundle.network.spec, image.size)
-        facts = most_probable(found.probabilities[number], bundle.labels)
+        probable = np.argsort(-found.probabilities[number], kind="stable")[:3].tolist()
+        facts = {bundle.labels[place]: f"{found.probabilities[number][place]:.3f}" for place in probable}
         over = encode_jpeg(overlay(image.convert("RGB"), found.maps[number], box), THUMBNAIL_SIDE)
         plain = ImageBlock(each.name, encode_jpeg(image.convert("RGB"), THUMBNAIL_SIDE), facts=facts)
         drawn = ImageBlock("its map", over, description=f"Where {each.name} speaks for {label}")
@@ -71,12 +72,6 @@ def explain_sections(
             blocks.append(neighbour_gallery(known, like, number, each, neighbours))
         sections.append(Section(f"image-{number}", Path(each.name).name, tuple(blocks)))
     return sections
-
-
-def most_probable(probabilities: _Values, labels: Sequence[str], number: int = 3) -> dict[str, str]:
-    """Return the most probable classes and their probabilities."""
-    order = np.argsort(-probabilities, kind="stable")[:number]
-    return {labels[place]: f"{probabilities[place]:.3f}" for place in order.tolist()}
 
 
 def neighbour_gallery(

@@ -58,17 +58,11 @@ def rebuild(model: MaskedAutoencoder, images: Tensor, noise: Tensor, spec: Input
     variance, mean = torch.var_mean(target, dim=2, keepdim=True)
     hidden = mask.hidden[:, :, None]
     filled = rebuilt * (variance + 1e-6).sqrt() + mean
-    blank = blank_patches(target, spec, model)
+    centre, scale = (torch.tensor(value, device=target.device).view(1, -1, 1, 1) for value in (spec.mean, spec.std))
+    blank = patchify(((GREY - centre) / scale).expand(len(target), -1, spec.height, spec.width), model.patch_size)
     parts = (target, torch.where(hidden > 0, blank, target), torch.where(hidden > 0, filled, target))
     shown = [pixels(unpatchify(part, model.patch_size, model.grid_size), spec) for part in parts]
     return [Image.fromarray(np.concatenate(row, axis=1)) for row in zip(*shown, strict=True)]
-
-
-def blank_patches(patches: Tensor, spec: InputSpec, model: MaskedAutoencoder) -> Tensor:
-    """Return grey patches (B, L, P), as normalised images hold them."""
-    mean, std = (torch.tensor(values, device=patches.device).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
-    grey = ((GREY - mean) / std).expand(len(patches), -1, spec.height, spec.width)
-    return patchify(grey, model.patch_size)
 
 
 def pixels(images: Tensor, spec: InputSpec) -> np.ndarray:

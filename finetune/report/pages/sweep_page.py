@@ -4,7 +4,8 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from finetune.report.html.blocks import Block, Cell, Code, Column, Figure, Section, Table, Text
@@ -60,7 +61,7 @@ def drawings(search: Search) -> Iterator[tuple[str, _Draw]]:
             ("Parallel coordinates", plots.plot_parallel_coordinate),
             ("Slices", plots.plot_slice),
         ):
-            yield f"{title}: {objective.name}", drawing(plot, search, words)
+            yield f"{title}: {objective.name}", partial(plot, search.study, **words)
     if len(objectives) == 1 and any(trial.intermediate_values for trial in search.trials()):
         yield "Reports of each epoch", lambda: plots.plot_intermediate_values(search.study)
 
@@ -70,11 +71,6 @@ def target_of(objective: SearchObjective, number: int, *, several: bool) -> dict
     if not several:
         return {"target_name": objective.name}
     return {"target": lambda trial: trial.values[number], "target_name": objective.name}
-
-
-def drawing(plot: Callable[..., Any], search: Search, words: Mapping[str, Any]) -> _Draw:
-    """Return a plot that is drawn when it is called."""
-    return lambda: plot(search.study, **words)
 
 
 def figure(title: str, draw: _Draw) -> Block:

@@ -79,7 +79,11 @@ def find_entries(roots: Iterable[Path]) -> list[RunEntry]:
 def entry_of(folder: Path, root: Path) -> RunEntry:
     """Return what is known of a run."""
     run = Run(folder)
-    read = [read_json(run.record_file), read_config(run), read_json(run.metrics_file) if is_there(run) else {}]
+    read = [
+        read_json(run.record_file),
+        read_config(run),
+        read_json(run.metrics_file) if run.metrics_file.exists() else {},
+    ]
     record, config, document = [found or {} for found in read]
     whole = None not in read and record.keys() >= NEEDED
     own = {
@@ -94,11 +98,6 @@ def entry_of(folder: Path, root: Path) -> RunEntry:
     flat = {**flatten(config, "."), **flatten(record, "."), **metrics_of(document)}
     flat |= {old: flat[new] for old, new in RENAMED_KEYS.items() if new in flat}
     return RunEntry(own, lambda: flat, lambda: history_of(run, config))
-
-
-def is_there(run: Run) -> bool:
-    """Return whether a run has metrics, which only one that has ended well has."""
-    return run.metrics_file.exists()
 
 
 def read_config(run: Run) -> dict[str, Any] | None:

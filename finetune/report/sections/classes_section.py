@@ -10,7 +10,7 @@ from finetune.report.figures.classes_figure import recall_figure
 from finetune.report.figures.intervals_figure import IntervalPoint
 from finetune.report.html.blocks import Block, Cell, Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.section_split import NAMES, section_split
+from finetune.report.sections.section_split import NAMES, about_split
 from finetune.runtime.format import format_count, format_interval, format_score, known, listed
 
 _ERRORS = 30
@@ -23,12 +23,9 @@ _HEADINGS = {
 }
 
 
-def classes_section(run_data: RunData) -> Section | None:
+@about_split
+def classes_section(run_data: RunData, split: str, predictions: Predictions) -> Section | None:
     """Tell of each class: images, scores and intervals, the lowest recall first."""
-    told = section_split(run_data)
-    if told is None:
-        return None
-    split, predictions = told
     rows = class_scores(run_data.document, split, predictions)
     measured = sorted((row for row in rows if row["support"]), key=lambda row: (row["recall"], row["label"]))
     absent = [row["label"] for row in rows if not row["support"]]
@@ -83,12 +80,9 @@ def _table(rows: list[dict[str, Any]], split: str) -> Table:
     return Table("Scores of each class", tuple(columns), tuple(cells), caption)
 
 
-def errors_section(run_data: RunData) -> Section | None:
+@about_split
+def errors_section(_: RunData, split: str, predictions: Predictions) -> Section | None:
     """List the wrong decisions with the highest probability."""
-    told = section_split(run_data)
-    if told is None:
-        return None
-    split, predictions = told
     errors = confident_errors(predictions, _ERRORS)
     if not errors:
         text = Text(f"Every one of the {format_count(predictions.num)} of the {NAMES[split]} split is right.", "good")

@@ -7,18 +7,15 @@ from finetune.evaluation.predictions import Predictions
 from finetune.report.figures.confusion_figure import confusion_figure
 from finetune.report.html.blocks import Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.section_split import NAMES, section_split
+from finetune.report.sections.section_split import NAMES, about_split
 from finetune.runtime.format import format_count
 
 PAIRS = 30
 
 
-def confusion_section(run_data: RunData) -> Section | None:
+@about_split
+def confusion_section(_: RunData, split: str, predictions: Predictions) -> Section | None:
     """Show what is taken for what."""
-    told = section_split(run_data)
-    if told is None:
-        return None
-    split, predictions = told
     if predictions.multilabel:
         lead = f"How often each label is given rightly and wrongly on the {NAMES[split]} split, at a threshold of 0.5."
         return Section("confusion", "Confusion matrix", (_decisions(predictions),), lead)

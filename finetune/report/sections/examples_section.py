@@ -19,18 +19,15 @@ from finetune.evaluation.explain.overlay import overlay, visible_box
 from finetune.evaluation.predictions import Predictions
 from finetune.report.html.blocks import Block, Gallery, ImageBlock, Section
 from finetune.report.run_data import RunData, read_spec
-from finetune.report.sections.section_split import section_split
+from finetune.report.sections.section_split import about_split
 
 NUMBER, SIDE = 12, 200
 _TITLES = {"best": "Right and surest", "worst": "Wrong and surest", "random": "At random"}
 
 
-def examples_section(run_data: RunData) -> Section | None:
+@about_split
+def examples_section(run_data: RunData, split: str, predictions: Predictions) -> Section | None:
     """Return the galleries; None where nothing was predicted."""
-    told = section_split(run_data)
-    if told is None:
-        return None
-    _, predictions = told
     number = int((run_data.config.get("explain") or {}).get("images") or NUMBER)
     chosen = choose_examples(predictions, number, int(run_data.config.get("seed", 0)))
     kept = load_maps(run_data.folder or run_data.run.path)

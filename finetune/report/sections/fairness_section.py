@@ -5,11 +5,12 @@ from typing import Any
 from finetune.evaluation.fairness.group_metrics import ENDS, FAIRNESS, JUDGED_BY, groups_document
 from finetune.evaluation.fairness.partition import EVERY_GROUP
 from finetune.evaluation.fairness.permutation_test import correctness
+from finetune.evaluation.predictions import Predictions
 from finetune.report.figures.groups_figure import group_figure
 from finetune.report.figures.intervals_figure import IntervalPoint
 from finetune.report.html.blocks import Block, Cell, Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.section_split import NAMES, section_split
+from finetune.report.sections.section_split import NAMES, about_split
 from finetune.runtime.format import format_count, format_interval, format_score, known
 
 _Document = dict[str, Any]
@@ -23,12 +24,11 @@ _WORDS = {
 SCORE_NAMES = {"accuracy_top5": "top-5 accuracy", "roc_auc": "ROC AUC", "f1_macro": "F1 (macro)"}
 
 
-def fairness_section(run_data: RunData) -> Section | None:
+@about_split
+def fairness_section(run_data: RunData, split: str, predictions: Predictions) -> Section | None:
     """Tell of each group column and intersection: scores, gaps, and whether chance explains them."""
-    told = section_split(run_data)
-    if told is None or not len(told[1].groups.columns):
+    if not len(predictions.groups.columns):
         return None
-    split, predictions = told
     columns = run_data.document.get("groups", {}).get(split)
     if columns is None:  # a run that is older than this section
         columns = groups_document({split: predictions}, EVERY_GROUP, resamples=200)[split]
@@ -52,7 +52,8 @@ def verdict_of(column: str, part: _Document) -> Text:
         few = f"{part['num_small']:,} of {format_count(part['num_groups'], 'group')}"
         reason = f"{few} too small to judge" if part["num_small"] else "all images are of one group"
         return Text(f"{column}: nothing can be compared, {reason}.", "plain")
-    unequal = largest_odds(part["classes"])
+    odds = [(label, gaps["equalised_odds"]) for label, gaps in part["classes"].items() if "equalised_odds" in gaps]
+    unequal = max(odds, key=lambda each: float(each[1]["difference"]["value"]), default=None)
     weakest = part["groups"][part["weakest"]]
     score = weakest[JUDGED_BY]
     certain = format_interval(score["low"], score["high"])
@@ -70,12 +71,6 @@ def verdict_of(column: str, part: _Document) -> Text:
         f"{format_interval(gap['difference']['low'], gap['difference']['high']) or 'unknown'})."
     )
     return Text(told, "warning" if (gap["difference"]["low"] or 0) > 0 else _tone(part["chance"]))
-
-
-def largest_odds(classes: _Document) -> tuple[str, _Document] | None:
-    """Return the class with the largest gap in equalised odds, and the gap; None where none can be judged."""
-    gaps = {label: found["equalised_odds"] for label, found in classes.items() if "equalised_odds" in found}
-    return max(gaps.items(), key=lambda each: float(each[1]["difference"]["value"]), default=None)
 
 
 def _chance_words(chance: float | None, judged: int) -> str:
@@ -130,7 +125,7 @@ def _score_table(column: str, groups: _Document) -> Table:
     for name, group in groups.items():
         cells: list[Cell] = [name, group["n"], "yes" if group["judged"] else "too small"]
         for key in names:
-            cells += [known(group[key]["value"]), format_interval(group[key]["low"], group[key]["high"])]
+            cells += _with_interval(group[key])
         rows.append(tuple(cells))
     caption = "Macro averages are of the classes that the group has images of."
     return Table(f"Scores by {column}", tuple(columns), tuple(rows), caption)
@@ -150,12 +145,12 @@ def _gap_table(column: str, gaps: _Document) -> Table:
 
 
 def _gap_cells(gap: _Document) -> tuple[Cell, ...]:
-    difference, ratio = gap["difference"], gap["ratio"]
-    return (
-        gap["lowest"], known(gap["low_value"]), gap["highest"], known(gap["high_value"]), known(difference["value"]),
-        format_interval(difference["low"], difference["high"]), known(ratio["value"]),
-        format_interval(ratio["low"], ratio["high"]),
-    )  # fmt: skip
+    ends = (gap["lowest"], known(gap["low_value"]), gap["highest"], known(gap["high_value"]))
+    return (*ends, *_with_interval(gap["difference"]), *_with_interval(gap["ratio"]))
+
+
+def _with_interval(score: _Document) -> tuple[Cell, Cell]:
+    return known(score["value"]), format_interval(score["low"], score["high"])
 
 
 def _class_table(column: str, classes: _Document) -> Table:
@@ -172,17 +167,14 @@ def _class_table(column: str, classes: _Document) -> Table:
         cells: list[Cell] = [label]
         for key in FAIRNESS:
             gap = classes[label].get(key)
-            cells += _class_cells(gap) if gap else [None] * 3
+            if gap:
+                cells += [*_with_interval(gap["difference"]), f"{gap['lowest']}, {gap['highest']}"]
+            else:
+                cells += [None] * 3
         rows.append(tuple(cells))
     left = f" The {_CLASSES} classes with the largest gaps of {len(classes):,}." if len(classes) > _CLASSES else ""
     caption = f"Each class against the rest; a dash where fewer than two groups have images enough.{left}"
     return Table(f"Fairness of each class by {column}, the largest gap first", tuple(columns), tuple(rows), caption)
-
-
-def _class_cells(gap: _Document) -> list[Cell]:
-    difference = gap["difference"]
-    ends = f"{gap['lowest']}, {gap['highest']}"
-    return [known(difference["value"]), format_interval(difference["low"], difference["high"]), ends]
 
 
 def _word(name: str) -> str:

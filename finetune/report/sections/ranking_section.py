@@ -5,22 +5,20 @@ import numpy as np
 from finetune.evaluation.curves.averages import Curves, precision_recall_curves, roc_curves
 from finetune.evaluation.curves.gains import Gains, cumulative_gains
 from finetune.evaluation.curves.threshold_counts import count_class, count_classes, count_pairs, reported_classes
+from finetune.evaluation.predictions import Predictions
 from finetune.report.figures.lines_figure import gains_figure, lift_figure, precision_recall_figure, roc_figure
 from finetune.report.figures.short_names import outstanding
 from finetune.report.html.blocks import Block, Cell, Column, Section, Table, Text
 from finetune.report.run_data import RunData
-from finetune.report.sections.section_split import NAMES, section_split
+from finetune.report.sections.section_split import NAMES, about_split
 from finetune.runtime.format import known, listed
 
 _SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
-def ranking_section(run_data: RunData) -> Section | None:
+@about_split
+def ranking_section(_: RunData, split: str, predictions: Predictions) -> Section | None:
     """Show ROC and precision-recall curves of the outstanding classes and on average."""
-    told = section_split(run_data)
-    if told is None:
-        return None
-    split, predictions = told
     classes, decisions = count_classes(predictions), count_pairs(predictions)
     roc, recall = roc_curves(classes, decisions), precision_recall_curves(classes, decisions)
     numbers, labels = reported_classes(predictions), predictions.labels
@@ -56,12 +54,9 @@ def _averages(roc: Curves, recall: Curves) -> Table:
     return Table("Averages", columns, tuple(rows), "The areas of the classes are in the table of each class.")
 
 
-def gains_section(run_data: RunData) -> Section | None:
+@about_split
+def gains_section(_: RunData, split: str, predictions: Predictions) -> Section | None:
     """Show how much of a class is found by looking at the images with the highest probability of it."""
-    told = section_split(run_data)
-    if told is None:
-        return None
-    _, predictions = told
     every = {number: cumulative_gains(count_class(predictions, number)) for number in reported_classes(predictions)}
     found = {number: curve for number, curve in every.items() if curve is not None}
     if not found:

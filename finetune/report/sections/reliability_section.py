@@ -1,21 +1,19 @@
 """Reliability: whether probabilities can be taken literally."""
 
 from finetune.evaluation.curves.reliability import Reliability, reliability_bins
+from finetune.evaluation.predictions import Predictions
 from finetune.report.figures.reliability_figure import reliability_figure
 from finetune.report.html.blocks import Cell, Column, Section, Table
 from finetune.report.run_data import RunData
-from finetune.report.sections.section_split import NAMES, section_split
+from finetune.report.sections.section_split import NAMES, about_split
 from finetune.runtime.format import format_count, known
 
 SLIGHT = 0.01
 
 
-def reliability_section(run_data: RunData) -> Section | None:
+@about_split
+def reliability_section(_: RunData, split: str, predictions: Predictions) -> Section | None:
     """Show how often the network is right at each probability it gives."""
-    told = section_split(run_data)
-    if told is None:
-        return None
-    split, predictions = told
     bins = reliability_bins(predictions)
     what = "every label" if predictions.multilabel else "the most probable class"
     count = format_count(predictions.num)

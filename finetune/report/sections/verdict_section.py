@@ -23,7 +23,8 @@ def verdict_section(run_data: RunData) -> Section | None:
     """Return the score with its interval, the baselines, and what speaks against relying on it."""
     told = section_split(run_data)
     if told is None:
-        return Section("verdict", "Verdict", (Text(unfinished(run_data), "warning"),))
+        text = f"The run is {run_data.run.status} and has not predicted anything yet: there is only its history."
+        return Section("verdict", "Verdict", (Text(text, "warning"),))
     split, predictions = told
     name = WHOLE[predictions.task]
     score = run_data.document.get(split, {}).get(name, {})
@@ -35,11 +36,6 @@ def verdict_section(run_data: RunData) -> Section | None:
         columns = (Column("baseline"), Column(name.replace("_", " "), 4), Column("images"), Column("note"))
         blocks.append(Table("Baselines", columns, rows))
     return Section("verdict", "Verdict", tuple(blocks), _sentence(split, predictions, name, score))
-
-
-def unfinished(run_data: RunData) -> str:
-    """Return what is to be said of a run without predictions."""
-    return f"The run is {run_data.run.status} and has not predicted anything yet: there is only its history."
 
 
 def _sentence(split: str, predictions: Predictions, name: str, score: dict[str, Any]) -> str:

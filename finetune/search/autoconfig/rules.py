@@ -63,7 +63,10 @@ def apply_rules(
         found.append(choose_strategy(facts))
         strategy = found[0].value
     if strategy == "lp_ft" and free("strategy") and free("strategy.epochs"):
-        found.append(choose_epochs(facts))
+        least, most = EPOCHS  # of about as many steps, whatever the number of images
+        epochs = str(min(most, max(least, round(_STEPS / facts.steps))))
+        reason = f"{facts.steps} steps each, between {least} and {most} epochs"
+        found.append(RecipeChoice("strategy.epochs", epochs, reason))
     if (
         strategy in WITH_PROBE
         and facts.task == "multiclass"
@@ -84,13 +87,6 @@ def choose_strategy(facts: DatasetFacts) -> RecipeChoice:
         return RecipeChoice("strategy", "frozen", reason)
     reason = f"{facts.per_class:g} training images of the median class; what validation does not confirm is not kept"
     return RecipeChoice("strategy", "lp_ft", reason)
-
-
-def choose_epochs(facts: DatasetFacts) -> RecipeChoice:
-    """Return epochs of about as many steps, whatever the number of images."""
-    least, most = EPOCHS
-    epochs = min(most, max(least, round(_STEPS / facts.steps)))
-    return RecipeChoice("strategy.epochs", str(epochs), f"{facts.steps} steps each, between {least} and {most} epochs")
 
 
 def choose_head(facts: DatasetFacts) -> list[RecipeChoice]:

@@ -38,11 +38,6 @@ def of_varied(plan: SweepPlan, configs: TrialConfigs) -> list[str]:
     return [*of_space(plan, configs), *of_search(plan)]
 
 
-def of_fixed(base: TrainSettings) -> list[str]:
-    """Return what stands in the way of training a configuration itself on features that stand still."""
-    return [*of_strategy(base), *of_base(base)]
-
-
 def of_strategy(settings: TrainSettings) -> Iterator[str]:
     """Yield a strategy that moves more than the head."""
     strategy = settings.strategy

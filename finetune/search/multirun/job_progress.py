@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from finetune.config.settings.phases import Strategy
 from finetune.config.settings.training_groups import HeadSettings
@@ -57,16 +56,12 @@ class ProgressReader:
         return self._progress
 
     def _read(self) -> JobProgress:
-        rows = [row for row in RunHistory(self.file).read() if is_number(row.get(self.monitor))]
+        scored = ((row, row.get(self.monitor)) for row in RunHistory(self.file).read())
+        rows = [(row, float(value)) for row, value in scored if isinstance(value, int | float) and math.isfinite(value)]
         if not rows:
             return self._progress
-        values = [float(row[self.monitor]) for row in rows]
-        return JobProgress(int(rows[-1]["epoch"]) + 1, values[-1], self.better(values))
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value of the history is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+        values = [value for _, value in rows]
+        return JobProgress(int(rows[-1][0]["epoch"]) + 1, values[-1], self.better(values))
 
 
 def total_epochs(strategy: Strategy, head: HeadSettings) -> int:

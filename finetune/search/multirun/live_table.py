@@ -244,8 +244,6 @@ class LiveTable:
             epoch,
             format_score(progress.value, 4, missing=""),
             format_score(progress.best, 4, missing=""),
-        ]
-        texts += [
             format_duration(line.seconds, digits=0),
             "" if line.left is None else format_duration(line.left, digits=0),
             line.what,

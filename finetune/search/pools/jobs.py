@@ -1,6 +1,7 @@
 """A job, how it ended, and the calls that every pool answers: submit, poll, cancel."""
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,16 @@ class Pool(Protocol):
 
     def close(self) -> None:
         """End all jobs, first as Ctrl-C does, after the grace by force; a second call does nothing."""
+
+
+def end_jobs(pool: Pool, soft: float, hard: float) -> None:
+    """End all jobs and wait until they have, so many seconds when they are asked to, and so many when killed."""
+    for kill, patience in ((False, soft), (True, hard)):
+        for key in list(pool.running()):
+            pool.cancel(key, hard=kill)
+        end = time.monotonic() + patience
+        while pool.running() and time.monotonic() < end:
+            pool.poll(end - time.monotonic())
 
 
 def inherited_environment() -> dict[str, str]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from finetune.search.pools import supervisor as launched
-from finetune.search.pools.jobs import Job, Outcome, inherited_environment
+from finetune.search.pools.jobs import Job, Outcome, end_jobs, inherited_environment
 from finetune.search.pools.slots import Slot
 from finetune.search.pools.supervised_process import SupervisedJob, start, unstarted
 
@@ -83,12 +83,7 @@ class LocalPool:
 
     def close(self) -> None:
         """End all jobs and wait until they have; those that do not end within the grace are killed."""
-        for hard, patience in ((False, self.grace + 1), (True, launched.KILLING + 1)):
-            for key in self._jobs:
-                self.cancel(key, hard=hard)
-            end = time.monotonic() + patience
-            while self._jobs and time.monotonic() < end:
-                self.poll(end - time.monotonic())
+        end_jobs(self, self.grace + 1, launched.KILLING + 1)
         self._selector.close()
 
     def _release(self, supervised: SupervisedJob) -> Outcome:

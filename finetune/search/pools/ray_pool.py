@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.config.settings.search_groups import RaySettings
 from finetune.errors import ConfigError, MissingExtraError
-from finetune.search.pools.jobs import CANCELLED, Job, Outcome
+from finetune.search.pools.jobs import CANCELLED, Job, Outcome, end_jobs
 from finetune.search.pools.supervised_process import RemoteJob, Signal, unstarted
 
 # variables of this machine that jobs on other machines need, beside those of their own machine
@@ -161,12 +161,8 @@ class RayPool:
 
     def close(self) -> None:
         """End all jobs and wait until they have; those that do not end within the grace are killed."""
-        for hard in (False, True):
-            for key in self.running():
-                self.cancel(key, hard=hard)
-            end = time.monotonic() + self.settings.grace + 2 * UNHEARD
-            while self._sent and time.monotonic() < end:
-                self.poll(end - time.monotonic())
+        patience = self.settings.grace + 2 * UNHEARD
+        end_jobs(self, patience, patience)
         self.ray.shutdown()
 
     def _ask(self) -> None:

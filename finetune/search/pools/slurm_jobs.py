@@ -40,9 +40,12 @@ class SlurmRemoteJob:
         watch = OwnerWatch(self.owner, self.owner_name)
         if watch.is_gone():
             return unstarted(self.remote_job.job, slot, "the pool that sent it is gone")
-        return self.remote_job.run(
-            slot, lambda: max(self.read_signal(), ended_if(watch.is_gone()), key=lambda signal: signal.value)
-        )
+
+        def read_signal() -> Signal:
+            own = Signal.END if watch.is_gone() else Signal.GO_ON
+            return max(self.read_signal(), own, key=lambda signal: signal.value)
+
+        return self.remote_job.run(slot, read_signal)
 
     def read_signal(self) -> Signal:
         """Return what is wanted of the job, which the pool writes into a file."""
@@ -50,11 +53,6 @@ class SlurmRemoteJob:
             return Signal[self.signal_file.read_text().strip()]
         except (OSError, KeyError):
             return Signal.GO_ON
-
-
-def ended_if(gone: bool) -> Signal:
-    """Return what is wanted of a job by whether its pool is gone."""
-    return Signal.END if gone else Signal.GO_ON
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.config.settings.search_groups import SlurmSettings
 from finetune.errors import ConfigError, MissingExtraError
 from finetune.search.pools.heartbeat import Owner
-from finetune.search.pools.jobs import Job, Outcome
+from finetune.search.pools.jobs import Job, Outcome, end_jobs
 from finetune.search.pools.slurm_jobs import LOST, WAITING, SlurmJob, SlurmRemoteJob, ask_slurm, last_line
 from finetune.search.pools.supervised_process import RemoteJob, unstarted
 
@@ -46,12 +46,6 @@ def submitit_options(settings: SlurmSettings) -> dict[str, Any]:
         "slurm_additional_parameters": {"no_requeue": True, **settings.parameters},
         **{name: value for name, value in wanted.items() if value is not None},
     }
-
-
-def seconds_granted(settings: SlurmSettings) -> float:
-    """Return after how long a job has to be asked to end, so that it has ended before Slurm kills it."""
-    seconds = 60.0 * settings.minutes
-    return max(seconds / 2, seconds - settings.grace - _MARGIN)
 
 
 class SlurmPool:
@@ -94,7 +88,9 @@ class SlurmPool:
 
         if not self.free() or job.key in self.running():
             raise RuntimeError(f"Job {job.key} was submitted twice, or while {self.size} wait or run.")
-        limit = min(seconds_granted(self.settings), float("inf") if job.time_limit is None else job.time_limit)
+        seconds = 60.0 * self.settings.minutes
+        granted = max(seconds / 2, seconds - self.settings.grace - _MARGIN)
+        limit = granted if job.time_limit is None else min(granted, job.time_limit)
         limited = replace(job, time_limit=limit, log=job.log.absolute())
         signal_file = self.folder / f"signal_{job.key}"
         signal_file.unlink(missing_ok=True)
@@ -137,12 +133,8 @@ class SlurmPool:
 
     def close(self) -> None:
         """End all jobs and wait until they have; those that do not end within the grace are killed."""
-        for hard in (False, True):
-            for key in list(self._jobs):
-                self.cancel(key, hard=hard)
-            end = time.monotonic() + self.settings.grace + LOST
-            while self._jobs and time.monotonic() < end:
-                self.poll(end - time.monotonic())
+        patience = self.settings.grace + LOST
+        end_jobs(self, patience, patience)
 
     def _ask(self) -> None:
         """Ask Slurm how its jobs stand, for all of them at once and not too often."""

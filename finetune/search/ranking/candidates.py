@@ -17,7 +17,6 @@ from finetune.models.network import check_name
 from finetune.models.weights import BUNDLED
 
 _Policy = Literal["download", "local", "none"]
-POLICIES = ("download", "local", "none")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 # small to middling, convolutional and transformers, with good weights
@@ -67,17 +66,12 @@ def choose_names(models: str | Sequence[str] | None, folder: Path | None, *, pre
             f"rank.weights_dir={folder} is not a folder. Name one with files such as resnet50.safetensors."
         )
     if models is None:
-        return list(dict.fromkeys([*DEFAULTS, *(names_in(folder) if folder is not None else [])]))
+        stems = [] if folder is None else sorted(file.stem for file in folder.iterdir() if file.suffix in SUFFIXES)
+        return list(dict.fromkeys([*DEFAULTS, *(s for s in stems if s.partition(".")[0] in timm.list_models())]))
     found: list[str] = []
     for pattern in [models] if isinstance(models, str) else models:
         found += _expand(pattern, pretrained=pretrained)
     return list(dict.fromkeys(found))
-
-
-def names_in(folder: Path) -> list[str]:
-    """Return the models whose weights are in a folder, by the names of the files; other files mean nothing."""
-    stems = sorted(file.stem for file in folder.iterdir() if file.suffix in SUFFIXES)
-    return [stem for stem in stems if stem.partition(".")[0] in timm.list_models()]
 
 
 def _expand(pattern: str, *, pretrained: bool) -> list[str]:
@@ -113,9 +107,10 @@ def locate(name: str, policy: _Policy, folder: Path | None, reachable: Callable[
     """
     if policy == "none":
         return BackboneCandidate(name, "none", "none")
-    own = file_in(folder, name) if folder is not None else None
-    if own is not None:
-        return BackboneCandidate(name, str(own), str(own))
+    stems = dict.fromkeys([name, name.partition(".")[0]])  # a file is named after a model, with its tag or without
+    for own in [folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES] if folder is not None else []:
+        if own.is_file():
+            return BackboneCandidate(name, str(own), str(own))
     if name == BUNDLED:
         return BackboneCandidate(name, "bundled", "bundled")
     kept = downloaded(name)
@@ -128,13 +123,6 @@ def locate(name: str, policy: _Policy, folder: Path | None, reachable: Callable[
     if not reachable():
         raise UnavailableError("its weights are not on this machine, and there is no network to fetch them")
     return BackboneCandidate(name, "timm", "timm")
-
-
-def file_in(folder: Path, name: str) -> Path | None:
-    """Return the file in a folder that is named after a model, with its tag or without."""
-    stems = dict.fromkeys([name, name.partition(".")[0]])
-    files = (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
-    return next((file for file in files if file.is_file()), None)
 
 
 def downloaded(name: str) -> Path | None:

@@ -1,7 +1,5 @@
 """Ranking results: rows, the Pareto front, and the files they are written to."""
 
-import csv
-import io
 import math
 import shlex
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from typing import Any
 from finetune.config.settings.search_groups import RankSettings
 from finetune.errors import ConfigError, FinetuneError, RunError
 from finetune.models.weights import BUNDLED
+from finetune.runs.csv_file import write_csv
 from finetune.runs.run import write_atomic, write_json
 from finetune.search.ranking.candidates import (
     BackboneCandidate,
@@ -84,15 +83,11 @@ def pareto(entries: Sequence[RankedBackbone], kind: str) -> list[RankedBackbone]
     """
     front: list[RankedBackbone] = []
     for entry in sorted(entries, key=lambda entry: (entry.cost(kind), -entry.score.accuracy)):
-        twin = bool(front) and same_place(front[-1], entry, kind)
-        if not front or twin or entry.score.accuracy > front[-1].score.accuracy:
+        last = front[-1] if front else None
+        twin = last and (last.cost(kind), last.score.accuracy) == (entry.cost(kind), entry.score.accuracy)
+        if last is None or twin or entry.score.accuracy > last.score.accuracy:
             front.append(entry)
     return front
-
-
-def same_place(one: RankedBackbone, other: RankedBackbone, kind: str) -> bool:
-    """Return whether two entries are equally accurate and equally cheap."""
-    return (one.cost(kind), one.score.accuracy) == (other.cost(kind), other.score.accuracy)
 
 
 def cheaper(entries: Sequence[RankedBackbone]) -> RankedBackbone | None:
@@ -118,17 +113,13 @@ def ranking_document(
 
 def write_ranking(folder: Path, found: dict[str, Any], picture: str) -> None:
     """Write rank.json, rank.csv and rank.svg."""
-    text = io.StringIO()
     rows = [
         {name: value for name, value in row.items() if name != "pareto"}
         | {f"pareto_{kind}": on for kind, on in row["pareto"].items()}
         for row in found["backbones"]
     ]
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     write_json(folder / "rank.json", found)
-    write_atomic(folder / "rank.csv", text.getvalue())
+    write_csv(folder / "rank.csv", rows)
     write_atomic(folder / "rank.svg", picture)
 
 

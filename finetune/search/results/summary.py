@@ -1,14 +1,12 @@
 """Summary of a search: a table of its trials, its best configuration as an experiment, and what failed."""
 
-import csv
-import io
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from optuna.trial import FrozenTrial
 
 from finetune.config.compose import conf_dir
 from finetune.runs.run import write_atomic
@@ -63,16 +61,6 @@ def rows(search: Search, place: StudyLocation) -> list[TrialRow]:
     return found
 
 
-def write_table(table: Sequence[TrialRow], folder: SweepFolder) -> None:
-    """Write a row for each trial to sweep.csv."""
-    columns = list(dict.fromkeys(name for row in table for name in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    write_atomic(folder.table_file, buffer.getvalue())
-
-
 def best_of(
     search: Search, place: StudyLocation, fixed: Sequence[str], folder: SweepFolder, flags: Sequence[str]
 ) -> list[BestTrial]:
@@ -83,17 +71,12 @@ def best_of(
         overrides = [*fixed, *search.space.overrides(search.values_of(trial))]
         name = "best" if rank == 0 else f"best_{rank + 1}"
         values = dict(zip(names, trial.values, strict=True))
-        command = write_experiment(overrides, folder, name, trial_line(search, trial), flags)
+        reached = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
+        line = f"Trial {trial.number} of {len(search.trials())}: {reached}."
+        command = write_experiment(overrides, folder, name, line, flags)
         run = place.run_of(trial.number)
         found.append(BestTrial(trial.number, values, overrides, command, str(run.path) if run.path.exists() else None))
     return found
-
-
-def trial_line(search: Search, trial: FrozenTrial) -> str:
-    """Return in a line what a trial reached."""
-    objectives = search.settings.objectives
-    values = ", ".join(f"{each.name} {value:.4g}" for each, value in zip(objectives, trial.values, strict=True))
-    return f"Trial {trial.number} of {len(search.trials())}: {values}."
 
 
 def write_experiment(
@@ -104,7 +87,11 @@ def write_experiment(
     What a file cannot say in the place of the command line (a deleted key, debug=) makes the command the whole one.
     """
     chosen, values, left = sort_out(overrides)
-    own = [f"--config-dir={folder.experiments}"] if not flags else [*flags, path_flag(folder)]
+    own = (
+        [f"--config-dir={folder.experiments}"]
+        if not flags
+        else [*flags, f"hydra.searchpath=['file://{folder.experiments}']"]
+    )
     short = [*own, f"experiment={name}"]
     command = shlex.join(["finetune", *([*flags, *overrides] if left else short)])
     defaults = [*([chosen.pop("experiment")] if "experiment" in chosen else []),
@@ -113,11 +100,6 @@ def write_experiment(
     head = f"# @package _global_\n# {headline}\n#   {command}\n"
     write_atomic(folder.experiments / "experiment" / f"{name}.yaml", head + text)
     return command
-
-
-def path_flag(folder: SweepFolder) -> str:
-    """Return a second folder of configurations as an override."""
-    return f"hydra.searchpath=['file://{folder.experiments}']"
 
 
 def sort_out(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -152,7 +134,4 @@ def failures(table: Sequence[TrialRow], place: StudyLocation) -> list[str]:
 
 def counts(table: Sequence[TrialRow]) -> dict[str, int]:
     """Return how many trials there are in each state."""
-    found: dict[str, int] = {}
-    for row in table:
-        found[row["state"]] = found.get(row["state"], 0) + 1
-    return found
+    return Counter(row["state"] for row in table)

@@ -190,30 +190,19 @@ def conditioned(
     """Return the dimensions with their conditions; what never varies decides at once.
 
     Raises:
-        ConfigError: A condition is of a setting that does not vary.
+        ConfigError: A condition is of a setting that is no choice.
     """
     varying = {each.key: each for each in dimensions}
     kept = []
     for dimension in dimensions:
         own = conditions.get(dimension.key, ())
-        for condition in own:
-            check_condition(dimension, condition, varying.get(condition.key))
+        for other in (varying[condition.key] for condition in own if condition.key in varying):
+            if other.kind != "choice":
+                raise ConfigError(f"space.when: {dimension.key} depends on {other}, and only a choice can decide.")
         settled = [condition for condition in own if condition.key not in varying]
         if all(base(condition.key) in condition.texts for condition in settled):
             kept.append(replace(dimension, when=tuple(each for each in own if each.key in varying)))
     return kept
-
-
-def check_condition(dimension: Dimension, condition: SpaceCondition, other: Dimension | None) -> None:
-    """Check that a condition can hold.
-
-    Raises:
-        ConfigError: It cannot.
-    """
-    if other is None:
-        return
-    if other.kind != "choice":
-        raise ConfigError(f"space.when: {dimension.key} depends on {other}, and only a choice can decide.")
 
 
 def _ordered(dimensions: Sequence[Dimension], fixed: tuple[str, ...]) -> SearchSpace:

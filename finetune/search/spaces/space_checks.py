@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from finetune.errors import ConfigError
 from finetune.search.spaces.space import Dimension, SearchSpace, SettingValue, same
 
-Compose = Callable[[Sequence[str]], None]
+Compose = Callable[[Sequence[str]], object]
 
 
 def check_space(space: SearchSpace, compose: Compose, is_group: Callable[[str], bool]) -> None:

@@ -178,7 +178,7 @@ def build_sampler(settings: SearchSettings, *place: int | str) -> optuna.sampler
             f"sweep.sampler={settings.sampler} is not known. Use one of {', '.join(SAMPLERS)}."
             f"{nearest(settings.sampler, SAMPLERS)}"
         )
-    own: dict[str, Any] = {"seed": _seed_of(settings.seed, *place)}
+    own: dict[str, Any] = {"seed": zlib.crc32("/".join(map(str, (settings.seed, *place))).encode())}
     if settings.budget and settings.sampler in CONSTRAINED:
         own["constraints_func"] = excess
     return _build("sampler", settings.sampler, kind, settings.sampler_options, own)
@@ -213,8 +213,3 @@ def _build(what: str, name: str, kind: Callable[..., Made], options: Mapping[str
             return kind(**options, **own)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"sweep.{what}={name} cannot be used with {dict(options)}: {error}") from error
-
-
-def _seed_of(*place: int | str) -> int:
-    """Return a seed that is a function of a place."""
-    return zlib.crc32("/".join(map(str, place)).encode())

@@ -12,23 +12,6 @@ from finetune.errors import ConfigError
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-class ProcessLock:
-    """One process at a time; a process that is killed leaves no lock behind."""
-
-    def __init__(self, path: Path) -> None:
-        """Lock a file beside what is to be locked."""
-        self.lock = FileLock(f"{path}.lock")
-
-    def acquire(self) -> bool:
-        """Wait until it is this process's turn."""
-        self.lock.acquire()
-        return True
-
-    def release(self) -> None:
-        """Let the next one in."""
-        self.lock.release()
-
-
 def place_of(storage: str | None, folder: Path) -> str:
     """Return where a sweep's state is, as any process finds it: a url, or an absolute path."""
     if storage is None:
@@ -64,7 +47,8 @@ def open_journal(file: Path) -> optuna.storages.JournalStorage:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        backend = JournalFileBackend(str(file), lock_obj=ProcessLock(file))  # type: ignore[arg-type]
+        lock = FileLock(f"{file}.lock")  # a process that is killed leaves none behind
+        backend = JournalFileBackend(str(file), lock_obj=lock)  # type: ignore[arg-type]
         return optuna.storages.JournalStorage(backend)
     except OSError as error:
         raise ConfigError(f"The storage {file} cannot be written ({error.strerror}). Set sweep.storage=.") from error

@@ -169,8 +169,10 @@ class Search:
             facts["costs"] = dict(result.costs)
         if facts:
             self.note(number, **facts)
-        if self.settings.budget:
-            self.handle(number).set_user_attr(EXCESS, excesses(self.settings.budget, result.costs or {}))
+        if self.settings.budget:  # by how much costs exceed it, in proportion; what was not measured exceeds it
+            costs, budget = result.costs or {}, self.settings.budget.items()
+            excess = [costs[name] / most - 1 if name in costs else 1.0 for name, most in budget]
+            self.handle(number).set_user_attr(EXCESS, excess)
         with quiet():
             values = list(result.values) if result.state == "complete" else None
             self.study.sampler = build_sampler(self.settings, number, "told")
@@ -203,11 +205,6 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 def within(trial: FrozenTrial) -> bool:
     """Return whether a trial is within the budget."""
     return all(value <= 0 for value in trial.user_attrs.get(EXCESS, []))
-
-
-def excesses(budget: Mapping[str, float], costs: Mapping[str, float]) -> list[float]:
-    """Return by how much costs exceed a budget, in proportion; what was not measured exceeds it."""
-    return [costs[name] / most - 1 if name in costs else 1.0 for name, most in budget.items()]
 
 
 def is_left(trial: FrozenTrial, *, nameless: bool) -> bool:

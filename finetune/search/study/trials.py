@@ -135,7 +135,9 @@ def read_result(run: Run, objectives: Sequence[SearchObjective]) -> TrialResult 
         document = json.loads(run.metrics_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    costs = costs_of(document)
+    model = document.get("model", {})  # parameters and milliseconds, where they were measured
+    measured = {"parameters": model.get("parameters"), "latency": model.get("latency_ms")}
+    costs = {name: float(value) for name, value in measured.items() if value is not None}
     values = [value_of(document, costs, each.name) for each in objectives]
     for objective, value in zip(objectives, values, strict=True):
         if value is None:
@@ -150,10 +152,3 @@ def value_of(document: Mapping[str, Any], costs: Mapping[str, float], name: str)
     split, _, metric = name.partition("/")
     value = checkpoint_scores(document, split).get(metric)
     return None if value is None else float(value)
-
-
-def costs_of(document: Mapping[str, Any]) -> dict[str, float]:
-    """Return the parameters and the latency in milliseconds of a run's network, where they were measured."""
-    model = document.get("model", {})
-    found = {"parameters": model.get("parameters"), "latency": model.get("latency_ms")}
-    return {name: float(value) for name, value in found.items() if value is not None}

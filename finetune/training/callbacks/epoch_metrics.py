@@ -223,14 +223,10 @@ class MetricsCallback(Callback):
             return
         step = pl_module.steps_before + trainer.global_step
         epoch = pl_module.epochs_before + trainer.current_epoch
-        rates = learning_rates(trainer)
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []  # a head that is solved has none
+        # groups that differ only in decay share a rate
+        rates = {f"lr/{group['name'].removesuffix('/no_decay')}": float(group["lr"]) for group in groups}
         if self.history is not None:
             self.history.append({"step": step, "epoch": epoch, "phase": pl_module.phase.name, **rates, **values})
         for logger in trainer.loggers:
             logger.log_metrics({"epoch": epoch, **rates, **values}, step=step)
-
-
-def learning_rates(trainer: pl.Trainer) -> dict[str, float]:
-    """Return the learning rate of each parameter group by name; groups that differ only in decay share one."""
-    groups = trainer.optimizers[0].param_groups if trainer.optimizers else []  # a head that is solved has none
-    return {f"lr/{group['name'].removesuffix('/no_decay')}": float(group["lr"]) for group in groups}

@@ -7,7 +7,6 @@ from finetune.errors import ConfigError
 NONE = "none"
 OF_FEATURES = ("mahalanobis", "knn", "pca")
 OF_LOGITS = ("energy", "msp")
-_KINDS = (*OF_FEATURES, *OF_LOGITS, NONE)
 # what a setting belongs to
 OWNERS = {"neighbours": "knn", "variance": "pca"}
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from configured import settings_for
 
-from finetune.ensembles.crossval.member_weights import check_weights, fold_weights
+from finetune.config.settings.search_groups import CrossvalSettings
+from finetune.ensembles.crossval.member_weights import fold_weights
 from finetune.errors import ConfigError
 from finetune.evaluation.predictions import Predictions
 
@@ -66,4 +68,4 @@ def test_several_labels_per_image_are_counted_label_by_label() -> None:
 
 def test_a_way_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="cv.weights=even is not one of skill, equal"):
-        check_weights("even")
+        settings_for(CrossvalSettings, weights="even")

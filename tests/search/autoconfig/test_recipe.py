@@ -104,7 +104,7 @@ def test_sequences_are_refused() -> None:
 def test_a_sweep_refuses_a_recipe() -> None:
     request = read_request(["--config-name", "sweep", "space=lr", "strategy=frozen", "recipe=auto"])
     with pytest.raises(ConfigError, match="chooses for one run"):
-        request.check_trial([])
+        request.trial([])
 
 
 def test_a_run_says_and_stores_what_was_chosen(tmp_path: Path) -> None:
