@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as reference
 from statsmodels.stats.multitest import multipletests
@@ -32,6 +32,7 @@ def test_without_a_difference_nothing_is_shown() -> None:
     assert mcnemar(*rights(9, 0, 0, 4)).p == 1.0
 
 
+@settings(max_examples=20, deadline=None)  # the reference takes long
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_that_of_statsmodels(values: list[float]) -> None:
     assert holm(values) == pytest.approx(multipletests(values, method="holm")[1].tolist())
