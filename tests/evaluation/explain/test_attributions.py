@@ -11,7 +11,7 @@ from finetune.models.network import Network, build_network
 
 SIZE, PATCH = 128, 32
 METHODS = {"test_resnet": ("gradcam", "integrated_gradients"), "test_vit": ("gradcam", "rollout"),
-           "test_vit2": ("gradcam",),           "test_convnext": ("gradcam",), "test_efficientnet": ("gradcam",)}  # fmt: skip
+           "test_vit2": ("gradcam",), "test_convnext": ("gradcam",), "test_efficientnet": ("gradcam",)}  # fmt: skip
 
 
 def patches(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
