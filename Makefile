@@ -13,10 +13,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format reference clean
+.PHONY: help demo test test-slow lint format reference clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*  ## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /  make \1\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -30,6 +30,9 @@ demo: $(STAMP)  ## train the default configuration: real digits, ImageNet weight
 
 test: $(STAMP)  ## run the tests, in JOBS processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-slow: $(STAMP)  ## run the tests that take long, which make test leaves out
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow and not gpu and not network" $(ARGS)
 
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .

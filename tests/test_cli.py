@@ -131,7 +131,6 @@ def test_wrong_values_leave_nothing_behind(tmp_path: Path, arguments: list[str],
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 def test_a_run_writes_its_folder_and_is_evaluated_and_predicted(tmp_path: Path) -> None:
     found = finetune(*TINY, "strategy=frozen", "strategy.epochs=2", folder=tmp_path)
     assert found.returncode == 0, found.stderr
