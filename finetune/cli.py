@@ -18,7 +18,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.aliases import register_source, rename_overrides
@@ -27,6 +27,7 @@ from finetune.config.compose import check_read, command_names, conf_dir, registe
 from finetune.config.error_messages import error_message
 from finetune.config.resolve import resolve
 from finetune.config.settings.root_table import ROOTS
+from finetune.config.trust import trust_folders
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.runtime.threads import set_openmp_wait_policy
 
@@ -163,6 +164,7 @@ def run_command(config: DictConfig) -> int:
     command = str(config.get("verb", DEFAULT))
     if command not in COMMANDS:
         raise ConfigError(f"verb={command} is not known. Use one of {', '.join(COMMANDS)}.{nearest(command, COMMANDS)}")
+    trust_folders(bool(config.get("trust")))
     try:
         check_settings(config, command)
         load_command(command)(config)
@@ -187,6 +189,23 @@ def check_settings(config: DictConfig, command: str) -> None:
         check_read(config)
         return
     resolve(config, ROOTS[command], list(HydraConfig.get().overrides.task))
+    if "trust" in config:
+        check_named_runs(config)
+
+
+def check_named_runs(config: DictConfig) -> None:
+    """Check what the stored configurations of the runs that a command reads would make, before torch is imported."""
+    from finetune.runs.run import Run
+
+    named = config.get("runs")
+    several = list(named) if isinstance(named, ListConfig) else []
+    root = Path(str(named)) if isinstance(named, str) else Path("runs")
+    for reference in [config.get("run"), *several]:
+        try:
+            run = Run.find(str(reference), root)
+        except FinetuneError:  # the command says what is there
+            continue
+        _ = run.config
 
 
 def discard_empty_folder() -> None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from finetune.runs.run import read_json, write_json
+from finetune.runs.run import write_json
+from finetune.runs.stored_files import read_json
 
 
 def audit_file(cache: Path, fingerprint: str) -> Path:

@@ -94,7 +94,7 @@ def _begin(typed: Request) -> tuple[CrossvalPlan, bool, list[RecipeChoice]]:
             "or leave it out."
         )
     run.check_resumable()
-    request = request_of(run.record["crossval"]["request"])
+    request = request_of(run.record.get("crossval") or {}, run.record_file, "crossval")
     pool = [line for line in typed.own if line.partition("=")[0].split(".")[0] == "pool"]
     return replace(make_crossval_plan(replace(request, own=(*request.own, *pool))), folder=run.path), True, []
 

@@ -154,6 +154,7 @@ _RESUMABLE = (
     "groups.",
     "resume",
     "runs",
+    "trust",
 )
 
 

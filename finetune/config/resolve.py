@@ -12,6 +12,7 @@ from finetune.config.directions import state_directions
 from finetune.config.policies import resolve_policies
 from finetune.config.settings.checked import typed
 from finetune.config.settings.roots import PartsSettings, PretrainRootSettings, RootSettings, TrainSettings
+from finetune.config.trust import own_targets
 from finetune.config.upgrade import upgrade
 from finetune.errors import ConfigError
 
@@ -37,7 +38,9 @@ def resolve(config: DictConfig, root: type[R], words: Sequence[str] = (), *, tel
     move_strays(config)
     check_read(config)
     state_directions(config)
-    return settings_of(to_dict(config), root, words, tell=tell)
+    plain = to_dict(config)
+    own_targets(plain)
+    return settings_of(plain, root, words, tell=tell)
 
 
 def settings_of(plain: Mapping[str, Any], root: type[R], words: Sequence[str] = (), *, tell: bool = False) -> R:

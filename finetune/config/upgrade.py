@@ -51,7 +51,7 @@ _WANDB = {"checkpoints": "none", "images": 0, "table": 0}
 
 def upgrade(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plain configuration of a run as today's version would have stored it."""
-    result = copy.deepcopy(dict(plain))
+    result = {**copy.deepcopy(dict(plain)), "trust": False}  # that of this command line counts, not a stored one
     rename_config(result)
     model, logger = result.get("model"), result.get("logger")
     if "head" not in result and isinstance(model, dict) and "head" in model:  # where it was once

@@ -1,7 +1,6 @@
 """The bundle: a finished model on disk, weights as safetensors and beside them all that is needed to use them."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ from safetensors import SafetensorError
 
 from finetune.data.table import LabelTask
 from finetune.data.transforms import InputSpec
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, RunError
 from finetune.models.adapters import merge
 from finetune.models.ensemble_network import build_joined
 from finetune.models.heads.modules import HeadSpec, fold_standardize, standardize_layer
 from finetune.models.network import Network, build_network
 from finetune.runs.run import replacing, write_json
+from finetune.runs.stored_files import read_stored_json
 from finetune.uncertainty.ood.detector import Detector, load_detector, save_detector
 from finetune.uncertainty.scaling import Scaling, check_calibration_method
 
@@ -90,12 +90,12 @@ def load_bundle(folder: Path) -> Bundle:
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} holds no model ({name} is missing). Name a finished run: run=PATH.")
     try:
-        meta = json.loads((folder / "model.json").read_text())
+        meta = read_stored_json(folder / "model.json")
         network = build_stored(meta)
         network.spec = InputSpec.stored(meta["input"])
         network.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
         detector = load_detector(folder)
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, RunError, SafetensorError) as error:
         raise ConfigError(
             f"The model in {folder} is damaged: {str(error).splitlines()[0]}. Use another run, or train it again."
         ) from error

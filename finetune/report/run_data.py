@@ -1,6 +1,5 @@
 """Run data: the files of a run's folder that a report is made of, read once."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from finetune.errors import RunError
 from finetune.evaluation.predictions import Predictions
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
+from finetune.runs.stored_files import read_stored_json
 
 SCORED = ("val", "test")
 
@@ -64,9 +64,8 @@ def gather_run_data(run: Run, baseline: Run | None = None) -> RunData:
 def read_spec(run: Run) -> InputSpec | None:
     """Return what the run's network expects of an image; None where the model is gone."""
     try:
-        meta = json.loads((run.model_dir / "model.json").read_text(encoding="utf-8"))
-        return InputSpec.stored(meta["input"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return InputSpec.stored(read_stored_json(run.model_dir / "model.json")["input"])
+    except (RunError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import yaml
 
 from finetune.config.aliases import rename_config
+from finetune.config.trust import check_stored
 from finetune.errors import ConfigError, RunError, nearest
+from finetune.runs.stored_files import read_json, read_stored_yaml
 from finetune.runtime.provenance import git_state, process, process_start, versions
 
 # that of C is ten times faster, where PyYAML was built with it; both make nothing but plain values
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # begins the name of a file that is being written
 PARTIAL = ".partial-"
 RECORD = "run.json"
@@ -46,15 +47,6 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON; a number that is not finite becomes null."""
     write_atomic(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a file, or None where it cannot be read or is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _finite(content: Any) -> Any:
@@ -210,12 +202,11 @@ class Run:
 
         Raises:
             RunError: The file is no configuration; the run was killed as it began, or the file was changed.
+            ConfigError: It names what would run code that is none of finetune's.
         """
-        try:
-            config = dict(yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=LOADER))
-        except (TypeError, ValueError, yaml.YAMLError) as error:
-            raise RunError(f"{self.config_file} cannot be read as a configuration. Start the run anew.") from error
+        config = read_stored_yaml(self.config_file)
         rename_config(config)
+        check_stored(config, str(self.config_file))
         return config
 
     @property

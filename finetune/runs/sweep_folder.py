@@ -1,14 +1,14 @@
 """The folder of a sweep: where its files lie, and how it is found again."""
 
 import csv
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import ConfigError, nearest
+from finetune.errors import ConfigError, RunError, nearest
 from finetune.runs.run import write_json
+from finetune.runs.stored_files import read_stored_json
 
 
 class SweepFolder:
@@ -44,12 +44,12 @@ class SweepFolder:
         Raises:
             ConfigError: It cannot be read.
         """
-        try:
-            return dict(json.loads(self.record_file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        if not self.record_file.exists():
             return {}
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.record_file} cannot be read ({error}). Start the sweep anew.") from error
+        try:
+            return read_stored_json(self.record_file)
+        except RunError as error:
+            raise ConfigError(f"{error} Start the sweep anew.") from error
 
     def discard(self) -> None:
         """Remove a folder that holds nothing, and those above it that hold nothing else."""

@@ -18,6 +18,7 @@ from finetune.config.compose import conf_dir
 from finetune.config.error_messages import error_message
 from finetune.config.resolve import resolve
 from finetune.config.settings.roots import TrainSettings
+from finetune.config.trust import check_stored_overrides
 from finetune.errors import ConfigError
 from finetune.search.spaces.grammar import parse_all
 
@@ -123,10 +124,30 @@ class Request:
         return replace(self, own=(*self.own, *own))
 
 
-def request_of(stored: Mapping[str, Any]) -> Request:
-    """Return a request as it was kept."""
-    lists = {name: tuple(rename_overrides(stored[name], say=False)) for name in ("own", "fixed", "swept")}
-    return Request(**lists, config_dir=stored["config_dir"])
+def request_of(record: Mapping[str, Any], place: Path, command: str = "sweep") -> Request:
+    """Return the request in the record of a folder.
+
+    Args:
+        record: Its content.
+        place: The file, for messages.
+        command: That it was begun by.
+
+    Raises:
+        ConfigError: It is no request of finetune's, or would run code that is none of finetune's.
+    """
+    stored = record.get("request")
+    names = ("own", "fixed", "swept")
+    whole = isinstance(stored, Mapping) and all(
+        isinstance(stored.get(name), list) and all(isinstance(line, str) for line in stored[name]) for name in names
+    )
+    if not isinstance(stored, Mapping) or not whole or not isinstance(stored.get("config_dir"), str | None):
+        raise ConfigError(f"{place} does not say how it was begun: it is damaged, or none of finetune's. Begin anew.")
+    lists = {name: tuple(rename_overrides(stored[name], say=False)) for name in names}
+    request = Request(**lists, config_dir=stored["config_dir"])
+    for override in parse_all([*request.fixed, *request.swept]):
+        check_override(override, is_own=False, command=command)
+    check_stored_overrides([*request.own, *request.fixed, *request.swept], request.config_dir, str(place))
+    return request
 
 
 def read_request(arguments: Sequence[str], own_groups: Sequence[str] = _OWN, command: str = "sweep") -> Request:

@@ -79,7 +79,7 @@ def continued(typed: Request, record: dict[str, Any], place: StudyLocation) -> t
     Raises:
         ConfigError: It would be another sweep than the one that was begun.
     """
-    stored = request_of(record["request"])
+    stored = request_of(record, place.folder / "sweep.json")
     plan = make_sweep_plan(stored.continued(typed))
     before = renamed_description(record["space"])
     changes = list(differences(before, plan.describe()))

@@ -17,6 +17,8 @@ Open = Any
 # of a field that may be null in a composition, since its value follows from another setting when it is resolved
 FOLLOWS = {"follows": True}
 _HINTS: dict[type, dict[str, Any]] = {}  # by class, which never change
+# the settings of what conf/ names by its path; `targets` fills it
+KNOWN_TARGETS: dict[str, type["Checked"]] = {}
 
 
 @dataclass(frozen=True)
@@ -210,11 +212,27 @@ def _plain(key: str, value: Any, kind: Any, limits: Range | None) -> Any:
 
 
 def read_target(key: str, value: Any) -> Target:
-    """Return what a node with a `_target_` names.
+    """Return what a node with a `_target_` names, with arguments of the types that it takes.
 
     Raises:
-        ConfigError: It names nothing.
+        ConfigError: It names nothing, or an argument is none of it, of another type or out of its range.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("_target_"), str):
         raise ConfigError(f"{key} names nothing that can be made: it has no _target_. Choose an option of conf/.")
-    return Target(value["_target_"], {str(name): entry for name, entry in value.items() if name != "_target_"})
+    arguments = {str(name): entry for name, entry in value.items() if name != "_target_"}
+    settings = KNOWN_TARGETS.get(value["_target_"])
+    return Target(value["_target_"], arguments if settings is None else _arguments(key, arguments, settings))
+
+
+def _arguments(key: str, given: Mapping[str, Any], settings: type[Checked]) -> dict[str, Any]:
+    """Return the arguments of a target in the types of its settings; those that are not given are its own matter."""
+    limits = {entry.name: entry.metadata.get("range") for entry in fields(settings)}
+    known = hints(settings)
+    found = {}
+    for name in given:
+        whole = f"{settings.place or f'{key}.'}{name}"
+        if name not in limits:
+            raise ConfigError(f"{whole} is no setting of {key} (it has: {', '.join(limits)}).{nearest(name, limits)}")
+        found[name] = converted(whole, given, name, known[name], limits[name])
+        check_value(whole, found[name], known[name], limits[name])
+    return found

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from finetune.config.settings.checked import Open, in_range
 from finetune.config.settings.data_groups import CacheSettings
 from finetune.config.settings.review_groups import CompareSettings, EnsembleSettings, OperatingSettings
-from finetune.config.settings.roots import RootSettings
+from finetune.config.settings.roots import ReadingSettings, RootSettings
 from finetune.config.settings.run_groups import GroupSettings
 
 
@@ -25,7 +25,7 @@ class RunsSettings(RootSettings):
 
 
 @dataclass(frozen=True)
-class CompareRootSettings(RootSettings):
+class CompareRootSettings(ReadingSettings):
     """Of compare."""
 
     runs: Open
@@ -41,7 +41,7 @@ class CompareRootSettings(RootSettings):
 
 
 @dataclass(frozen=True)
-class EnsembleRootSettings(RootSettings):
+class EnsembleRootSettings(ReadingSettings):
     """Of ensemble."""
 
     runs: tuple[str, ...] | None
@@ -60,7 +60,7 @@ class EnsembleRootSettings(RootSettings):
 
 
 @dataclass(frozen=True)
-class ReportSettings(RootSettings):
+class ReportSettings(ReadingSettings):
     """Of report."""
 
     run: str
@@ -71,7 +71,7 @@ class ReportSettings(RootSettings):
 
 
 @dataclass(frozen=True)
-class ExplainRootSettings(RootSettings):
+class ExplainRootSettings(ReadingSettings):
     """Of explain."""
 
     run: str
@@ -88,7 +88,7 @@ class ExplainRootSettings(RootSettings):
 
 
 @dataclass(frozen=True)
-class RerunSettings(RootSettings):
+class RerunSettings(ReadingSettings):
     """Of a command that lets a stored run predict: where null, as the run itself."""
 
     run: str

@@ -1,5 +1,6 @@
 """The settings of each command by the name of its root configuration."""
 
+import finetune.config.settings.targets  # noqa: F401 - which settings targets have
 from finetune.config.settings.review_roots import (
     CompareRootSettings,
     EnsembleRootSettings,

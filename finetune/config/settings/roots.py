@@ -51,6 +51,17 @@ class RootSettings(Checked):
 
 
 @dataclass(frozen=True)
+class ReadingSettings(RootSettings):
+    """Of a command that reads folders of finished or interrupted runs.
+
+    Attributes:
+        trust: Whether they may name targets of the user's own.
+    """
+
+    trust: bool
+
+
+@dataclass(frozen=True)
 class ImageSettings(RootSettings):
     """Images, and how they pass through a backbone that nothing is trained with."""
 
@@ -89,7 +100,7 @@ class PartsSettings(BackboneSettings):
 
 
 @dataclass(frozen=True)
-class NamedSettings(RootSettings):
+class NamedSettings(ReadingSettings):
     """Where a new run goes, and what it is called."""
 
     name: str | None

@@ -5,7 +5,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from finetune.runs.run import Run, read_json
+from finetune.runs.run import Run
+from finetune.runs.stored_files import read_json
 
 TimelineRow = dict[str, str | int | float | None]
 

@@ -12,7 +12,8 @@ from finetune.config.aliases import RENAMED_KEYS, rename_config
 from finetune.config.conditions import ConditionValue
 from finetune.errors import ConfigError, RunError
 from finetune.runs.history import FIRST, RunHistory
-from finetune.runs.run import FINISHED, RUNNING, Run, read_json, run_folders
+from finetune.runs.run import FINISHED, RUNNING, Run, run_folders
+from finetune.runs.stored_files import read_json, read_stored_yaml
 
 EntryValue = ConditionValue
 _Source = Callable[[], Mapping[str, EntryValue]]
@@ -103,8 +104,8 @@ def entry_of(folder: Path, root: Path) -> RunEntry:
 def read_config(run: Run) -> dict[str, Any] | None:
     """Return a run's configuration, or None where it cannot be read."""
     try:
-        return run.config
-    except (OSError, RunError):
+        return read_stored_yaml(run.config_file)
+    except RunError:
         return None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.runs.checkpoint_scores import checkpoint_scores
 from finetune.runs.run import FINISHED, INTERRUPTED, PRUNED, RUNNING, Run
+from finetune.runs.stored_files import read_json
 from finetune.search.pools.jobs import DONE, FAILED, Job, Outcome, last_words
 from finetune.search.spaces.space import SearchSpace
 from finetune.search.study.samplers import NETWORK_COSTS, SearchObjective, SearchSettings
@@ -131,9 +132,8 @@ def read_result(run: Run, objectives: Sequence[SearchObjective]) -> TrialResult 
         return TrialResult("pruned")
     if status != FINISHED:
         return None
-    try:
-        document = json.loads(run.metrics_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    document = read_json(run.metrics_file)
+    if document is None:
         return None
     model = document.get("model", {})  # parameters and milliseconds, where they were measured
     measured = {"parameters": model.get("parameters"), "latency": model.get("latency_ms")}
