@@ -6,7 +6,6 @@ Nothing heavy is imported before a command runs.
 import importlib
 import logging
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from finetune.config.error_messages import error_message
 from finetune.config.resolve import resolve
 from finetune.config.settings.root_table import ROOTS
 from finetune.config.trust import trust_folders
+from finetune.config.typed_text import quote_text, quoted
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.runtime.threads import set_openmp_wait_policy
 
@@ -75,6 +75,8 @@ def main() -> None:
         register()
         register_source()
         sys.argv[1:] = rename_overrides(with_config_name(sys.argv[1:]))
+        several = named_command(sys.argv[1:]) in _SEARCHES or has_flag(("--multirun", "-m"), sys.argv[1:])
+        sys.argv[1:] = quote_text(sys.argv[1:], several=several)
         if (command := named_command(sys.argv[1:])) in _SEARCHES:
             sys.exit(search(command, sys.argv[1:]))
         if is_multirun(sys.argv[1:]):
@@ -187,6 +189,7 @@ def check_settings(config: DictConfig, command: str) -> None:
     """Check a configuration before anything heavy is imported; that of a resumed run is the stored one."""
     if config.get("action") in SHOWING_ACTIONS or config.get("resume") is not None:
         check_read(config)
+        check_named_runs(config)
         return
     resolve(config, ROOTS[command], list(HydraConfig.get().overrides.task))
     if "trust" in config:
@@ -200,7 +203,7 @@ def check_named_runs(config: DictConfig) -> None:
     named = config.get("runs")
     several = list(named) if isinstance(named, ListConfig) else []
     root = Path(str(named)) if isinstance(named, str) else Path("runs")
-    for reference in [config.get("run"), *several]:
+    for reference in [config.get("run"), config.get("resume"), *several]:
         try:
             run = Run.find(str(reference), root)
         except FinetuneError:  # the command says what is there
@@ -274,8 +277,7 @@ def quoted_condition(argument: str) -> str:
     key, _, value = argument.partition("=")
     if key not in CONDITIONS or value in ("", "null") or value[0] in "\"'":
         return argument
-    escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + end[2].replace("'", r"\'"), value)
-    return f"{key}='{escaped}'"
+    return f"{key}={quoted(value)}"
 
 
 def with_resumed_folder(arguments: Sequence[str]) -> list[str]:

@@ -75,6 +75,7 @@ def folder_name(*parts: str) -> str:
 
 def _short(override: str) -> str:
     key, _, value = override.lstrip("+~").partition("=")
+    value = value[1:-1] if value[:1] in ("'", '"') and value[:1] == value[-1:] else value
     if "/" in value:
         value = Path(value).name
     return f"{key.rsplit('.', 1)[-1]}_{value}"

@@ -8,12 +8,17 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.compose import conf_dir
+from finetune.config.foreign_words import typed_for
+from finetune.config.typed_text import quoted
 from finetune.errors import nearest
+
+_WANTED = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
 
 
 def error_message(error: BaseException, arguments: Sequence[str]) -> str:
@@ -31,16 +36,37 @@ def error_message(error: BaseException, arguments: Sequence[str]) -> str:
     if option:
         group, name = option.group(1) or option.group(3), option.group(2) or option.group(4)
         choices = options_of(group, arguments)
-        return f"{group}={name} is not an option (there is: {', '.join(choices)}).{nearest(name, choices)}"
+        other = f" For another model of timm type: model=timm model.name={name}" if group == "model" else ""
+        return f"{group}={name} is not an option (there is: {', '.join(choices)}).{nearest(name, choices)}{other}"
     key = re.search(r"(?:Key|key) '([\w.]+)' (?:is )?not in|Could not override '([\w./@]+)'", text)
     if key:
         return unknown_key(full_key(text, key), arguments)
     group_match = re.search(r"Could not override '([\w./]+)'\.?\s*(?:\n|.)*No match in the defaults list", text)
     if group_match:
         return unknown_key(group_match.group(1), arguments)
+    wrong = re.search(r"Value '(.*)' (?:of type '\w+' could not be converted to|is not a valid) (\w+)", text)
+    place = re.search(r"full_key: (\S+)", text)
+    if wrong and place and wrong[2] in _WANTED:
+        return f"{place[1]}={wrong[1]} must be {_WANTED[wrong[2]]}."
+    if unread := unreadable(arguments):
+        return unread
     first = lines[0] if lines else type(error).__name__
     detail = next((line for line in lines if line.startswith("full_key:")), "")
     return f"{first} {f'({detail[10:].strip()})' if detail else ''}".strip()
+
+
+def unreadable(arguments: Sequence[str]) -> str:
+    """Return a line about an override that Hydra's grammar cannot read, with how it is typed; empty for none."""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or argument.startswith("-"):
+            continue
+        try:
+            OverridesParser.create().parse_override(argument)
+        except HydraException:
+            typed = f'"{name}={quoted(value)}"'
+            return f"{argument} has characters that mean something else. Put the value into quotes: {typed}"
+    return ""
 
 
 def full_key(text: str, key: "re.Match[str]") -> str:
@@ -52,6 +78,9 @@ def full_key(text: str, key: "re.Match[str]") -> str:
 
 def unknown_key(key: str, arguments: Sequence[str]) -> str:
     """Return a line about a key that does not exist."""
+    values = {name.lstrip("+~"): value for name, _, value in (argument.partition("=") for argument in arguments)}
+    if found := typed_for(key, values.get(key, "")):
+        return f"There is no setting '{key}': {found}"
     known = known_keys(arguments)
     if key.split(".")[0] == "pool" and "pool.kind" not in known:
         return f"'{key}' says where the jobs of a multirun run. Type -m with it: finetune -m pool.devices=auto seed=0,1"

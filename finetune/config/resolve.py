@@ -1,10 +1,11 @@
 """From a configuration to typed settings: the one way for commands, trials, folds, recipes and resumed runs."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from finetune.config.aliases import move_strays
 from finetune.config.compose import check_missing, check_read, resumed_config, to_dict
@@ -40,7 +41,20 @@ def resolve(config: DictConfig, root: type[R], words: Sequence[str] = (), *, tel
     state_directions(config)
     plain = to_dict(config)
     own_targets(plain)
-    return settings_of(plain, root, words, tell=tell)
+    try:
+        return settings_of(plain, root, words, tell=tell)
+    except ConfigError as error:
+        raise ConfigError(with_typed_keys(str(error), config)) from error
+
+
+def with_typed_keys(message: str, config: DictConfig) -> str:
+    """Return a message about a phase with the key that its value is typed as, where the phase refers to one."""
+    for number, phase in enumerate(config.get("strategy", {}).get("phases") or []):
+        raw: Any = OmegaConf.to_container(phase, resolve=False) if isinstance(phase, DictConfig) else {}
+        for key, node in raw.items():
+            if isinstance(node, str) and (reference := re.fullmatch(r"\$\{([\w.]+)\}", node)):
+                message = message.replace(f"strategy.phases[{number}].{key}=", f"{reference[1]}=")
+    return message
 
 
 def settings_of(plain: Mapping[str, Any], root: type[R], words: Sequence[str] = (), *, tell: bool = False) -> R:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from finetune.config.settings.checked import converted, hints
 from finetune.errors import ConfigError, nearest
 
 Moves = Literal["head", "all", "last", "adapters", "bias_norm"]
@@ -106,14 +107,20 @@ def build_strategy(config: Mapping[str, Any]) -> Strategy:
     spec = (
         None
         if adapter is None
-        else AdapterSpec(int(adapter["rank"]), float(adapter["alpha"]), tuple(adapter["targets"]))
+        else AdapterSpec(
+            **{
+                name: converted(f"strategy.adapter.{name}", adapter, name, hint, None)
+                for name, hint in hints(AdapterSpec).items()
+            }
+        )
     )
     phases = tuple(build_phase(entry, number) for number, entry in enumerate(entries))
     names = [phase.name for phase in phases]
     if len(set(names)) < len(names):
         raise ConfigError(f"strategy.phases: each phase needs a name of its own, not {', '.join(names)}.")
     check_adapters(config["name"], phases, spec)
-    return Strategy(config["name"], phases, spec, config.get("epochs"))
+    epochs = converted("strategy.epochs", config, "epochs", int | None, None) if "epochs" in config else None
+    return Strategy(str(config["name"]), phases, spec, epochs)
 
 
 def build_phase(entry: Mapping[str, Any], number: int) -> Phase:
@@ -124,7 +131,8 @@ def build_phase(entry: Mapping[str, Any], number: int) -> Phase:
             raise ConfigError(
                 f"strategy.phases[{number}] has no key '{key}' (it has: {', '.join(known)}).{nearest(key, known)}"
             )
-    phase = Phase(**entry)
+    place = f"strategy.phases[{number}]"
+    phase = Phase(**{key: converted(f"{place}.{key}", entry, key, hints(Phase)[key], None) for key in entry})
     for key, choices in CHOICES.items():
         value = getattr(phase, key)
         if value is not None and value not in choices:
