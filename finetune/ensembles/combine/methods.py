@@ -11,7 +11,6 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config.resolve import stored_settings
-from finetune.config.settings.review_roots import EnsembleRootSettings
 from finetune.ensembles.combine.member_inference import Runner
 from finetune.ensembles.combine.members import MemberCandidate, aligned_predictions
 from finetune.ensembles.combine.soup import (
@@ -38,7 +37,7 @@ ANSWERS: dict[str, Rule] = {
     "greedy": "mean",
     "stacking": "stacking",
 }
-_WEIGHTS = ("soup", "greedy_soup", "wise_ft")
+WEIGHTS = ("soup", "greedy_soup", "wise_ft")
 LEARNING = ("greedy", "stacking", "greedy_soup", "wise_ft")  # from validation
 
 
@@ -78,37 +77,14 @@ class ValidationScorer:
         return (self.sign * value if np.isfinite(value) else -np.inf), -found["loss"]
 
 
-def combine_members(
-    method: str,
-    candidates: Sequence[MemberCandidate],
-    judge: ValidationScorer,
-    runner: Runner,
-    settings: EnsembleRootSettings,
-    seed: int,
-) -> UncalibratedEnsemble:
-    """Return the ensemble of a method.
-
-    Args:
-        method: That of the settings.
-        candidates: The models.
-        judge: Says how good predictions of validation are.
-        runner: Passes the first run's images through networks.
-        settings: Of the command.
-        seed: Of folds.
-
-    Raises:
-        ConfigError: The method does not suit the models.
-        DataError: It learns from validation images, and there are none that no model has learnt from.
-    """
-    if method in _WEIGHTS:
-        return combine_weights(method, candidates, judge, runner, settings.ensemble.alpha)
-    return combine_outputs(method, candidates, judge, settings.ensemble.rounds, seed)
-
-
 def combine_outputs(
     method: str, candidates: Sequence[MemberCandidate], judge: ValidationScorer, rounds: int, seed: int
 ) -> UncalibratedEnsemble:
-    """Return an ensemble that joins what its members say."""
+    """Return an ensemble that joins what its members say.
+
+    Raises:
+        ConfigError: The method learns from validation images, and there are none that no model has learnt from.
+    """
     val = aligned_predictions(candidates, "val")
     if method in LEARNING and val is None:
         raise ConfigError(
@@ -165,7 +141,12 @@ def same_inputs(candidates: Sequence[MemberCandidate]) -> bool:
 def combine_weights(
     method: str, candidates: Sequence[MemberCandidate], judge: ValidationScorer, runner: Runner, alpha: float | None
 ) -> UncalibratedEnsemble:
-    """Return a network of averaged weights."""
+    """Return a network of averaged weights.
+
+    Raises:
+        ConfigError: The method does not suit the models.
+        DataError: It learns from validation images, and the models have different ones.
+    """
     networks = [each.bundle.network for each in candidates]
     names = [each.name for each in candidates]
     check_same_architecture(networks, names)
