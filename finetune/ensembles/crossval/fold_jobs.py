@@ -113,11 +113,10 @@ def run_fold_jobs(plan: CrossvalPlan, run: Run, number: int, stop: Stop) -> list
                 jobs.failed[outcome.key] = outcome
             board.end(outcome.key, outcome.reason)
 
-        def tick() -> None:
-            board.follow(pool.running())
-            board.refresh()
-
-        drive_pool(pool, stop, next_job=jobs.next_job, started=started, ended=ended, tick=tick)
+        drive_pool(
+            pool, stop, next_job=jobs.next_job, started=started, ended=ended,
+            tick=lambda: board.follow(pool.running()),
+        )  # fmt: skip
     if stop.asked:
         raise SystemExit(stop.exit_code)
     if jobs.failed:
