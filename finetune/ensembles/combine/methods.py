@@ -163,7 +163,11 @@ def combine_weights(
         return judge(Predictions.from_logits(table, found.rows, found.logits))
 
     if method == "wise_ft":
-        check_interpolation(candidates, alpha)
+        if len(candidates) != 2:
+            count = len(candidates)
+            raise ConfigError(f"method=wise_ft goes from one run to another, and {count} are named: runs=[A,B].")
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ConfigError(f"ensemble.alpha={alpha} must be from 0 (the first run) to 1 (the second), or null.")
         mixture = interpolate_networks(networks[0], networks[1], judged, refreshed, alpha)
     else:
         mixture = uniform_soup(networks, refreshed) if method == "soup" else greedy_soup(networks, judged, refreshed)
@@ -196,15 +200,3 @@ def check_validation(method: str, candidates: Sequence[MemberCandidate]) -> None
             raise DataError(
                 f"method={method} needs runs with the same validation images; {each.name} has others than {first.name}."
             )
-
-
-def check_interpolation(candidates: Sequence[MemberCandidate], alpha: float | None) -> None:
-    """Check that there are two ends, and a place between them.
-
-    Raises:
-        ConfigError: There are not.
-    """
-    if len(candidates) != 2:
-        raise ConfigError(f"method=wise_ft goes from one run to another, and {len(candidates)} are named: runs=[A,B].")
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise ConfigError(f"ensemble.alpha={alpha} must be from 0 (the first run) to 1 (the second), or null.")
