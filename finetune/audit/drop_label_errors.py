@@ -1,7 +1,6 @@
 """Likely label errors are left out of training (`label_noise=drop_suspects`), found without the other splits."""
 
 import csv
-import io
 import logging
 import time
 from dataclasses import replace
@@ -22,7 +21,8 @@ from finetune.errors import RunError
 from finetune.features.extract import FeatureSettings, extract_features
 from finetune.models.heads.fit import HeadExamples
 from finetune.models.network import Network
-from finetune.runs.run import Run, write_atomic
+from finetune.runs.csv_file import write_csv
+from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass, accelerator_device
 from finetune.training.build import load_plain_images
 
@@ -121,12 +121,9 @@ def keep_at_least_one(wrong: npt.NDArray[np.bool_], targets: npt.NDArray[Any]) -
 
 def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
     """Write the list, and say what is left out."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(suspects[list(_COLUMNS)].to_numpy().tolist())
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, text.getvalue())
+    rows = suspects[list(_COLUMNS)].to_numpy().tolist()
+    write_csv(path, [dict(zip(_COLUMNS, row, strict=True)) for row in rows], _COLUMNS)
     first = f" (first: {suspects['id'].iloc[0]})" if len(suspects) else ""
     log.info("label_noise=drop_suspects: %d training images are left out%s; see %s", len(suspects), first, path)
 

@@ -142,13 +142,6 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def _write_table(findings: Findings, file: Path) -> None:
-    """Write audit.csv: the likely mislabelled and the duplicates are found by sorting, not by their place."""
-    rows = table_rows(findings)
-    columns = [name for name in dict.fromkeys([*_COLUMNS, *findings.table.groups]) if any(name in row for row in rows)]
-    write_csv(file, rows, columns)
-
-
 def _document(findings: Findings, settings: AuditSettings) -> dict[str, Any]:
     """Return the content of audit.json."""
     table, counts = findings.table, findings.counts()
@@ -167,8 +160,10 @@ def _document(findings: Findings, settings: AuditSettings) -> dict[str, Any]:
 
 
 def write_findings(findings: Findings, settings: AuditSettings, folder: Path) -> dict[str, Any]:
-    """Write the table and the document, and return the document."""
-    _write_table(findings, folder / "audit.csv")
+    """Write the table, by whose sorting likely mislabelled images and duplicates are found, and return the document."""
+    rows = table_rows(findings)
+    columns = [name for name in dict.fromkeys([*_COLUMNS, *findings.table.groups]) if any(name in row for row in rows)]
+    write_csv(folder / "audit.csv", rows, columns)
     found = _document(findings, settings)
     write_json(folder / "audit.json", found)
     return found

@@ -7,7 +7,6 @@ import numpy.typing as npt
 import torch
 
 from finetune.data.table import LabelTask
-from finetune.errors import ConfigError
 from finetune.models.heads.fit import HeadExamples, fit_head
 from finetune.models.heads.modules import HeadSpec, build_head
 from finetune.models.heads.penalty_cv import make_label_folds, rarest_label
@@ -39,13 +38,8 @@ def find_label_issues(examples: HeadExamples, *, folds: int, seed: int) -> Label
         folds: Of the cross-validation.
         seed: Deals the images out to folds.
 
-    Raises:
-        ConfigError: There are too few images to hold some out.
-
     Source: Northcutt, Jiang and Chuang 2021, Confident learning: estimating uncertainty in dataset labels, section 3.
     """
-    if folds < 2:
-        raise ConfigError(f"audit.folds={folds} must be a whole number of 2 or more.")
     probabilities = held_out_probabilities(examples, folds, seed)
     known = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
     quality, wrong = np.full(len(probabilities), np.nan), np.zeros(len(probabilities), bool)

@@ -37,21 +37,16 @@ def file_anomalies(facts: Sequence[ImageStats]) -> list[str]:
 
 def describe_anomaly(fact: ImageStats, far: bool, usual: str | None) -> list[str]:
     """Return what is odd about an image's file, in words."""
-    found = []
     long, short = max(fact.width, fact.height), min(fact.width, fact.height)
-    if far:
-        found.append(f"size {fact.width} x {fact.height} unlike the others")
-    if short < TINY and far:
-        found.append("tiny")
-    if long > LONG * short:
-        found.append(f"sides {long} to {short}")
-    if fact.frames > 1:
-        found.append(f"{fact.frames} frames, of which the first is used")
-    if usual is not None and fact.mode != usual:
-        found.append(f"mode {fact.mode} among {usual}")
-    if fact.contrast < BLANK:
-        found.append("shows nothing: all pixels are alike")
-    return found
+    odd = {
+        f"size {fact.width} x {fact.height} unlike the others": far,
+        "tiny": short < TINY and far,
+        f"sides {long} to {short}": long > LONG * short,
+        f"{fact.frames} frames, of which the first is used": fact.frames > 1,
+        f"mode {fact.mode} among {usual}": usual is not None and fact.mode != usual,
+        "shows nothing: all pixels are alike": fact.contrast < BLANK,
+    }
+    return [words for words, holds in odd.items() if holds]
 
 
 def outlier_scores(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -7,8 +7,8 @@ from omegaconf import DictConfig
 from finetune.config.resolve import resolve
 from finetune.config.settings.review_roots import CompareRootSettings
 from finetune.errors import ConfigError, RunError
-from finetune.evaluation.compare.comparison import Comparison, compare_runs, find_compared_run
-from finetune.evaluation.compare.gate import GateCondition, check_gate, read_gate
+from finetune.evaluation.compare.comparison import compare_runs, find_compared_run
+from finetune.evaluation.compare.gate import check_gate, read_gate
 from finetune.report.html.render import render
 from finetune.report.pages.comparison_page import comparison_sections
 from finetune.report.pages.comparison_summary import Verdicts, comparison_document, show_comparison
@@ -31,14 +31,16 @@ def compare(cfg: DictConfig) -> None:
     comparison = compare_runs(
         runs_compared, settings.split, common=settings.common, resamples=settings.bootstrap, seed=settings.seed
     )
-    verdicts = _judge(comparison, conditions, options.gate_rule)
+    verdicts: Verdicts = [
+        (pair.name, check_gate(condition, pair.changes.metrics, options.gate_rule))
+        for pair in comparison.pairs
+        for condition in conditions
+    ]
     output = Path(settings.output).expanduser()
     write_json(output / "compare.json", comparison_document(comparison, verdicts))
     subtitle = f"{len(comparison.pairs) + 1} runs, {comparison.pairs[0].first.num:,} images of split {comparison.split}"
-    write_atomic(
-        output / "compare.html",
-        render("Comparison of runs", comparison_sections(comparison, verdicts), subtitle=subtitle),
-    )
+    page = render("Comparison of runs", comparison_sections(comparison, verdicts), subtitle=subtitle)
+    write_atomic(output / "compare.html", page)
     show_comparison(comparison, verdicts, output)
     failed = [f"{name}: {each.reason}" for name, each in verdicts if not each.passed]
     if failed:
@@ -62,12 +64,3 @@ def references(settings: CompareRootSettings) -> list[str]:
         base = str(settings.baseline)
         found = [base, *(each for each in found if each != base)]
     return found
-
-
-def _judge(comparison: Comparison, conditions: tuple[GateCondition, ...], rule: str) -> Verdicts:
-    """Return whether each candidate meets each condition."""
-    return [
-        (pair.name, check_gate(condition, pair.changes.metrics, rule))
-        for pair in comparison.pairs
-        for condition in conditions
-    ]

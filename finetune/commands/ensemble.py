@@ -20,9 +20,11 @@ from finetune.ensembles.combine.joined_model import against_best, calibrate_join
 from finetune.ensembles.combine.member_inference import Runner
 from finetune.ensembles.combine.members import MemberCandidate, check_candidates, find_members
 from finetune.ensembles.combine.methods import (
+    WEIGHTS,
     UncalibratedEnsemble,
     ValidationScorer,
-    combine_members,
+    combine_outputs,
+    combine_weights,
 )
 from finetune.evaluation.calibrated import FinishedModel
 from finetune.evaluation.images import Vocabulary, run_table
@@ -60,7 +62,10 @@ def ensemble(cfg: DictConfig) -> None:
         table = run_table(first.run)
         record_images(run, table)
         log.info("Joining %d models by %s: %s", len(candidates), method, ", ".join(each.name for each in candidates))
-        joined = combine_members(method, candidates, judge, runner, settings, own.seed)
+        if method in WEIGHTS:
+            joined = combine_weights(method, candidates, judge, runner, settings.ensemble.alpha)
+        else:
+            joined = combine_outputs(method, candidates, judge, settings.ensemble.rounds, own.seed)
         calibrated = calibrate_joined(joined, runner, table, calibration, own.seed, crossed=first.fold)
         comparison = against_best(candidates, joined, judge, calibrated.predictions, run, own)
         facts = {"method": method, "members": member_records(candidates, joined), **joined.facts}

@@ -80,11 +80,8 @@ def compute(settings: FeaturesRootSettings, cache: Cache, console: Console) -> N
         count = source.count(rows)
         known = count * views - (source.computed - before)
         console.print(f"{split}: {count:,} images, {views} views each; {known:,} were there.", highlight=False)
-    console.print(
-        f"Computed {source.computed:,} in {time.monotonic() - started:.1f} s; kept in {cache.folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    took = f"Computed {source.computed:,} in {time.monotonic() - started:.1f} s"
+    console.print(f"{took}; kept in {cache.folder}", highlight=False, soft_wrap=True)
 
 
 def clear(cache: Cache, spaces: list[str], console: Console) -> None:
@@ -102,6 +99,5 @@ def clear(cache: Cache, spaces: list[str], console: Console) -> None:
     if not spaces:
         (cache.folder / "files.sqlite").unlink(missing_ok=True)
     busy = f"; {len(chosen) - len(gone)} in use are left" if len(gone) < len(chosen) else ""
-    console.print(
-        f"Cleared {format_size(sum(info.size for info in gone))} in {len(gone)} spaces{busy}.", highlight=False
-    )
+    size = format_size(sum(info.size for info in gone))
+    console.print(f"Cleared {size} in {len(gone)} spaces{busy}.", highlight=False)

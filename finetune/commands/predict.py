@@ -47,7 +47,9 @@ def predict(cfg: DictConfig) -> None:
     """
     settings = resolve(cfg, PredictSettings)
     console = Console()
-    _check_settings(settings)
+    if settings.unreadable not in _UNREADABLE:
+        hint = nearest(settings.unreadable, _UNREADABLE)
+        raise ConfigError(f"unreadable={settings.unreadable} is not known. Use error or skip.{hint}")
     output = choose_output(settings.output)
     run = Run.find(settings.run, Path(settings.runs))
     check_reference(run, wanted=settings.drift)
@@ -109,17 +111,6 @@ def predict_rows(
             if watch is not None and seen.features is not None:
                 watch.add(seen.features, to_probabilities(bundle.calibrate(seen.logits), bundle.task))
         yield table.rows(paths, bundle.calibrate(seen.logits), errors, seen)
-
-
-def _check_settings(settings: PredictSettings) -> None:
-    """Refuse settings of predict that mean nothing.
-
-    Raises:
-        ConfigError: The policy is not known.
-    """
-    policy = settings.unreadable
-    if policy not in _UNREADABLE:
-        raise ConfigError(f"unreadable={policy} is not known. Use error or skip.{nearest(policy, _UNREADABLE)}")
 
 
 def choose_output(output: str | None) -> Path:

@@ -10,9 +10,8 @@ from finetune.commands.run_start import locate_run, open_history, record_images
 from finetune.config.compose import instantiate_target
 from finetune.config.settings.data_groups import DataSettings
 from finetune.config.settings.roots import PretrainRootSettings
-from finetune.config.settings.training_groups import PretrainSettings, TrainerSettings
+from finetune.config.settings.training_groups import TrainerSettings
 from finetune.data.cache.file_digests import KnownFiles
-from finetune.data.datamodule import ImageData
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.sources.unlabelled import is_unlabelled
 from finetune.data.table import ImageTable
@@ -20,7 +19,6 @@ from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 from finetune.report.console.pretraining_console import describe_pretraining, show_pretraining_end
 from finetune.report.pages.pretraining_page import write_metrics, write_pretraining_page, write_weights
-from finetune.runs.run import Run
 from finetune.runtime.log_filters import quieten
 from finetune.training.build import (
     build_loggers,
@@ -80,7 +78,9 @@ def pretrain(cfg: DictConfig) -> None:
         )
         trainer.fit(module, datamodule=UnlabelledImages(images), ckpt_path=last, weights_only=True)
         if is_first_rank():
-            _finish(run, model, images, plan, settings.seed)
+            write_weights(run, model)
+            write_metrics(run, images)
+            write_pretraining_page(run, model, images, plan.images, settings.seed)
             run.update(status="finished")
             show_pretraining_end(run, settings.model.name, time.monotonic() - started)
 
@@ -113,10 +113,3 @@ def _load_table(data: DataSettings, stored: Path, known: KnownFiles | None) -> I
     if stored.exists():
         return table.with_splits_of(stored)
     return verify_images(table, data.unreadable, known) if is_unlabelled(table) else check_and_split(table, data, known)
-
-
-def _finish(run: Run, model: MaskedAutoencoder, images: ImageData, settings: PretrainSettings, seed: int) -> None:
-    """Write weights, final losses and the page."""
-    write_weights(run, model)
-    write_metrics(run, images)
-    write_pretraining_page(run, model, images, settings.images, seed)

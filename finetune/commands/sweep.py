@@ -1,6 +1,7 @@
 """finetune sweep: from a command line to the trials of a search and what they have found."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -11,7 +12,7 @@ from finetune.runs.sweep_folder import SweepFolder
 from finetune.runtime.log_files import keep_log, record
 from finetune.search.command_line import read_request
 from finetune.search.multirun.scheduler import Stop, stoppable
-from finetune.search.results.summary import BestTrial, best_of, counts, failures, rows
+from finetune.search.results.summary import BestTrial, best_of, failures, rows
 from finetune.search.results.wandb_export import write_export
 from finetune.search.results.wandb_record import record_sweep
 from finetune.search.sweep_opening import begin_sweep, join_sweep, resume_sweep
@@ -78,7 +79,7 @@ def _conclude(sweep: Sweep, stop: Stop, *, stopped: bool) -> int:
     search, folder, plan = sweep.search, sweep.folder, sweep.plan
     table = rows(search, sweep.place)
     best = best_of(search, sweep.place, plan.fixed, folder, plan.request.flags)
-    found = counts(table)
+    found = Counter(row["state"] for row in table)
     left = found.get("running", 0) + max(0, search.total - len(table))
     status = "failed" if stopped else "interrupted" if stop.asked or left else "finished"
     write_csv(folder.table_file, table)

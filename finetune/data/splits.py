@@ -58,11 +58,11 @@ def make_splits(
         quiet: Whether nothing is said of classes that a split lacks.
 
     Raises:
-        ConfigError: The shares, the seed or the group column make no sense.
+        ConfigError: The shares or the group column make no sense.
         DataError: A split would be empty, a class would have no training image, or given splits part a group.
     """
     refuse_unlabelled(table)
-    _check_settings(table, val, test, seed, group)
+    _check_settings(table, val, test, group)
     check_class_sizes(table)
     splits = joined_groups(table, group)
     wanted = {name: share for name, share in (("test", test), ("val", val)) if name not in splits and share > 0}
@@ -78,8 +78,8 @@ def make_splits(
     return done
 
 
-def _check_settings(table: ImageTable, val: float, test: float, seed: int, group: str | None) -> None:
-    """Check shares, seed and group column.
+def _check_settings(table: ImageTable, val: float, test: float, group: str | None) -> None:
+    """Check shares and group column.
 
     Raises:
         ConfigError: They make no sense.
@@ -93,8 +93,6 @@ def _check_settings(table: ImageTable, val: float, test: float, seed: int, group
         raise ConfigError(
             f"data.splits.val={val} and data.splits.test={test} leave nothing to train on. Their sum must be below 1."
         )
-    if not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"data.splits.seed={seed} is not a seed. Use a whole number from 0.")
     if group is not None and group not in table.groups:
         there = f"there is: {', '.join(table.groups)}" if table.groups else "there is none"
         raise ConfigError(
@@ -257,11 +255,5 @@ def check_splits(table: ImageTable, needed: Sequence[str] = SPLITS, *, quiet: bo
     for split in () if quiet else ("val", "test"):
         absent = [label for label in table.labels if not counts[split][label]]
         if absent and sizes[split]:
-            log.warning(
-                "%d of %d classes have no %s image (first: '%s'): their %s scores are not measured.",
-                len(absent),
-                len(table.labels),
-                split,
-                absent[0],
-                split,
-            )
+            log.warning("%d of %d classes have no %s image (first: '%s'): their %s scores are not measured.",
+                        len(absent), len(table.labels), split, absent[0], split)  # fmt: skip

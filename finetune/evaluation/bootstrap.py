@@ -23,15 +23,14 @@ from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.weighted_auc import Ranking
 
 Interval = tuple[float, float]
+LEVEL = 0.95  # of all intervals
 _CHUNK = 2**18
 UNKNOWN: Interval = (math.nan, math.nan)
 ENDS = ("low", "high")
 PROPORTIONS = ("accuracy", "accuracy_top5", "exact_match")
 
 
-def bootstrap(
-    predictions: Predictions, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> dict[str, Interval]:
+def bootstrap(predictions: Predictions, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
     """Give each metric of `compute_metrics` the interval between the percentiles of its resampled values.
 
     Whole images are drawn with replacement. A resample in which a metric is undefined is left out of that metric, and
@@ -43,18 +42,16 @@ def bootstrap(
     and Pearson 1934, The use of confidence or fiducial limits (exact binomial bound).
     """
     draws = None if resamples < 1 else Resamples.draw(predictions, resamples, seed)
-    return set_intervals(predictions, draws, level)
+    return set_intervals(predictions, draws)
 
 
-def class_rows(
-    predictions: Predictions, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> list[dict[str, Any]]:
+def class_rows(predictions: Predictions, resamples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
     """Give `per_class` with the interval of each score beside it, as plain JSON: recall, recall_low, recall_high.
 
     Intervals are those of `bootstrap`. Recall and precision are proportions of the images of the class and of those
     that were taken for it: where they are 0 or 1, they get the exact bound of that number.
     """
-    return _class_rows(predictions, None if resamples < 1 else Resamples.draw(predictions, resamples, seed), level)
+    return _class_rows(predictions, None if resamples < 1 else Resamples.draw(predictions, resamples, seed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +89,7 @@ def draw_weights(num: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
         yield np.bincount(cells.ravel(), minlength=num * width).reshape(num, width).astype(np.float32)
 
 
-def metrics_document(
-    splits: Mapping[str, Predictions], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> dict[str, Any]:
+def metrics_document(splits: Mapping[str, Predictions], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Build the content of metrics.json: value, low and high of each metric of each split, per-class scores and n.
 
     A class's scores have their intervals beside them, such as recall, recall_low and recall_high.
@@ -105,29 +100,29 @@ def metrics_document(
     classes: dict[str, Any] = {}
     for split, predictions in splits.items():
         draws = None if resamples < 1 else Resamples.draw(predictions, resamples, seed)
-        intervals = set_intervals(predictions, draws, level)
+        intervals = set_intervals(predictions, draws)
         document[split] = {
             name: {"value": _plain(value), "low": _plain(intervals[name][0]), "high": _plain(intervals[name][1])}
             for name, value in compute_metrics(predictions).items()
         }
-        classes[split] = _class_rows(predictions, draws, level)
+        classes[split] = _class_rows(predictions, draws)
     document["per_class"] = classes
     document["n"] = {split: predictions.num for split, predictions in splits.items()}
     return document
 
 
-def set_intervals(predictions: Predictions, draws: Resamples | None, level: float) -> dict[str, Interval]:
+def set_intervals(predictions: Predictions, draws: Resamples | None) -> dict[str, Interval]:
     """Give each metric of `compute_metrics` its interval in the resamples; everything is NaN without them."""
     values = compute_metrics(predictions)
     if draws is None:
         return dict.fromkeys(values, UNKNOWN)
     return {
-        name: _interval(value, draws.scores[name], predictions.num if name in PROPORTIONS else 0, level)
+        name: _interval(value, draws.scores[name], predictions.num if name in PROPORTIONS else 0)
         for name, value in values.items()
     }
 
 
-def _class_intervals(predictions: Predictions, draws: Resamples | None, level: float) -> dict[str, list[Interval]]:
+def _class_intervals(predictions: Predictions, draws: Resamples | None) -> dict[str, list[Interval]]:
     rows = per_class(predictions)
     if draws is None:
         return {name: [UNKNOWN] * len(rows) for name in CLASS_SCORES}
@@ -135,15 +130,15 @@ def _class_intervals(predictions: Predictions, draws: Resamples | None, level: f
     numbers = {"precision": called, "recall": np.array([row["support"] for row in rows])}
     return {
         name: [
-            _interval(row[name], draws.classes[name][k], int(numbers[name][k]) if name in numbers else 0, level)
+            _interval(row[name], draws.classes[name][k], int(numbers[name][k]) if name in numbers else 0)
             for k, row in enumerate(rows)
         ]
         for name in CLASS_SCORES
     }
 
 
-def _class_rows(predictions: Predictions, draws: Resamples | None, level: float) -> list[dict[str, Any]]:
-    intervals = _class_intervals(predictions, draws, level)
+def _class_rows(predictions: Predictions, draws: Resamples | None) -> list[dict[str, Any]]:
+    intervals = _class_intervals(predictions, draws)
     rows = []
     for k, row in enumerate(per_class(predictions)):
         bounds = {f"{name}_{end}": intervals[name][k][place] for name in CLASS_SCORES for place, end in enumerate(ENDS)}
@@ -235,12 +230,12 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
     return np.where(count > 0, sums / np.maximum(count, 1), math.nan)
 
 
-def _interval(value: float, draws: np.ndarray, num: int, level: float) -> Interval:
+def _interval(value: float, draws: np.ndarray, num: int) -> Interval:
     """The interval of a metric; `num` is of how many it is a proportion, 0 if it is none."""
     draws = draws[~np.isnan(draws)]
     if math.isnan(value) or not len(draws):
         return UNKNOWN
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     if num and value in (0, 1):
         return (tail ** (1 / num), 1.0) if value == 1 else (0.0, 1 - tail ** (1 / num))  # of Clopper and Pearson
     if np.ptp(draws) <= 1e-9:
@@ -249,14 +244,14 @@ def _interval(value: float, draws: np.ndarray, num: int, level: float) -> Interv
     return min(float(low), value), max(float(high), value)
 
 
-def binomial_interval(hits: np.ndarray, nums: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def binomial_interval(hits: np.ndarray, nums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the exact bounds of proportions `hits` of `nums`, arrays of one shape; NaN of none.
 
     Source: Clopper and Pearson 1934, The use of confidence or fiducial limits.
     """
     from scipy.stats import beta  # half a second, which training need not wait for
 
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low = np.where(hits > 0, beta.ppf(tail, np.maximum(hits, 1), nums - hits + 1), 0.0)
     high = np.where(hits < nums, beta.ppf(1 - tail, hits + 1, np.maximum(nums - hits, 1)), 1.0)
     return np.where(nums > 0, low, math.nan), np.where(nums > 0, high, math.nan)

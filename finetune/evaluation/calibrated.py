@@ -11,6 +11,7 @@ from finetune.data.table import ImageTable
 from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
 from finetune.models.network import Network
+from finetune.runtime.format import known
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
 from finetune.uncertainty.scaling import FittedScaling, Method, fit_scaling
 
@@ -84,18 +85,11 @@ def calibration_document(
     changes = {}
     for split, before in plain.items():
         one, two = compute_metrics(before), compute_metrics(scaled[split])
-        changes[split] = {
-            name: {"before": finite_or_none(one[name]), "after": finite_or_none(two[name])} for name in one
-        }
+        changes[split] = {name: {"before": known(one[name]), "after": known(two[name])} for name in one}
     return {
         "method": scaling.method, "asked": fitted.tried, "temperature": scaling.temperature,
         "scale": list(scaling.scale), "shift": list(scaling.shift), "fitted_on": FITTED_ON,
         "n": plain[FITTED_ON].num,
-        "held_out_loss": {"before": finite_or_none(fitted.before), "after": finite_or_none(fitted.after)},
+        "held_out_loss": {"before": known(fitted.before), "after": known(fitted.after)},
         "note": fitted.note, **changes,
     }  # fmt: skip
-
-
-def finite_or_none(value: float) -> float | None:
-    """Return a number, or None where it is none."""
-    return float(value) if np.isfinite(value) else None

@@ -11,7 +11,7 @@ from scipy import stats
 
 from finetune.errors import RunError
 from finetune.evaluation.metrics import compute_metrics
-from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.predictions import ARRAYS, Predictions
 
 _LEVEL = 0.95
 UNBOUNDED = ("loss",)  # of the metrics, all others lie in [0, 1]
@@ -41,15 +41,8 @@ def out_of_fold(folds: Sequence[Predictions], order: Sequence[str]) -> Predictio
 def _joined(parts: Sequence[Predictions]) -> Predictions:
     """Return the predictions of several sets of images as one."""
     full = [part for part in parts if part.num]
-    return Predictions(
-        ids=np.concatenate([part.ids for part in full]),
-        paths=np.concatenate([part.paths for part in full]),
-        targets=np.concatenate([part.targets for part in full]),
-        probabilities=np.concatenate([part.probabilities for part in full]),
-        labels=full[0].labels,
-        task=full[0].task,
-        groups=pd.concat([part.groups for part in full], ignore_index=True),
-    )
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in full]) for name in ARRAYS}
+    return replace(full[0], **arrays, groups=pd.concat([part.groups for part in full], ignore_index=True))
 
 
 def with_probabilities(predictions: Predictions, probabilities: np.ndarray) -> Predictions:
@@ -85,7 +78,7 @@ def fold_document(folds: Sequence[Predictions], learnt: Sequence[int], *, indepe
     return found
 
 
-def corrected_interval(values: Sequence[float], ratio: float, level: float = _LEVEL) -> tuple[float, float]:
+def corrected_interval(values: Sequence[float], ratio: float) -> tuple[float, float]:
     """Return the interval of a mean over folds, whose training images overlap.
 
     The variance of the mean is that of the values times 1 / J + ratio, in place of 1 / J. Where all values are the same
@@ -94,7 +87,6 @@ def corrected_interval(values: Sequence[float], ratio: float, level: float = _LE
     Args:
         values: Of the folds (J).
         ratio: Held-out images by those learnt from, of a fold.
-        level: Of the interval.
 
     Source: Nadeau and Bengio 2003, Inference for the Generalization Error, section 3 (corrected resampled t).
     """
@@ -102,6 +94,6 @@ def corrected_interval(values: Sequence[float], ratio: float, level: float = _LE
     if number < 2 or min(values) == max(values):
         return math.nan, math.nan
     error = math.sqrt((1 / number + ratio) * float(np.var(values, ddof=1)))
-    half = float(stats.t.ppf((1 + level) / 2, number - 1)) * error
+    half = float(stats.t.ppf((1 + _LEVEL) / 2, number - 1)) * error
     mean = float(np.mean(values))
     return mean - half, mean + half

@@ -60,49 +60,31 @@ def guarantees_of(run: Run, coverage: float | None, target_accuracy: float | Non
             f"{run.path} has no validation predictions, which coverage and target_accuracy need. Name a finished run."
         )
     known = Predictions.load(run.predictions_file(_SPLIT))
-    sets = None if coverage is None else guaranteed_sets(known, coverage)
-    threshold = None if target_accuracy is None else guaranteed_accuracy(known, target_accuracy)
-    told = []
-    if sets is not None:
+    sets, threshold, told = None, None, []
+    if coverage is not None:
+        if known.multilabel:
+            raise ConfigError(
+                "coverage= makes sets of labels for one label per image; this run predicts several. Leave it out."
+            )
+        sets = fit_conformal(known.probabilities.astype(np.float64), known.targets, coverage)
         told.append(
             f"The column set holds the true label of at least {sets.coverage:.6g} of images like the {known.num:,} "
             "validation images (conformal prediction)."
         )
-    if threshold is not None:
+    if target_accuracy is not None:
+        threshold = accuracy_threshold(known.confidence, known.right, target_accuracy)
+        if not threshold.coverage:
+            raise ConfigError(
+                f"target_accuracy={target_accuracy:g} cannot be promised by {known.num:,} validation images: no "
+                "confidence leaves so few errors for certain. Use a lower one, or train with more of them "
+                "(data.splits.val)."
+            )
         told.append(
             f"The column decision accepts confidences from {threshold.value:.4f} on: {threshold.coverage:.1%} of the "
             f"validation images, {threshold.accuracy:.4f} of them right, and of new ones at least "
             f"{threshold.bound:.4f} with 95 % confidence."
         )
     return Guarantees(sets, threshold), told
-
-
-def guaranteed_sets(known: Predictions, coverage: float) -> Conformal:
-    """Return how sets of a coverage are made.
-
-    Raises:
-        ConfigError: An image may have several labels, or the images are too few.
-    """
-    if known.multilabel:
-        raise ConfigError(
-            "coverage= makes sets of labels for one label per image; this run predicts several. Leave it out."
-        )
-    return fit_conformal(known.probabilities.astype(np.float64), known.targets, coverage)
-
-
-def guaranteed_accuracy(known: Predictions, accuracy: float) -> ConfidenceThreshold:
-    """Return from which confidence on answers have an accuracy.
-
-    Raises:
-        ConfigError: No confidence does on so few images.
-    """
-    found = accuracy_threshold(known.confidence, known.right, accuracy)
-    if not found.coverage:
-        raise ConfigError(
-            f"target_accuracy={accuracy:g} cannot be promised by {known.num:,} validation images: no confidence leaves "
-            "so few errors for certain. Use a lower one, or train with more of them (data.splits.val)."
-        )
-    return found
 
 
 def check_guarantee_views(views: int, own: int) -> None:

@@ -1,6 +1,5 @@
 """Out-of-distribution detection of a run: how well it tells other images, and what it tells of unlabelled ones."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from finetune.evaluation.inference import Predictor
 from finetune.evaluation.weighted_auc import Ranking
 from finetune.models.bundle import Bundle
 from finetune.runtime.device import DevicePass
+from finetune.runtime.format import known
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits, can_guarantee, logit_score
 from finetune.uncertainty.ood.settings import OF_LOGITS
 
@@ -56,12 +56,7 @@ def share_interval(chosen: npt.NDArray[np.bool_]) -> _Document:
     """Return a share with its exact 95 % interval, as plain JSON."""
     hits, number = int(chosen.sum()), len(chosen)
     low, high = binomial_interval(np.array([hits]), np.array([number]))
-    return {"value": hits / number if number else None, "low": _plain(float(low[0])), "high": _plain(float(high[0]))}
-
-
-def _plain(value: float) -> float | None:
-    """Return a number, or None where it is none."""
-    return value if math.isfinite(value) else None
+    return {"value": hits / number if number else None, "low": known(float(low[0])), "high": known(float(high[0]))}
 
 
 def compare_scores(own: _Array, others: _Array, *, resamples: int, seed: int) -> _Document:

@@ -27,6 +27,7 @@ from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
 ROW_GROUP = 10_000
 _NOTHING = Guarantees()
 YES, NO = "yes", "no"
+_OOD = {"ood_score": pa.float32(), "is_ood": pa.bool_(), "ood": pa.float32(), "unlike_training": pa.string()}
 PredictionRow = dict[str, Any]
 
 
@@ -63,12 +64,7 @@ class TableFormat:
                 columns |= {f"label_{rank}": pa.string(), f"probability_{rank}": pa.float32()}
         columns |= dict.fromkeys(self.guarantees.columns, pa.string())
         if self.detector is not None:
-            columns |= {
-                "ood_score": pa.float32(),
-                "is_ood": pa.bool_(),
-                "ood": pa.float32(),
-                "unlike_training": pa.string(),
-            }
+            columns |= _OOD
         columns |= {f"component_{place}": pa.float32() for place in range(1, self.components + 1)}
         return columns | ({"error": pa.string()} if self.errors else {})
 
@@ -101,13 +97,8 @@ class TableFormat:
             return [{} for _ in range(seen.logits.shape[-2])]
         scores = self.detector.score(seen)
         cells: list[PredictionRow] = [
-            {
-                "ood_score": float(score),
-                "is_ood": bool(unlike),
-                "ood": float(score),
-                "unlike_training": YES if unlike else NO,
-            }
-            for score, unlike in zip(scores, self.detector.is_ood(scores), strict=True)
+            dict(zip(_OOD, (score, unlike, score, YES if unlike else NO), strict=True))
+            for score, unlike in zip(scores.tolist(), self.detector.is_ood(scores).tolist(), strict=True)
         ]
         if self.components and seen.features is not None:
             for row, place in zip(cells, self.detector.reduce(seen.features, self.components), strict=True):

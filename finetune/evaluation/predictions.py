@@ -21,6 +21,7 @@ _VERSION = "1"
 SEPARATOR = "|"
 _COLUMNS = ("id", "path", "target", "label", "predicted")
 PROBABILITY = "probability/"
+ARRAYS = ("ids", "paths", "targets", "probabilities")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +63,9 @@ class Predictions:
                 f"targets of shape {target_shape}, not {self.probabilities.shape} and {self.targets.shape}."
             )
         check_finite(self.probabilities)
-        self._check_targets()
-        self._check_groups()
-
-    def _check_targets(self) -> None:
         highest = 1 if self.multilabel else len(self.labels) - 1
         if self.num and not (self.targets.min() >= 0 and self.targets.max() <= highest):
             raise DataError(f"Targets must lie in 0..{highest}; they span {self.targets.min()}..{self.targets.max()}.")
-
-    def _check_groups(self) -> None:
         taken = [name for name in self.groups.columns if name in _COLUMNS or str(name).startswith(PROBABILITY)]
         if taken or (len(self.groups.columns) and len(self.groups) != self.num):
             raise DataError(
@@ -134,14 +129,8 @@ class Predictions:
 
     def take(self, rows: np.ndarray | list[int]) -> "Predictions":
         """Return some of the images, in the order of the rows."""
-        return replace(
-            self,
-            ids=self.ids[rows],
-            paths=self.paths[rows],
-            targets=self.targets[rows],
-            probabilities=self.probabilities[rows],
-            groups=self.groups.iloc[rows],
-        )
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in ARRAYS}
+        return replace(self, **arrays, groups=self.groups.iloc[rows])
 
     @property
     def label_names(self) -> list[str]:

@@ -82,7 +82,6 @@ def own_views(run: Run, given: int | None) -> tuple[int, Augment]:
     """
     stored = stored_settings(run.config)
     views = given if given is not None else stored.tta_views
-    augment = stored.augment
-    if views > 1 and not augment.enabled:
+    if views > 1 and not stored.augment.enabled:
         raise ConfigError(f"views={views} would take the same image as often: the run augments nothing. Use views=1.")
-    return views, augment
+    return views, stored.augment

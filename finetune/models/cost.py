@@ -36,13 +36,6 @@ def _evaluating(network: Network, device: torch.device, precision: str) -> Itera
         yield
 
 
-def blank_inputs(network: Network, count: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Return what a network takes for so many images; of a network of sequences, so many of the greatest length."""
-    if network.frames is None:
-        return (blank_images(network, count, device),)
-    return blank_images(network, count * network.frames, device), torch.full((count,), network.frames, device=device)
-
-
 def stopwatch(network: Network, count: int, *, device: torch.device, precision: str = "32-true") -> Callable[[], float]:
     """Return a function that passes a batch through a network and returns the milliseconds per image or sequence.
 
@@ -52,7 +45,9 @@ def stopwatch(network: Network, count: int, *, device: torch.device, precision: 
         device: Where.
         precision: 32-true, bf16-mixed or 16-mixed.
     """
-    inputs = blank_inputs(network, count, device)
+    inputs: tuple[Tensor, ...] = (blank_images(network, count * (network.frames or 1), device),)
+    if network.frames is not None:  # so many sequences of the greatest length
+        inputs = (*inputs, torch.full((count,), network.frames, device=device))
 
     def measure() -> float:
         with _evaluating(network, device, precision):

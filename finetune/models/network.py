@@ -226,19 +226,16 @@ def count_features(backbone: nn.Module, spec: InputSpec, name: str) -> int:
     """
     check_patches(backbone, spec, name)
     image = torch.zeros(1, spec.channels, spec.height, spec.width)
-    training = backbone.training
-    backbone.eval()
     try:
-        features = shape_of_features(backbone, image)
-        features = backbone(image) if features is None else features
+        with eval_mode(backbone):
+            features = shape_of_features(backbone, image)
+            features = backbone(image) if features is None else features
     except (RuntimeError, AssertionError, ValueError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"{name} cannot take images of {spec.height} x {spec.width} ({first}). Set model.image_size to "
             "another, such as a multiple of 32."
         ) from error
-    finally:
-        backbone.train(training)
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise ConfigError(
             f"{name} gives no pooled features (B, F), so no head can be put on it. Choose another model.name."

@@ -88,9 +88,7 @@ def confusion_chart(predictions: Predictions) -> Any:
 
 def decisions_table(predictions: Predictions) -> wandb.Table:
     """Return hits, false alarms, misses and the rest of each label."""
-    rows: list[Iterable[Any]] = [
-        [row.label, row.hits, row.alarms, row.misses, row.rest] for row in label_counts(predictions)
-    ]
+    rows: list[Iterable[Any]] = [list(vars(row).values()) for row in label_counts(predictions)]
     return wandb.Table(columns=["label", "hits", "false alarms", "misses", "rest"], data=rows)
 
 
@@ -103,24 +101,12 @@ def predictions_table(predictions: Predictions, rows: int) -> wandb.Table:
     order = np.lexsort((-losses, predictions.right))[:rows].tolist()
     # as text, since a column of a table has one type
     groups = predictions.groups.astype(object).where(predictions.groups.notna(), "").astype(str).to_numpy().tolist()
-    named = zip(
-        predictions.ids,
-        predictions.label_names,
-        predictions.predicted_names,
-        predictions.confidence,
-        losses,
-        strict=True,
-    )
+    names, sure = (predictions.label_names, predictions.predicted_names), predictions.confidence
+    named = zip(predictions.ids, *names, sure, losses, strict=True)
     facts = [[str(name), label, guess, float(p), float(loss)] for name, label, guess, p, loss in named]
     data: list[Iterable[Any]] = [facts[k] + (groups[k] if groups else []) for k in order]
-    columns: list[str | int] = [
-        "id",
-        "label",
-        "predicted",
-        "probability",
-        "loss",
-        *map(str, predictions.groups.columns),
-    ]
+    known = ("id", "label", "predicted", "probability", "loss")
+    columns: list[str | int] = [*known, *map(str, predictions.groups.columns)]
     return wandb.Table(columns=columns, data=data)
 
 
@@ -140,21 +126,16 @@ def publish(
     if tracker is None or tracking is None:
         return
     for split in [name for name in ("test", "val") if name in document]:
-        scores = {f"{split}/{name}": score["value"] for name, score in document[split].items()}
-        bounds = {
-            f"{split}/{name}_{end}": score[end] for name, score in document[split].items() for end in ("low", "high")
-        }
-        tracker.log_summary(
-            {**scores, **bounds}
-            if split == "test"
-            else {f"best/val/{name}": value for name, value in checkpoint_scores(document, split).items()}
-        )
+        scores = {f"best/val/{name}": value for name, value in checkpoint_scores(document, split).items()}
+        if split == "test":
+            ends = {"value": "", "low": "_low", "high": "_high"}
+            scores = {f"test/{name}{end}": score[key] for key, end in ends.items()
+                      for name, score in document[split].items()}  # fmt: skip
+        tracker.log_summary(scores)
     tracker.log_summary({f"model/{name}": document["model"][name] for name in ("parameters", "latency_ms")})
-    rows = tracking.table
-    tracker.log_charts(charts_of(predictions, "test", rows=rows))
-    number = tracking.images
-    if number:
-        tracker.log_charts({"test/worst_errors": gallery(worst_errors(predictions, table, number))})
+    tracker.log_charts(charts_of(predictions, "test", rows=tracking.table))
+    if tracking.images:
+        tracker.log_charts({"test/worst_errors": gallery(worst_errors(predictions, table, tracking.images))})
 
 
 def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> list[tuple[Any, str]]:
@@ -162,10 +143,6 @@ def worst_errors(predictions: Predictions, table: ImageTable, number: int) -> li
     labels, guesses = predictions.label_names, predictions.predicted_names
     wrong = np.flatnonzero(~predictions.right).tolist()
     wrong.sort(key=lambda row: -float(predictions.probabilities[row].max()))
-    return [
-        (
-            table.store.read(str(predictions.paths[row]), 3),
-            f"{predictions.ids[row]}: {labels[row]}, predicted {guesses[row]}",
-        )
-        for row in wrong[:number]
-    ]
+    captions = [f"{predictions.ids[row]}: {labels[row]}, predicted {guesses[row]}" for row in wrong[:number]]
+    images = (table.store.read(str(predictions.paths[row]), 3) for row in wrong[:number])
+    return list(zip(images, captions, strict=True))

@@ -37,11 +37,10 @@ def run_trials(sweep: Sweep, program: tuple[str, ...], stop: Stop) -> bool:
             board.end(str(asked.number), state, result.values[0] if result.values else None)
             record.info("%s", _trial_line(search, asked, result))
 
-        def tick() -> None:
-            board.follow(sweep.pool.running())
-            board.refresh()
-
-        loop = TrialLoop(search, jobs, sweep.pool, plan.policy, on_start=on_start, on_end=on_end, tick=tick)
+        loop = TrialLoop(
+            search, jobs, sweep.pool, plan.policy, on_start=on_start, on_end=on_end,
+            tick=lambda: board.follow(sweep.pool.running()),
+        )  # fmt: skip
         loop.run(left, stop)
     return loop.stopped
 

@@ -19,6 +19,8 @@ from finetune.config.settings.roots import TrainSettings
 from finetune.data.sampling import TrainBatches
 from finetune.data.table import SPLITS, ImageTable
 from finetune.errors import RunError
+from finetune.evaluation.metrics import compute_metrics
+from finetune.evaluation.predictions import Predictions
 from finetune.features.cached_features import CachedFeatures
 from finetune.features.extract import FeatureSource
 from finetune.features.feature_datamodule import EVAL_BATCH, FeatureData
@@ -106,6 +108,12 @@ class HeadTrainer:
             found = self.features_of(table, split, views)
             shown = [single_view(found, view) for view in range(views)]
         return np.asarray(torch.stack([network.head(view) for view in shown]).numpy(), np.float32)
+
+    def val_scores(self, settings: TrainSettings, table: ImageTable) -> dict[str, float]:
+        """Return each metric of a head that is fitted to a table, on the table's val split."""
+        network, recipe = self.fit(settings, table)
+        logits = self.logits(network, table, "val", recipe.features.tta_views)
+        return compute_metrics(Predictions.from_logits(table, table.rows("val"), logits))
 
     def _loop_of(self, settings: TrainSettings, table: ImageTable, recipe: Recipe) -> "HeadLoop":
         """Return what fits heads to a table's features, which stay in memory as long as no other table is asked for."""

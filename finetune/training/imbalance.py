@@ -62,14 +62,9 @@ def effective_weights(targets: Tensor, task: LabelTask, num_classes: int, beta: 
     Returns:
         float32 weights; 1 for a class that has no training image, or a label that all or none have.
 
-    Raises:
-        ConfigError: Beta is no such number.
-
     Source: Cui et al. 2019, Class-Balanced Loss Based on Effective Number of Samples, section 4 (there the weights
     add up to the number of classes, which differs by a factor that all classes share).
     """
-    if not 0 <= beta < 1:
-        raise ConfigError(f"balance.beta={beta} must be at least 0 and below 1; 0.9 to 0.9999 is usual.")
     if task == "multilabel":
         positive = targets.double().sum(dim=0)
         negative = len(targets) - positive
@@ -101,7 +96,7 @@ def adjust_logits(loss: nn.Module, priors: Tensor, tau: float) -> None:
     """Let a loss see logits with tau times the log priors (K,) added, so that the logits are those of even classes.
 
     Raises:
-        ConfigError: The loss is not cross-entropy, or tau is negative.
+        ConfigError: The loss is not cross-entropy.
 
     Source: Menon et al. 2021, Long-tail learning via logit adjustment, section 4.2 (the logit adjusted loss).
     """
@@ -110,8 +105,6 @@ def adjust_logits(loss: nn.Module, priors: Tensor, tau: float) -> None:
             f"imbalance=logit_adjust is made for cross-entropy, and the loss is {type(loss).__name__}. Use "
             "loss=cross_entropy, or imbalance=class_weights."
         )
-    if tau < 0:
-        raise ConfigError(f"balance.tau={tau} must not be negative: 0 changes nothing, 1 is usual.")
     loss.offsets = tau * priors
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from finetune.config.settings.training_groups import Augment
-from finetune.errors import ConfigError
 
 MixedBatch = dict[str, Tensor]
 
@@ -30,14 +29,8 @@ def build_mixing(
     Returns:
         A function of a batch with image (B, C, H, W) and target; a batch of any size, odd ones too, can be mixed.
 
-    Raises:
-        ConfigError: An alpha is negative.
-
     Source: Zhang et al. 2018, mixup, section 2; Yun et al. 2019, CutMix, section 3.
     """
-    for name, alpha in (("mixup", augment.mixup), ("cutmix", augment.cutmix)):
-        if alpha < 0:
-            raise ConfigError(f"augment.{name}={alpha} must not be negative: 0 turns it off, 0.2 to 1 is usual.")
     if not augment.enabled:
         return None
     classes = num_classes if task == "multiclass" else None

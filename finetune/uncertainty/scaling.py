@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from finetune.errors import ConfigError, nearest
 
 Method = Literal["none", "temperature", "vector"]
-METHODS = ("none", "temperature", "vector")
+METHODS: tuple[Method, ...] = ("none", "temperature", "vector")
 _FOLDS = 5
 # a normal prior: how far the logarithm of a scale, and a shift, may be from 0 without evidence
 _SPREAD = 1.0
@@ -76,10 +76,10 @@ def check_calibration_method(method: str) -> Method:
     Raises:
         ConfigError: There is none.
     """
-    found: dict[str, Method] = {"none": "none", "temperature": "temperature", "vector": "vector"}
-    if method not in found:
-        raise ConfigError(f"calibration={method} is not one of {', '.join(METHODS)}.{nearest(method, METHODS)}")
-    return found[method]
+    for known in METHODS:
+        if known == method:
+            return known
+    raise ConfigError(f"calibration={method} is not one of {', '.join(METHODS)}.{nearest(method, METHODS)}")
 
 
 def fit_scaling(logits: _Array, targets: _Array, method: Method, *, multilabel: bool, seed: int = 0) -> FittedScaling:

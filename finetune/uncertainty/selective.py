@@ -9,6 +9,7 @@ import numpy.typing as npt
 from finetune.errors import ConfigError
 
 _Array = npt.NDArray[np.float64]
+CONFIDENCE = 0.95  # with which a promise is kept
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,7 @@ def risk_coverage(confidence: _Array, right: npt.NDArray[np.bool_]) -> RiskCover
     return RiskCoverage(seen / len(order), risk, float(risk.mean()))
 
 
-def accuracy_threshold(
-    confidence: _Array, right: npt.NDArray[np.bool_], accuracy: float, confidence_level: float = 0.95
-) -> ConfidenceThreshold:
+def accuracy_threshold(confidence: _Array, right: npt.NDArray[np.bool_], accuracy: float) -> ConfidenceThreshold:
     """Return the threshold that decides most images with at least this accuracy on new ones.
 
     Every number of the surest images that the search looks at is tested by the exact binomial bound, at a level that is
@@ -70,7 +69,6 @@ def accuracy_threshold(
         confidence: Of each image (N,).
         right: Whether each is right (N,).
         accuracy: That decided images are to have, below 1.
-        confidence_level: With which the promise is kept.
 
     Raises:
         ConfigError: The accuracy is none.
@@ -87,7 +85,7 @@ def accuracy_threshold(
     while low <= high:
         middle = (low + high) // 2
         number = int(ends[middle])
-        bound = lower_bound(int(good[:number].sum()), number, (1 - confidence_level) / looks)
+        bound = lower_bound(int(good[:number].sum()), number, (1 - CONFIDENCE) / looks)
         if bound >= accuracy:
             found = ConfidenceThreshold(float(sure[number - 1]), number / len(sure), float(good[:number].mean()), bound)
             low = middle + 1

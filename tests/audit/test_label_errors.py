@@ -1,11 +1,9 @@
 """Labels that were turned on purpose are found, by heads that have not seen the image."""
 
 import numpy as np
-import pytest
 import torch
 
 from finetune.audit.label_errors import find_label_issues, held_out_probabilities
-from finetune.errors import ConfigError
 from finetune.models.heads.fit import HeadExamples
 
 
@@ -58,9 +56,3 @@ def test_classes_of_a_single_image_are_not_judged() -> None:
     found = find_label_issues(HeadExamples(features, truth, "multiclass", 4), folds=3, seed=0)
     assert np.isnan(found.quality[0])
     assert not found.wrong[0]
-
-
-def test_one_fold_is_refused() -> None:
-    features, truth = blobs(12)
-    with pytest.raises(ConfigError, match=r"audit\.folds=1"):
-        find_label_issues(HeadExamples(features, truth, "multiclass", 3), folds=1, seed=0)

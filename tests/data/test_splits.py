@@ -216,7 +216,6 @@ def test_a_share_of_nothing_is_an_error_unless_the_split_is_given(options: dict[
         ({"test": -0.1}, "data.splits.test=-0.1 is not a share"),
         ({"val": "much"}, "data.splits.val=much is not a share"),
         ({"val": 0.5, "test": 0.5}, "Their sum must be below 1"),
-        ({"seed": -1}, "data.splits.seed=-1 is not a seed"),
         ({"group": "patinet"}, "data.splits.group=patinet is not a group column .* Did you mean 'patient'"),
     ],
 )

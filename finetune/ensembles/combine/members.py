@@ -135,23 +135,13 @@ def check_candidates(candidates: Sequence[MemberCandidate]) -> None:
             raise ConfigError(f"{each.name} and {first.name} know other labels. Join runs of the same labels.")
         if first.test is not None and each.test is not None:
             align_predictions(first.test, each.test, (first.name, each.name), common=False)
-    check_leaks(candidates)
-
-
-def check_leaks(candidates: Sequence[MemberCandidate]) -> None:
-    """Check that no run has learnt from the test images of the first.
-
-    Raises:
-        DataError: One has, which would flatter the ensemble.
-    """
-    first = candidates[0].run
-    tested = image_digests(first, ("test",))
+    tested = image_digests(first.run, ("test",))
     for each in candidates[1:]:
-        seen = tested & image_digests(each.run, ("train", "val")) if each.run.path != first.path else set()
+        seen = tested & image_digests(each.run, ("train", "val")) if each.run.path != first.run.path else set()
         if seen:
             raise DataError(
                 f"{each.name} has learnt from {len(seen):,} of the {len(tested):,} test images of "
-                f"{candidates[0].name}, which would flatter the ensemble. Join runs with the same splits "
+                f"{first.name}, which would flatter the ensemble. Join runs with the same splits "
                 "(data.splits.seed)."
             )
 

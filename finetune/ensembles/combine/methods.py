@@ -11,7 +11,6 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config.resolve import stored_settings
-from finetune.config.settings.review_roots import EnsembleRootSettings
 from finetune.ensembles.combine.member_inference import Runner
 from finetune.ensembles.combine.members import MemberCandidate, aligned_predictions
 from finetune.ensembles.combine.soup import (
@@ -38,7 +37,7 @@ ANSWERS: dict[str, Rule] = {
     "greedy": "mean",
     "stacking": "stacking",
 }
-_WEIGHTS = ("soup", "greedy_soup", "wise_ft")
+WEIGHTS = ("soup", "greedy_soup", "wise_ft")
 LEARNING = ("greedy", "stacking", "greedy_soup", "wise_ft")  # from validation
 
 
@@ -78,37 +77,14 @@ class ValidationScorer:
         return (self.sign * value if np.isfinite(value) else -np.inf), -found["loss"]
 
 
-def combine_members(
-    method: str,
-    candidates: Sequence[MemberCandidate],
-    judge: ValidationScorer,
-    runner: Runner,
-    settings: EnsembleRootSettings,
-    seed: int,
-) -> UncalibratedEnsemble:
-    """Return the ensemble of a method.
-
-    Args:
-        method: That of the settings.
-        candidates: The models.
-        judge: Says how good predictions of validation are.
-        runner: Passes the first run's images through networks.
-        settings: Of the command.
-        seed: Of folds.
-
-    Raises:
-        ConfigError: The method does not suit the models.
-        DataError: It learns from validation images, and there are none that no model has learnt from.
-    """
-    if method in _WEIGHTS:
-        return combine_weights(method, candidates, judge, runner, settings.ensemble.alpha)
-    return combine_outputs(method, candidates, judge, settings.ensemble.rounds, seed)
-
-
 def combine_outputs(
     method: str, candidates: Sequence[MemberCandidate], judge: ValidationScorer, rounds: int, seed: int
 ) -> UncalibratedEnsemble:
-    """Return an ensemble that joins what its members say."""
+    """Return an ensemble that joins what its members say.
+
+    Raises:
+        ConfigError: The method learns from validation images, and there are none that no model has learnt from.
+    """
     val = aligned_predictions(candidates, "val")
     if method in LEARNING and val is None:
         raise ConfigError(
@@ -165,7 +141,12 @@ def same_inputs(candidates: Sequence[MemberCandidate]) -> bool:
 def combine_weights(
     method: str, candidates: Sequence[MemberCandidate], judge: ValidationScorer, runner: Runner, alpha: float | None
 ) -> UncalibratedEnsemble:
-    """Return a network of averaged weights."""
+    """Return a network of averaged weights.
+
+    Raises:
+        ConfigError: The method does not suit the models.
+        DataError: It learns from validation images, and the models have different ones.
+    """
     networks = [each.bundle.network for each in candidates]
     names = [each.name for each in candidates]
     check_same_architecture(networks, names)
@@ -182,7 +163,11 @@ def combine_weights(
         return judge(Predictions.from_logits(table, found.rows, found.logits))
 
     if method == "wise_ft":
-        check_interpolation(candidates, alpha)
+        if len(candidates) != 2:
+            count = len(candidates)
+            raise ConfigError(f"method=wise_ft goes from one run to another, and {count} are named: runs=[A,B].")
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ConfigError(f"ensemble.alpha={alpha} must be from 0 (the first run) to 1 (the second), or null.")
         mixture = interpolate_networks(networks[0], networks[1], judged, refreshed, alpha)
     else:
         mixture = uniform_soup(networks, refreshed) if method == "soup" else greedy_soup(networks, judged, refreshed)
@@ -215,15 +200,3 @@ def check_validation(method: str, candidates: Sequence[MemberCandidate]) -> None
             raise DataError(
                 f"method={method} needs runs with the same validation images; {each.name} has others than {first.name}."
             )
-
-
-def check_interpolation(candidates: Sequence[MemberCandidate], alpha: float | None) -> None:
-    """Check that there are two ends, and a place between them.
-
-    Raises:
-        ConfigError: There are not.
-    """
-    if len(candidates) != 2:
-        raise ConfigError(f"method=wise_ft goes from one run to another, and {len(candidates)} are named: runs=[A,B].")
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise ConfigError(f"ensemble.alpha={alpha} must be from 0 (the first run) to 1 (the second), or null.")

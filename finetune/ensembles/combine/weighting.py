@@ -69,7 +69,8 @@ def stacking_layer(members: Sequence[Predictions], seed: int) -> tuple[Tensor, T
     values = inputs.transpose(0, 1).flatten(1).double().numpy()
     if first.multilabel:
         parts = [fit_stacking(values, first.targets[:, label], seed, name) for label, name in enumerate(first.labels)]
-        return stack_scores([part[0][0] for part in parts]), stack_scores([part[1][0] for part in parts])
+        weight, bias = (np.stack([part[place][0] for part in parts]) for place in (0, 1))
+        return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
     missing = [name for number, name in enumerate(first.labels) if (first.targets == number).sum() < 2]
     if missing:
         raise DataError(
@@ -124,8 +125,3 @@ def held_out_losses(
         right = said[np.arange(len(held)), [place[number] for number in targets[held].tolist()]]
         losses[held] = -np.log(right.clip(min=1e-12))
     return losses
-
-
-def stack_scores(rows: Sequence[_Array]) -> Tensor:
-    """Return rows as one tensor."""
-    return torch.from_numpy(np.stack([np.asarray(row) for row in rows])).float()

@@ -113,28 +113,17 @@ def run_fold_jobs(plan: CrossvalPlan, run: Run, number: int, stop: Stop) -> list
                 jobs.failed[outcome.key] = outcome
             board.end(outcome.key, outcome.reason)
 
-        def tick() -> None:
-            board.follow(pool.running())
-            board.refresh()
-
-        drive_pool(pool, stop, next_job=jobs.next_job, started=started, ended=ended, tick=tick)
+        drive_pool(
+            pool, stop, next_job=jobs.next_job, started=started, ended=ended,
+            tick=lambda: board.follow(pool.running()),
+        )  # fmt: skip
     if stop.asked:
         raise SystemExit(stop.exit_code)
-    check_failed(jobs, number)
+    if jobs.failed:
+        key, outcome = next(iter(jobs.failed.items()))
+        log = jobs.log(int(key))
+        raise RunError(
+            f"{len(jobs.failed)} of {number} folds failed (first: fold {key}, {outcome.reason}: {last_words(log)}). "
+            f"Its output is in {log}. The others are kept: {resume_command(run, plan.config.verb)}"
+        )
     return [jobs.result(fold) for fold in range(number)]
-
-
-def check_failed(jobs: FoldJobs, number: int) -> None:
-    """Check that all folds came to their end.
-
-    Raises:
-        RunError: Some did not.
-    """
-    if not jobs.failed:
-        return
-    key, outcome = next(iter(jobs.failed.items()))
-    log = jobs.log(int(key))
-    raise RunError(
-        f"{len(jobs.failed)} of {number} folds failed (first: fold {key}, {outcome.reason}: {last_words(log)}). Its "
-        f"output is in {log}. The others are kept: {resume_command(jobs.run, jobs.plan.config.verb)}"
-    )

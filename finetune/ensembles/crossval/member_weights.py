@@ -36,7 +36,7 @@ def fold_weights(folds: Sequence[Predictions], wanted: str) -> npt.NDArray[np.fl
     sizes = np.array([fold.num for fold in folds])
     if wanted == "equal" or sizes.min() < _FEW:
         return equal
-    told = [(fold.targets.ravel(), predicted_decisions(fold).ravel()) for fold in folds]
+    told = [(fold.targets.ravel(), fold.predicted.ravel()) for fold in folds]
     right = np.concatenate([targets == guesses for targets, guesses in told]).mean()
     if right in (0, 1):
         return equal
@@ -44,13 +44,6 @@ def fold_weights(folds: Sequence[Predictions], wanted: str) -> npt.NDArray[np.fl
     return np.asarray(
         softmax([cohen_kappa(*pair) / error for pair, error in zip(told, errors, strict=True)]), np.float64
     )
-
-
-def predicted_decisions(fold: Predictions) -> npt.NDArray[np.int64]:
-    """Return the predicted class of each image (N,), or whether each label is predicted (N, K)."""
-    if fold.multilabel:
-        return (fold.probabilities > 0.5).astype(np.int64)
-    return np.asarray(fold.probabilities.argmax(1), np.int64)
 
 
 def cohen_kappa(targets: npt.NDArray[np.int64], guesses: npt.NDArray[np.int64]) -> float:

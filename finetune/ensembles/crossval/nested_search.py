@@ -13,8 +13,6 @@ from finetune.data.folds import Fold, crossval_pool, make_folds
 from finetune.data.table import ImageTable, object_column
 from finetune.ensembles.crossval.in_process import FoldResult, table_of, train_fold
 from finetune.errors import FinetuneError, RunError
-from finetune.evaluation.metrics import compute_metrics
-from finetune.evaluation.predictions import Predictions
 from finetune.search.spaces.sample_configs import TrialConfigs
 from finetune.search.study.study import Search, TrialResult, create_study
 from finetune.search.sweep_plan import SweepPlan
@@ -77,14 +75,8 @@ class InnerSearch:
         return found
 
     def value(self, settings: TrainSettings) -> float:
-        """Return the mean of the metric over the inner folds."""
-        return float(np.mean([self.score_of(settings, table) for table in self.tables]))
-
-    def score_of(self, settings: TrainSettings, table: ImageTable) -> float:
-        """Return the metric of a configuration on the images that an inner fold holds out."""
-        network, recipe = self.heads.fit(settings, table)
-        logits = self.heads.logits(network, table, "val", recipe.features.tta_views)
-        return compute_metrics(Predictions.from_logits(table, table.rows("val"), logits))[self.metric]
+        """Return the mean over the inner folds of the metric on the images that each holds out."""
+        return float(np.mean([self.heads.val_scores(settings, table)[self.metric] for table in self.tables]))
 
 
 def run_nested(heads: HeadTrainer, folds: list[Fold], plan: SweepPlan, inner: int) -> Iterator[FoldResult]:

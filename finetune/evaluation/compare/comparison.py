@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import ConfigError, DataError
-from finetune.evaluation.bootstrap import draw_weights
+from finetune.evaluation.bootstrap import LEVEL, draw_weights
 from finetune.evaluation.compare.paired import Changes, Difference, align_predictions, compare_pair
 from finetune.evaluation.compare.significance import McNemar, detectable_difference, mcnemar
 from finetune.evaluation.fairness.partition import EVERY_GROUP, partitions
@@ -223,7 +223,7 @@ def group_differences(
 
 
 def mean_difference(
-    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], resamples: int, seed: int, level: float = 0.95
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], resamples: int, seed: int
 ) -> Difference:
     """Return the difference of two means over the same images (N,), with its interval over paired resamples."""
     means = float(first.mean()), float(second.mean())
@@ -231,5 +231,5 @@ def mean_difference(
         return Difference(*means, float("nan"), float("nan"))
     change = (second - first).astype(np.float32)
     draws = np.concatenate([change @ weights / len(change) for weights in draw_weights(len(change), resamples, seed)])
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(*means, float(low), float(high))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from finetune.errors import DataError
-from finetune.evaluation.bootstrap import PROPORTIONS, Resamples
+from finetune.evaluation.bootstrap import LEVEL, PROPORTIONS, Resamples
 from finetune.evaluation.metrics import CLASS_SCORES, compute_metrics, per_class
 from finetune.evaluation.predictions import Predictions
 
@@ -47,13 +47,8 @@ class Difference:
 
     def plain(self) -> dict[str, float | None]:
         """Return it as plain JSON."""
-        cells = {
-            "first": self.first,
-            "second": self.second,
-            "difference": self.value,
-            "low": self.low,
-            "high": self.high,
-        }
+        ends = {"low": self.low, "high": self.high}
+        cells = {"first": self.first, "second": self.second, "difference": self.value, **ends}
         return {name: None if math.isnan(cell) else cell for name, cell in cells.items()}
 
 
@@ -135,9 +130,7 @@ def reorder_labels(predictions: Predictions, labels: tuple[str, ...]) -> Predict
     return replace(predictions, targets=targets, probabilities=predictions.probabilities[:, order], labels=labels)
 
 
-def compare_pair(
-    first: Predictions, second: Predictions, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Changes:
+def compare_pair(first: Predictions, second: Predictions, *, resamples: int = 1000, seed: int = 0) -> Changes:
     """Return by how much each metric differs, with percentile intervals over paired resamples.
 
     In each resample the same images are drawn for both, so that what makes an image hard for both cancels.
@@ -147,7 +140,6 @@ def compare_pair(
         second: Of the same images in the same order.
         resamples: How many.
         seed: Of the draws.
-        level: Of the intervals.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 8 (paired data) and section 13.3.
     """
@@ -155,27 +147,22 @@ def compare_pair(
     rows = per_class(first), per_class(second)
     one, two = (Resamples.draw(each, resamples, seed) if resamples else None for each in (first, second))
     metrics = {
-        name: paired_difference(
-            values[0][name], values[1][name], one and one.scores[name], two and two.scores[name], level=level
-        )
+        name: paired_difference(values[0][name], values[1][name], one and one.scores[name], two and two.scores[name])
         for name in values[0]
     }
     classes = {
         label: {
             name: paired_difference(
-                rows[0][k][name], rows[1][k][name], one and one.classes[name][k], two and two.classes[name][k],
-                level=level,
+                rows[0][k][name], rows[1][k][name], one and one.classes[name][k], two and two.classes[name][k]
             )
             for name in CLASS_SCORES
         }
         for k, label in enumerate(first.labels)
     }  # fmt: skip
-    return Changes(widen_intervals(metrics, first, second, level), classes)
+    return Changes(widen_intervals(metrics, first, second), classes)
 
 
-def widen_intervals(
-    metrics: dict[str, Difference], first: Predictions, second: Predictions, level: float
-) -> dict[str, Difference]:
+def widen_intervals(metrics: dict[str, Difference], first: Predictions, second: Predictions) -> dict[str, Difference]:
     """Return the differences, with what resamples cannot see: that images not drawn here may differ.
 
     Where two models that are not the same decide alike on all N images, each resample says exactly 0. The share of
@@ -185,7 +172,7 @@ def widen_intervals(
     """
     if np.array_equal(first.probabilities, second.probabilities):
         return metrics
-    bound = 1 - ((1 - level) / 2) ** (1 / first.num)
+    bound = 1 - ((1 - LEVEL) / 2) ** (1 / first.num)
     blind = {
         name: replace(each, low=each.value - bound, high=each.value + bound)
         for name, each in metrics.items()
@@ -194,7 +181,7 @@ def widen_intervals(
     return {**metrics, **blind}
 
 
-def paired_difference(first: float, second: float, drawn_first: Any, drawn_second: Any, *, level: float) -> Difference:
+def paired_difference(first: float, second: float, drawn_first: Any, drawn_second: Any) -> Difference:
     """Return a difference with its interval in the resamples in which both are defined."""
     if drawn_first is None or math.isnan(first) or math.isnan(second):
         return Difference(first, second, math.nan, math.nan)
@@ -202,7 +189,7 @@ def paired_difference(first: float, second: float, drawn_first: Any, drawn_secon
     draws = draws[~np.isnan(draws)]
     if not len(draws):
         return Difference(first, second, math.nan, math.nan)
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail]))
     value = second - first
     return Difference(first, second, min(low, value), max(high, value))

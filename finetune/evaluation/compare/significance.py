@@ -40,8 +40,8 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNe
     return McNemar(lost, won, int((first & second).sum()), int((~first & ~second).sum()), p)
 
 
-def detectable_difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], power: float = 0.8) -> float:
-    """Return the least difference in accuracy that so many images would show, at the 5 % level, with this power.
+def detectable_difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
+    """Return the least difference in accuracy that so many images would show, at the 5 % level, with 80 % power.
 
     As many images are taken to differ between the runs as do here; with fewer than one in a hundred, one in a hundred.
     Source: Connor 1987, Sample size for testing differences in proportions for the paired-sample design, equation 1,
@@ -51,4 +51,4 @@ def detectable_difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.b
 
     number = len(first)
     discordant = max(float((first != second).mean()), 0.01)
-    return min(1.0, float(norm.ppf(0.975) + norm.ppf(power)) * math.sqrt(discordant / number))
+    return min(1.0, float(norm.ppf(0.975) + norm.ppf(0.8)) * math.sqrt(discordant / number))

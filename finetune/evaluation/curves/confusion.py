@@ -109,15 +109,10 @@ def most_confused(matrix: ConfusionMatrix, limit: int = 20) -> list[ConfusedPair
     rows, columns = np.nonzero(matrix.errors)
     counts, shares = matrix.counts[rows, columns], matrix.shares[rows, columns]
     order = np.lexsort((-shares, -counts))[:limit]
+    found = zip(rows[order], columns[order], shares[order].tolist(), strict=True)
     return [
-        ConfusedPair(
-            matrix.labels[rows[place]],
-            matrix.labels[columns[place]],
-            int(counts[place]),
-            float(shares[place]),
-            int(matrix.counts[columns[place], rows[place]]),
-        )
-        for place in order
+        ConfusedPair(matrix.labels[a], matrix.labels[b], int(matrix.counts[a, b]), share, int(matrix.counts[b, a]))
+        for a, b, share in found
     ]
 
 
@@ -125,17 +120,17 @@ def confident_errors(predictions: Predictions, limit: int = 20) -> list[Misclass
     """Return the wrong decisions with the highest probability; of equals, the first in the table."""
     rows, columns, sure = _wrong_decisions(predictions)
     order = np.argsort(-sure, kind="stable")[:limit]
-    truth, guesses = predictions.label_names, predictions.predicted_names
+    truth, guesses, labels = predictions.label_names, predictions.predicted_names, predictions.labels
     return [
         Misclassification(
             str(predictions.ids[row]),
             str(predictions.paths[row]),
             truth[row],
             guesses[row],
-            predictions.labels[column],
-            float(probability),
+            labels[column],
+            given,
         )
-        for row, column, probability in zip(rows[order], columns[order], sure[order], strict=True)
+        for row, column, given in zip(rows[order], columns[order], sure[order].tolist(), strict=True)
     ]
 
 

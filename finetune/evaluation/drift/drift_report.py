@@ -136,7 +136,7 @@ def largest_share_changes(
     return [{"label": labels[k], "before": float(before[k]), "now": float(now[k])} for k in order]
 
 
-def significant_shifts(shifts: Mapping[str, Shift], alpha: float = ALPHA) -> list[str]:
+def significant_shifts(shifts: Mapping[str, Shift]) -> list[str]:
     """Return the names of the shifts that chance alone would give in one of a hundred evaluations at most."""
     corrected = holm([shift.p for shift in shifts.values()])
-    return [name for name, p in zip(shifts, corrected, strict=True) if p <= alpha]
+    return [name for name, p in zip(shifts, corrected, strict=True) if p <= ALPHA]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from finetune.evaluation.predictions import Predictions
 
@@ -31,10 +32,5 @@ def _in_turn(predictions: Predictions, rows: _Rows, sure: npt.NDArray[np.float64
     """Return rows with the surest of each class first, then the second of each, and so on."""
     targets = predictions.targets if predictions.targets.ndim == 1 else predictions.targets.argmax(axis=1)
     ordered = rows[np.argsort(-sure[rows], kind="stable")]
-    seen: dict[int, int] = {}
-    turns = []
-    for row in ordered.tolist():
-        label = int(targets[row])
-        seen[label] = seen.get(label, 0) + 1
-        turns.append(seen[label])
+    turns = pd.Series(targets[ordered]).groupby(targets[ordered]).cumcount().to_numpy()
     return ordered[np.argsort(turns, kind="stable")]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.models.network import Network
+from finetune.models.network import Network, eval_mode
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,12 @@ class Spatial(nn.Module):
 @contextmanager
 def frozen_eval_mode(network: nn.Module) -> Iterator[None]:
     """Put a network in eval mode without gradients of its own, and everything back as it was."""
-    modes = [(module, module.training) for module in network.modules()]
     wanted = [(value, value.requires_grad) for value in network.parameters()]
-    network.eval()
     network.requires_grad_(False)
     try:
-        with torch.enable_grad():
+        with eval_mode(network), torch.enable_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
         for value, gradient in wanted:
             value.requires_grad_(gradient)
 

@@ -1,6 +1,5 @@
 """Metrics per group: every score of each with its interval, the gaps, and the weakest group."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from finetune.evaluation.fairness.permutation_test import correctness, permutati
 from finetune.evaluation.fairness.rates import class_gaps
 from finetune.evaluation.metrics import compute_metrics
 from finetune.evaluation.predictions import Predictions
+from finetune.runtime.format import known
 
 _Document = dict[str, Any]
 # a column of more groups is summarised: those that do worst and best, without gaps, which grow with their number
@@ -122,5 +122,4 @@ def _gap(gap: Gap) -> _Document:
 
 
 def _measured(found: GroupValue) -> _Document:
-    parts = {"value": found.value, "low": found.low, "high": found.high}
-    return {name: value if math.isfinite(value) else None for name, value in parts.items()}
+    return {name: known(value) for name, value in vars(found).items()}

@@ -9,6 +9,7 @@ from finetune.models.heads.lbfgs import LbfgsSolution, PenalisedObjective, dot
 from finetune.models.heads.logistic_loss import LogisticObjective
 
 _ROUNDS = 50  # of adding columns
+_ITERATIONS = 5000  # steps on a set of columns, at most
 
 
 def largest_l1(objective: LogisticObjective) -> Tensor:
@@ -29,13 +30,7 @@ def fit_bias(objective: LogisticObjective) -> Tensor:
 
 
 def minimise_l1(
-    objective: LogisticObjective,
-    l1: Tensor,
-    l2: Tensor,
-    *,
-    tolerance: Tensor,
-    start: Tensor | None = None,
-    iterations: int = 5000,
+    objective: LogisticObjective, l1: Tensor, l2: Tensor, *, tolerance: Tensor, start: Tensor | None = None
 ) -> LbfgsSolution:
     """Return the weights that minimise mean loss + l1 * sum of absolute weights + l2 / 2 * sum of squared weights.
 
@@ -48,7 +43,6 @@ def minimise_l1(
         l2: Strengths (P,), 0 for none.
         tolerance: How far the slopes (P,) of a solution may be from those of an optimum.
         start: Weights to start from (R + 1, K, P); None for zeros and the best bias.
-        iterations: Most steps on a set of columns.
 
     Source: Tibshirani et al. 2012, Strong Rules for Discarding Predictors, section 7 (checking what was left out).
     """
@@ -65,23 +59,21 @@ def minimise_l1(
         if not (wanted & ~columns).any():
             break
         columns |= wanted
-        weight, taken = solve_columns(problem, l1, weight, columns, iterations)
+        weight, taken = solve_columns(problem, l1, weight, columns)
         steps += taken
         value, gradient = problem(weight)
     violation = optimality(weight, gradient, l1)
     return LbfgsSolution(weight, value + l1 * weight[:-1].abs().sum((0, 1)), steps, violation <= 2 * tolerance)
 
 
-def solve_columns(
-    problem: PenalisedObjective, l1: Tensor, weight: Tensor, columns: Tensor, iterations: int
-) -> tuple[Tensor, Tensor]:
+def solve_columns(problem: PenalisedObjective, l1: Tensor, weight: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Return weights that are optimal on some columns (a mask (R,)) and kept on others, and the steps taken (P,)."""
     rows = torch.cat([columns, torch.ones_like(columns[:1])])
     design = problem.objective.design
     if design.ready:
         problem = replace(problem, objective=replace(problem.objective, design=design.pick(columns)))
     full = weight.clone()
-    full[rows], taken = fista(problem, l1, weight[rows], iterations)
+    full[rows], taken = fista(problem, l1, weight[rows])
     return full, taken
 
 
@@ -96,11 +88,10 @@ class _State:
 
     def keep(self, problems: Tensor) -> "_State":
         """Return some of the problems."""
-        parts = self.weight, self.ahead, self.momentum, self.steepness
-        return _State(*(part[..., problems] for part in parts))
+        return _State(*(part[..., problems] for part in vars(self).values()))
 
 
-def fista(problem: PenalisedObjective, l1: Tensor, weight: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+def fista(problem: PenalisedObjective, l1: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return optimal weights (R + 1, K, P) and the steps taken (P,), by FISTA with restarts.
 
     Source: Beck and Teboulle 2009, A Fast Iterative Shrinkage-Thresholding Algorithm, section 4 (with backtracking);
@@ -109,9 +100,9 @@ def fista(problem: PenalisedObjective, l1: Tensor, weight: Tensor, iterations: i
     result, names = weight.clone(), torch.arange(len(l1), device=l1.device)
     taken = torch.zeros_like(names)
     state = _State(weight, weight, torch.ones_like(l1), steepness(problem))
-    for count in range(1, iterations + 1):
+    for count in range(1, _ITERATIONS + 1):
         state, gradient = fista_step(problem, l1, state)
-        done = (optimality(state.weight, gradient, l1) <= problem.tolerance) | (count == iterations)
+        done = (optimality(state.weight, gradient, l1) <= problem.tolerance) | (count == _ITERATIONS)
         if 8 * int(done.sum()) >= len(done):
             result[:, :, names[done]], taken[names[done]] = state.weight[:, :, done], count
             if done.all():

@@ -10,6 +10,7 @@ from finetune.models.heads.logistic_loss import LogisticObjective
 MEMORY = 2**28  # numbers held for problems solved together
 SUFFICIENT = 1e-4  # share of the expected decrease that a step must reach
 _SEARCHES = 30
+_KEPT = 8  # steps from which curvature is guessed
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,12 @@ class LbfgsSolution:
 
     def put(self, problems: Tensor, part: "LbfgsSolution") -> None:
         """Fill in some of the problems."""
-        self.weight[:, :, problems] = part.weight
-        self.value[problems] = part.value
-        self.iterations[problems] = part.iterations
-        self.converged[problems] = part.converged
+        for own, new in zip(vars(self).values(), vars(part).values(), strict=True):
+            own[..., problems] = new
+
+    def keep(self, problems: Tensor) -> "LbfgsSolution":
+        """Return some of the problems."""
+        return LbfgsSolution(*(values[..., problems] for values in vars(self).values()))
 
 
 def dot(one: Tensor, other: Tensor) -> Tensor:
@@ -90,11 +93,9 @@ class _LbfgsHistory:
 
     Attributes:
         inverse: First guess of the inverse second derivative (R + 1, 1, P).
-        size: How many steps are kept.
     """
 
     inverse: Tensor
-    size: int
     pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     scale: Tensor = field(init=False)
 
@@ -108,7 +109,7 @@ class _LbfgsHistory:
         bends = bend > torch.finfo(bend.dtype).eps * (dot(step, step) * dot(change, change)).sqrt()
         self.scale = torch.where(bends, bend / torch.where(bends, length, 1.0), self.scale)
         self.pairs.append((step, change, torch.where(bends, 1 / torch.where(bends, bend, 1.0), 0.0)))
-        del self.pairs[: -self.size]
+        del self.pairs[:-_KEPT]
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Return the direction (R + 1, K, P) to go in."""
@@ -128,13 +129,7 @@ class _LbfgsHistory:
 
 
 def minimise_lbfgs(
-    objective: LogisticObjective,
-    l2: Tensor,
-    *,
-    tolerance: Tensor,
-    start: Tensor | None = None,
-    iterations: int = 1000,
-    history: int = 8,
+    objective: LogisticObjective, l2: Tensor, *, tolerance: Tensor, start: Tensor | None = None, iterations: int = 1000
 ) -> LbfgsSolution:
     """Return the weights that minimise each problem's mean loss plus l2 / 2 times its sum of squared weights.
 
@@ -147,7 +142,6 @@ def minimise_lbfgs(
             then above the least by at most tolerance squared / (2 * l2).
         start: Weights to start from (R + 1, K, P); None for zeros.
         iterations: Most steps.
-        history: Steps from which curvature is guessed.
 
     Source: Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4.
     """
@@ -155,27 +149,25 @@ def minimise_lbfgs(
     solution = LbfgsSolution.empty(objective)
     if start is not None:
         solution.weight.copy_(start)
-    size = max(1, MEMORY // (rows * classes * (2 * history + 8)))
+    size = max(1, MEMORY // (rows * classes * (2 * _KEPT + 8)))
     for group in torch.split(torch.arange(count, device=l2.device), size):
         problem = PenalisedObjective(objective.keep(group), l2[group], tolerance[group])
-        solve_group(problem, group, solution, iterations, history)
+        solve_group(problem, group, solution, iterations)
     return solution
 
 
-def solve_group(
-    problem: PenalisedObjective, names: Tensor, solution: LbfgsSolution, iterations: int, history: int
-) -> None:
+def solve_group(problem: PenalisedObjective, names: Tensor, solution: LbfgsSolution, iterations: int) -> None:
     """Solve problems together from where the solution is, and fill in their places, `names` (P,), of it."""
     weight = solution.weight[:, :, names]
     value, gradient = problem(weight)
-    guess = _LbfgsHistory(problem.inverse_curvature(weight), history)
+    guess = _LbfgsHistory(problem.inverse_curvature(weight))
     stuck = torch.zeros_like(value, dtype=torch.bool)
     for count in range(iterations + 1):
         converged = dot(gradient, gradient).sqrt() <= problem.tolerance
         done = converged | stuck | (count == iterations)
         if 8 * int(done.sum()) >= len(done):
             parted = LbfgsSolution(weight, value, torch.full_like(names, count), converged)
-            solution.put(names[done], select(parted, done))
+            solution.put(names[done], parted.keep(done))
             if done.all():
                 return
             rest = ~done
@@ -186,16 +178,6 @@ def solve_group(
         step, value, new_gradient, moved = line_search(problem, weight, value, gradient, direction)
         guess.add(step, new_gradient - gradient)
         weight, gradient, stuck = weight + step, new_gradient, ~moved
-
-
-def select(solution: LbfgsSolution, problems: Tensor) -> LbfgsSolution:
-    """Return some problems of a solution."""
-    return LbfgsSolution(
-        solution.weight[:, :, problems],
-        solution.value[problems],
-        solution.iterations[problems],
-        solution.converged[problems],
-    )
 
 
 def line_search(

@@ -142,14 +142,9 @@ def check_spec(spec: HeadSpec) -> None:
         )
     if not 0 <= spec.dropout < 1:
         raise ConfigError(f"head.dropout={spec.dropout} is not a probability from 0 to below 1.")
-    for name, value in (
-        ("hidden", spec.hidden),
-        ("layers", spec.layers),
-        ("kernel", spec.kernel),
-        ("rounds", spec.rounds),
-    ):
-        if value < 1:
-            raise ConfigError(f"head.{name}={value} must be a whole number of 1 or more.")
+    for name in ("hidden", "layers", "kernel", "rounds"):
+        if getattr(spec, name) < 1:
+            raise ConfigError(f"head.{name}={getattr(spec, name)} must be a whole number of 1 or more.")
     if not 1 <= spec.tree_depth <= DEEPEST:
         raise ConfigError(f"head.tree_depth={spec.tree_depth} must be from 1 to {DEEPEST}; boosting wants small trees.")
     if spec.kernel % 2 == 0:

@@ -49,14 +49,9 @@ def drift_table(drift: Mapping[str, Any]) -> Table:
     for column in ("of", "distance", "chance", "p"):
         table.add_column(column, justify="left" if column == "of" else "right")
     for name in DRIFTS:
-        if drift[name] is not None:
-            found = drift[name]
-            table.add_row(
-                COMPARED[name],
-                format_score(found["distance"], 4),
-                f"< {format_score(found['chance'], 4)}",
-                format_p(found["p"], 1e-3),
-            )
+        if (found := drift[name]) is not None:
+            distance, chance = (format_score(found[key], 4) for key in ("distance", "chance"))
+            table.add_row(COMPARED[name], distance, f"< {chance}", format_p(found["p"], 1e-3))
     return table
 
 
@@ -78,11 +73,8 @@ def show_ood(found: Mapping[str, Any] | None, console: Console) -> None:
         own = (1 - found["accepted"]["own"][name] for name in ("value", "high", "low"))
         others = found.get("called_unlike")
         told = "" if others is None else f"; of {found['data']}: {format_share(*map(others.get, _ENDS))}"
-        console.print(
-            f"out-of-distribution ({found['kind']}), unlike the training images: {format_share(*own)}{told}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        said = f"out-of-distribution ({found['kind']}), unlike the training images: {format_share(*own)}{told}"
+        console.print(said, highlight=False, soft_wrap=True)
     if "scores" in found:
         console.print(ood_table(found))
     for note in found["notes"]:

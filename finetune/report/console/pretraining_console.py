@@ -14,11 +14,8 @@ def describe_pretraining(table: ImageTable, backbone: ModelSettings, model: Mask
     rows, columns = model.grid_size
     seen = min(max(1, int(rows * columns * (1 - model.ratio))), rows * columns - 1)
     kind = "without labels" if is_unlabelled(table) else "of the training split, without their labels"
-    Console(highlight=False).print(
-        f"{len(table.rows('train')):,} images {kind}; {backbone.name}, weights: {backbone.weights}; "
-        f"{seen} of {rows * columns} patches are seen",
-        soft_wrap=True,
-    )
+    said = f"{len(table.rows('train')):,} images {kind}; {backbone.name}, weights: {backbone.weights}"
+    Console(highlight=False).print(f"{said}; {seen} of {rows * columns} patches are seen", soft_wrap=True)
 
 
 def show_pretraining_end(run: Run, name: str, seconds: float) -> None:

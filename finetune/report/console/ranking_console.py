@@ -36,8 +36,8 @@ def show_ranking(
             f"{score.accuracy:.3f} ± {score.accuracy_error:.3f}",
             f"{score.nll:.3f} ± {score.nll_error:.3f}",
             f"{score.logme:.3f}",
-            f"{star(entry.candidate in small)}{cost.parameters / 1e6:.1f} M",
-            f"{star(entry.candidate in fast)}{cost.latency_ms:.1f}",
+            f"{'* ' if entry.candidate in small else ''}{cost.parameters / 1e6:.1f} M",
+            f"{'* ' if entry.candidate in fast else ''}{cost.latency_ms:.1f}",
             f"{cost.latency_batch_ms:.1f}",
             f"{cost.peak_memory / 1e6:,.0f} MB",
             f"{entry.num_features:,}",
@@ -49,11 +49,6 @@ def show_ranking(
         reasons.setdefault(left.reason, []).append(left.name)
     for reason, names in reasons.items():
         say(console, f"Skipped {', '.join(names)}: {reason}")
-
-
-def star(on: bool) -> str:
-    """Return the mark of the best trade-offs."""
-    return "* " if on else ""
 
 
 def say(console: Console, line: str) -> None:

@@ -52,15 +52,8 @@ def precision_recall_figure(curves: Curves, labels: Sequence[str], numbers: Sequ
 
 def gains_figure(classes: dict[str, Gains]) -> Figure:
     """Draw the share of each named class that is found among the most probable share of all images."""
-    drawn = [
-        _styled(shorten(name), (found.share, found.found), place) for place, (name, found) in enumerate(classes.items())
-    ]
-    chance = Drawn("by chance", (np.array([0, 1]), np.array([0, 1])), FAINT, ":", 1.2)
-    svg = _figure(
-        [*drawn, *_perfect(classes, lift=False), chance],
-        ("share of all images looked at", "share of the class found"),
-        "gains",
-    )
+    lines = {name: (found.share, found.found) for name, found in classes.items()}
+    svg = _against_chance(classes, lines, (0, 1), "share of the class found", "gains")
     tenth = "; ".join(f"{name} {found.found_at(np.array(0.1)):.0%}" for name, found in classes.items())
     caption = "Images are looked at in the order of falling probability."
     return Figure("Cumulative gains", svg, f"Found in the most probable tenth of all images: {tenth}.", caption)
@@ -68,16 +61,8 @@ def gains_figure(classes: dict[str, Gains]) -> Figure:
 
 def lift_figure(classes: dict[str, Gains]) -> Figure:
     """Draw how many times more of each named class is found than by chance."""
-    drawn = [
-        _styled(shorten(name), (_SHARES, found.lift_at(_SHARES)), place)
-        for place, (name, found) in enumerate(classes.items())
-    ]
-    chance = Drawn("by chance", (np.array([0, 1]), np.array([1, 1])), FAINT, ":", 1.2)
-    svg = _figure(
-        [*drawn, *_perfect(classes, lift=True), chance],
-        ("share of all images looked at", "times more than by chance"),
-        "lift",
-    )
+    lines = {name: (_SHARES, found.lift_at(_SHARES)) for name, found in classes.items()}
+    svg = _against_chance(classes, lines, (1, 1), "times more than by chance", "lift")
     tenth = "; ".join(f"{name} {found.lift_at(np.array(0.1)):.1f}" for name, found in classes.items())
     caption = "How many times more images of the class are found than in as many images drawn at random."
     return Figure("Lift", svg, f"Lift in the most probable tenth of all images: {tenth}.", caption)
@@ -108,12 +93,16 @@ def _line(curve: Curve, *, steps: bool) -> Line:
     return step_curve(curve) if steps else (curve.x, curve.y)
 
 
-def _perfect(classes: dict[str, Gains], *, lift: bool) -> list[Drawn]:
-    """The best possible line; only beside a single class, since each class has another."""
-    if len(classes) != 1:
-        return []
-    best = next(iter(classes.values())).best_lift_at(_SHARES)
-    return [Drawn("best possible", (_SHARES, best if lift else best * _SHARES), INK, ":", 1.2)]
+def _against_chance(
+    classes: dict[str, Gains], lines: dict[str, Line], chance: tuple[int, int], found: str, name: str
+) -> str:
+    """Draw a line for each class and what chance finds; the best possible line only beside one, as each has another."""
+    drawn = [_styled(shorten(each), line, place) for place, (each, line) in enumerate(lines.items())]
+    if len(classes) == 1:
+        best = next(iter(classes.values())).best_lift_at(_SHARES)
+        drawn.append(Drawn("best possible", (_SHARES, best if name == "lift" else best * _SHARES), INK, ":", 1.2))
+    drawn.append(Drawn("by chance", (np.array([0, 1]), np.array(chance)), FAINT, ":", 1.2))
+    return _figure(drawn, ("share of all images looked at", found), name)
 
 
 def _styled(name: str, line: Line, place: int) -> Drawn:

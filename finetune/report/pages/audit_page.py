@@ -77,12 +77,10 @@ def figures(counts: dict[str, int]) -> FactList:
 def balance(findings: Findings) -> Table:
     """Return how many images each class has in each split."""
     counts = findings.table.counts()
-    rows: list[tuple[Cell, ...]] = []
-    for label in findings.table.labels:
-        each = [counts[split][label] for split in SPLITS]
-        rows.append((label, *each, sum(each)))
+    numbers = {label: [counts[split][label] for split in SPLITS] for label in findings.table.labels}
+    rows: list[tuple[Cell, ...]] = [(label, *each, sum(each)) for label, each in numbers.items()]
     title = "Images of each class" if findings.own_splits else "Images of each class, in the splits a run would make"
-    return Table(title, tuple(Column(name) for name in ("class", *SPLITS, "all")), tuple(rows))
+    return Table(title, tuple(map(Column, ("class", *SPLITS, "all"))), tuple(rows))
 
 
 def leaks(findings: Findings) -> Iterator[Block]:

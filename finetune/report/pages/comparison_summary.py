@@ -100,13 +100,9 @@ def screen_table(pair: RunPair, baseline: str) -> Table:
             interval = (
                 DASH if math.isnan(change.low) else f"{format_change(change.low)} to {format_change(change.high)}"
             )
-            cells = (
-                format_score(change.first, 4),
-                format_score(change.second, 4),
-                format_change(change.value),
-                interval,
-            )
-            table.add_row(name, *cells, style=colour(name, change) if pair.decides(name) else None)
+            scores = (format_score(score, 4) for score in (change.first, change.second))
+            style = colour(name, change) if pair.decides(name) else None
+            table.add_row(name, *scores, format_change(change.value), interval, style=style)
     return table
 
 

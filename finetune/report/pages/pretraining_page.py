@@ -98,8 +98,7 @@ def loss_figure(rows: list[dict[str, Any]]) -> Figure:
             known = [row for row in rows if name in row]
             axes.plot([row["epoch"] + 1 for row in known], [row[name] for row in known], DASHES[place],
                       color=COLOURS[place], label=name)  # fmt: skip
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("mean squared error")
+        axes.set(xlabel="epoch", ylabel="mean squared error")
         axes.legend()
 
     said = "; ".join(f"{name} from {rows[0][name]:.4f} to {rows[-1][name]:.4f}" for name in names if name in rows[0])

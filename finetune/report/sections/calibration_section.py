@@ -62,9 +62,7 @@ def selective_blocks(val: Predictions, test: Predictions) -> Iterator[Block]:
 
     def plot(axes: "Axes") -> None:
         axes.plot(found.coverage, found.risk, DASHES[0], color=COLOURS[0])
-        axes.set_xlabel("share of images decided, the surest first")
-        axes.set_ylabel("errors among them")
-        axes.set_ylim(bottom=0)
+        axes.set(xlabel="share of images decided, the surest first", ylabel="errors among them", ylim=(0, None))
 
     said = f"Errors rise to {found.risk[-1]:.3f} when all images are decided; {found.area:.4f} in the mean."
     yield Figure("Risk-coverage curve", draw_svg(plot, name="risk-coverage"), said, "On the test split.")

@@ -98,12 +98,9 @@ def errors_section(_: RunData, split: str, predictions: Predictions) -> Section 
 def _error_table(errors: list[Misclassification], *, multilabel: bool) -> Table:
     names = ["image", "true", "predicted", *(["wrong label"] if multilabel else [])]
     columns = (*map(Column, names), Column("probability", digits=3, hint="given to the wrong decision"), Column("file"))
-    rows: list[tuple[Cell, ...]] = [
-        (
-            *(error.id, error.true or "none", error.predicted or "none"),
-            *((error.label,) if multilabel else ()),
-            *(error.probability, error.path),
-        )
+    rows = tuple(
+        (error.id, error.true or "none", error.predicted or "none", *((error.label,) if multilabel else ()),
+         error.probability, error.path)
         for error in errors
-    ]
-    return Table("Errors, the surest first", columns, tuple(rows))
+    )  # fmt: skip
+    return Table("Errors, the surest first", columns, rows)

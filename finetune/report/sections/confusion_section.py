@@ -47,9 +47,7 @@ def _pairs(matrix: ConfusionMatrix) -> Table:
         Column("share", digits=3, bar=True, hint="of the images of the true class"),
         Column("the other way round", hint="images of the second class taken for the first"),
     )
-    rows = tuple(
-        (pair.true, pair.predicted, pair.count, pair.share, pair.reverse) for pair in most_confused(matrix, PAIRS)
-    )
+    rows = tuple(tuple(vars(pair).values()) for pair in most_confused(matrix, PAIRS))
     pairs = int(np.count_nonzero(matrix.errors))
     caption = f"The first {PAIRS} of {pairs:,} pairs with an error." if pairs > PAIRS else ""
     return Table("Most confused pairs", columns, rows, caption)
@@ -63,6 +61,5 @@ def _decisions(predictions: Predictions) -> Table:
         Column("misses", hint="images with the label that are not given it"),
         Column("the rest", hint="images without the label that are not given it"),
     )
-    counts = label_counts(predictions)
-    rows = tuple((row.label, row.hits, row.alarms, row.misses, row.rest) for row in counts)
+    rows = tuple(tuple(vars(row).values()) for row in label_counts(predictions))
     return Table("Decisions on each label", columns, rows)

@@ -1,7 +1,6 @@
 """Images of a run, and how the run is repeated."""
 
 import shlex
-from typing import Any
 
 import yaml
 
@@ -18,15 +17,12 @@ def data_section(run_data: RunData) -> Section | None:
         return None
     frame, meta = load_saved_table(file)
     several = meta["task"] == "multilabel"
-    labels = frame["label"].tolist()
     counts: dict[str, dict[str, int]] = {label: dict.fromkeys(SPLITS, 0) for label in meta["labels"]}
-    for split, names in zip(frame["split"].tolist(), labels, strict=True):
+    for split, names in zip(frame["split"].tolist(), frame["label"].tolist(), strict=True):
         for name in names if several else (names,):
             if split in SPLITS:
                 counts[name][split] += 1
-    rows: list[tuple[Cell, ...]] = []
-    for label, found in counts.items():
-        rows.append((label, *found.values(), sum(found.values())))
+    rows: list[tuple[Cell, ...]] = [(label, *found.values(), sum(found.values())) for label, found in counts.items()]
     blocks: list[Block] = [Table("Images of each class", tuple(map(Column, ("class", *SPLITS, "all"))), tuple(rows))]
     if meta["skipped"]:
         blocks.append(Text(f"{format_count(len(meta['skipped']))} could not be read and were left out.", "warning"))
@@ -51,17 +47,12 @@ def reproduce_section(run_data: RunData) -> Section:
     rows += [("commit", f"{git.get('commit', '')}{' with changes' if git.get('dirty') else ''}")] if git else []
     rows += [(name, str(version)) for name, version in record.get("versions", {}).items()]
     tracked = record.get("wandb") or {}
+    # as it is typed again, without the folder that the run is in already
+    words = [word for word in (record.get("command") or [])[1:] if not word.startswith("hydra.run.dir=")]
     rows += [("W&B", str(tracked.get("url") or f"offline: {tracked.get('folder', '')}"))] if tracked else []
     blocks = (
-        Code(_command(record), "Repeat the run"),
+        Code(shlex.join(["finetune", *words]), "Repeat the run"),
         Table("What it was made with", (Column("what"), Column("value")), tuple(rows)),
         Code(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "The whole configuration", folded=True),
     )
     return Section("reproduce", "How to reproduce", blocks)
-
-
-def _command(record: dict[str, Any]) -> str:
-    """Return the command line as it is typed again, without the folder that the run is in already."""
-    _, *words = record.get("command") or ["finetune"]
-    kept = [word for word in words if not word.startswith("hydra.run.dir=")]
-    return shlex.join(["finetune", *kept])

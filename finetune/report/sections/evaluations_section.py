@@ -108,17 +108,15 @@ def _figure_of(rows: Sequence[TimelineRow]) -> Figure:
         for place, row in enumerate(rows):
             low, high = row.get("accuracy_low"), row.get("accuracy_high")
             drifted = row["drifted"] not in (None, "no")
+            colour, marker = (COLOURS[1], "s") if drifted else (COLOURS[0], "o")
             if isinstance(low, float) and isinstance(high, float):
-                axes.vlines(place, low, high, color=COLOURS[1 if drifted else 0], linewidth=2)
-            colour = COLOURS[1 if drifted else 0]
-            filled = "none" if drifted else colour
-            axes.plot(place, scores[place], "s" if drifted else "o", color=colour, markerfacecolor=filled)
+                axes.vlines(place, low, high, color=colour, linewidth=2)
+            axes.plot(place, scores[place], marker, color=colour, mfc="none" if drifted else colour)
         axes.plot(range(len(rows)), scores, color=FAINT, linewidth=1, zorder=0)
         step = -(-len(rows) // LABELS)
         shown = range(0, len(rows), step)
         axes.set_xticks(list(shown), [f"{str(rows[place]['when'])[:10]}\n{_short(rows[place])}" for place in shown])
-        axes.set_xlim(-0.5, len(rows) - 0.5)
-        axes.set_ylabel("accuracy")
+        axes.set(xlim=(-0.5, len(rows) - 0.5), ylabel="accuracy")
 
     told = "; ".join(f"{row['when']} ({row['images']}): {_spread(row)}" for row in rows)
     return Figure(

@@ -133,20 +133,18 @@ def _score_table(column: str, groups: _Document) -> Table:
 
 def _gap_table(column: str, gaps: _Document) -> Table:
     names = ("score", "lowest group", "value", "highest group", "value ", "difference", "difference, 95 %")
-    hints = {"ratio": "lowest to highest; 1 where they are equal"}
     columns = [Column(n, digits=None if "group" in n or n == "score" or "%" in n else 3) for n in names]
-    columns += [Column("ratio", digits=3, hint=hints["ratio"]), Column("ratio, 95 %")]
-    rows = tuple((_word(key), *_gap_cells(gap)) for key, gap in gaps.items())
+    columns += [Column("ratio", digits=3, hint="lowest to highest; 1 where they are equal"), Column("ratio, 95 %")]
+    rows = tuple(
+        (_word(key), gap["lowest"], known(gap["low_value"]), gap["highest"], known(gap["high_value"]),
+         *_with_interval(gap["difference"]), *_with_interval(gap["ratio"]))
+        for key, gap in gaps.items()
+    )  # fmt: skip
     caption = (
         "Of the two groups furthest apart, among those that can be judged. They were picked for being so, and the more "
         "groups there are, the further apart chance puts them: the sentence above takes account of that."
     )
     return Table(f"Gaps between groups of {column}", tuple(columns), rows, caption)
-
-
-def _gap_cells(gap: _Document) -> tuple[Cell, ...]:
-    ends = (gap["lowest"], known(gap["low_value"]), gap["highest"], known(gap["high_value"]))
-    return (*ends, *_with_interval(gap["difference"]), *_with_interval(gap["ratio"]))
 
 
 def _with_interval(score: _Document) -> tuple[Cell, Cell]:
@@ -159,18 +157,17 @@ def _class_table(column: str, classes: _Document) -> Table:
 
     columns = [Column("class")]
     for word, hint in _WORDS.values():
-        columns.append(Column(word, digits=3, hint=f"largest difference between groups {hint}"))
-        columns.append(Column(f"{word}, 95 %"))
-        columns.append(Column(f"{word}: from, to", hint="the lowest and the highest group"))
+        columns += [
+            Column(word, digits=3, hint=f"largest difference between groups {hint}"), Column(f"{word}, 95 %"),
+            Column(f"{word}: from, to", hint="the lowest and the highest group"),
+        ]  # fmt: skip
     rows: list[tuple[Cell, ...]] = []
     for label in sorted(classes, key=lambda name: (-largest(name), name))[:_CLASSES]:
         cells: list[Cell] = [label]
         for key in FAIRNESS:
             gap = classes[label].get(key)
-            if gap:
-                cells += [*_with_interval(gap["difference"]), f"{gap['lowest']}, {gap['highest']}"]
-            else:
-                cells += [None] * 3
+            ends = gap and (*_with_interval(gap["difference"]), f"{gap['lowest']}, {gap['highest']}")
+            cells += ends or [None] * 3
         rows.append(tuple(cells))
     left = f" The {_CLASSES} classes with the largest gaps of {len(classes):,}." if len(classes) > _CLASSES else ""
     caption = f"Each class against the rest; a dash where fewer than two groups have images enough.{left}"

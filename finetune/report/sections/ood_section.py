@@ -73,8 +73,7 @@ def histogram_figure(found: Mapping[str, Any]) -> Figure:
             axes.stairs(counts / max(counts.sum(), 1), edges, color=COLOURS[place], linestyle=DASHES[place],
                         linewidth=1.6, label=label)  # fmt: skip
         axes.axvline(found["threshold"], color=INK, linewidth=1, linestyle=":", label="threshold")
-        axes.set_xlabel("score")
-        axes.set_ylabel("share of images")
+        axes.set(xlabel="score", ylabel="share of images")
         axes.legend()
 
     share = found["called_unlike"]["value"]

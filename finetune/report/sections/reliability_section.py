@@ -3,7 +3,7 @@
 from finetune.evaluation.curves.reliability import Reliability, reliability_bins
 from finetune.evaluation.predictions import Predictions
 from finetune.report.figures.reliability_figure import reliability_figure
-from finetune.report.html.blocks import Cell, Column, Section, Table
+from finetune.report.html.blocks import Column, Section, Table
 from finetune.report.run_data import RunData
 from finetune.report.sections.section_split import NAMES, about_split
 from finetune.runtime.format import format_count, known
@@ -38,10 +38,7 @@ def _table(bins: Reliability) -> Table:
         Column("came true", digits=3, bar=True),
     )
     width = bins.low[1] - bins.low[0]
-    rows: list[tuple[Cell, ...]] = []
-    for place, number in enumerate(bins.counts.tolist()):
-        low = float(bins.low[place])
-        name = "1 exactly" if place == len(bins.low) - 1 else f"{low:.2f} – {low + width:.2f}"
-        if number:
-            rows.append((name, number, known(float(bins.confidence[place])), known(float(bins.rightness[place]))))
-    return Table("Probability and how often it came true", columns, tuple(rows))
+    names = [*(f"{low:.2f} – {low + width:.2f}" for low in bins.low[:-1].tolist()), "1 exactly"]
+    cells = zip(names, *(part.tolist() for part in (bins.counts, bins.confidence, bins.rightness)), strict=True)
+    rows = tuple((name, count, known(sure), known(right)) for name, count, sure, right in cells if count)
+    return Table("Probability and how often it came true", columns, rows)

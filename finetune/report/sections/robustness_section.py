@@ -61,9 +61,8 @@ def example_of(run_data: RunData, document: _Document) -> list[Gallery]:
     severities = severities_of(document)
     severity = int(severities[len(severities) // 2])
     shown = {"clean": image}
-    shown |= {
-        words(each): corrupt(image, each, severity, seed=document["seed"], key=name) for each in document["corruptions"]
-    }
+    for each in document["corruptions"]:
+        shown[words(each)] = corrupt(image, each, severity, seed=document["seed"], key=name)
     pictures = (ImageBlock(how, encode_jpeg(each, _SIDE), description=f"{name}, {how}") for how, each in shown.items())
     return [Gallery(f"{name} in severity {severity}", tuple(pictures), "As the network was shown it.")]
 
@@ -100,9 +99,7 @@ def _figure_of(document: _Document) -> Figure:
                 marker=MARKS[number % len(MARKS)], markersize=4, label=name,
             )  # fmt: skip
         axes.set_xticks(places, ["clean", *map(str, places[1:])])
-        axes.set_xlabel("severity")
-        axes.set_ylabel("accuracy")
-        axes.set_ylim(0, 1.02)
+        axes.set(xlabel="severity", ylabel="accuracy", ylim=(0, 1.02))
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 
     told = "; ".join(f"{name}: {', '.join(f'{score:.3f}' for score in scores)}" for name, scores in lines.items())

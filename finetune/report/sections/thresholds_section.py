@@ -3,6 +3,7 @@
 import math
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,9 +161,7 @@ def _table(found: Chosen, splits: tuple[str, str]) -> Table:
     """Show the useful thresholds of one label on both splits."""
     columns = [Column("threshold", hint="flagged is a probability of at least that"), Column("chosen")]
     for split in dict.fromkeys(splits):
-        columns += [
-            Column(f"{_HEADINGS.get(name, name)}, {NAMES[split]}", digits=3, hint=HINTS[name]) for name in MEASURES
-        ]
+        columns += _measure_columns(MEASURES, NAMES[split])
     also = () if found.chosen is None else (found.chosen.threshold,)
     rows: list[tuple[Cell, ...]] = []
     for row in threshold_table(found.chosen_on, also):
@@ -173,13 +172,15 @@ def _table(found: Chosen, splits: tuple[str, str]) -> Table:
     return Table(f"Useful thresholds of {found.label}", tuple(columns), tuple(rows), caption)
 
 
+def _measure_columns(names: Sequence[str], where: str) -> list[Column]:
+    return [Column(f"{_HEADINGS.get(name, name)}, {where}", digits=3, hint=HINTS[name]) for name in names]
+
+
 def _several(found: list[Chosen], choice: OperatingChoice, test: Predictions) -> list[Block]:
     """Show the threshold of each label and what it gives."""
     columns = [Column("label"), Column("threshold", hint="flagged is a probability of at least that")]
     for where in ("where chosen", "where judged"):
-        columns += [
-            Column(f"{_HEADINGS.get(name, name)}, {where}", digits=3, hint=HINTS[name]) for name in MEASURES[:3]
-        ]
+        columns += _measure_columns(MEASURES[:3], where)
     columns.append(Column("share flagged", digits=3, hint=HINTS["share"]))
     if test.multilabel:
         columns.append(

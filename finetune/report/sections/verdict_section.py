@@ -31,7 +31,7 @@ def verdict_section(run_data: RunData) -> Section | None:
     blocks: list[Block] = [FactList(tuple(facts(run_data, split, predictions, name, score)))]
     against = [Text(text, tone) for text, tone in doubts(run_data, split, predictions, score)]
     blocks += against or [Text(reliable(run_data, split, predictions, score), "good")]
-    rows = tuple(baselines(run_data, split, predictions, name))
+    rows = tuple(baselines(run_data, predictions, name))
     if rows:
         columns = (Column("baseline"), Column(name.replace("_", " "), 4), Column("images"), Column("note"))
         blocks.append(Table("Baselines", columns, rows))
@@ -44,11 +44,8 @@ def _sentence(split: str, predictions: Predictions, name: str, score: dict[str, 
         return (
             f"The run has predicted {format_count(predictions.num)} of the {NAMES[split]} split, which has no {name}."
         )
-    span = (
-        f", with 95 % confidence between {format_score(score['low'])} and {format_score(score['high'])}"
-        if score["low"]
-        else ""
-    )
+    low, high = format_score(score["low"]), format_score(score["high"])
+    span = f", with 95 % confidence between {low} and {high}" if score["low"] else ""
     what = "of the images have all labels right" if name == "exact_match" else "of the images are right"
     return f"{100 * score['value']:.1f} % {what}, on {format_count(predictions.num)} of the {NAMES[split]} split{span}."
 
@@ -122,34 +119,18 @@ def reliable(run_data: RunData, split: str, predictions: Predictions, score: dic
     )
 
 
-def baselines(
-    run_data: RunData, split: str, predictions: Predictions, name: str
-) -> Iterator[tuple[str | float | int | None, ...]]:
+def baselines(run_data: RunData, predictions: Predictions, name: str) -> Iterator[tuple[str | float | int | None, ...]]:
     """Yield what the score is to be seen beside: always the commonest class, and what else is known."""
-    share = majority(run_data, predictions)
-    if share is not None:
-        yield (
-            "majority-class baseline",
-            share,
-            predictions.num,
-            "the commonest class, always; no image needs to be looked at",
-        )
-    known = run_data.record.get("baselines", {}).get("val", {}).get("nearest_neighbours")
-    if known is not None:
-        yield (
-            "k-NN baseline",
-            float(known),
-            None,
-            "nearest training images by features before any training, on validation",
-        )
-    probe = probe_score(run_data)
-    if probe is not None:
-        yield (
-            "linear probe",
-            probe,
-            None,
-            "head alone, backbone as it came: best epoch of the first phase, on validation",
-        )
+    commonest = "the commonest class, always; no image needs to be looked at"
+    neighbours = run_data.record.get("baselines", {}).get("val", {}).get("nearest_neighbours")
+    before = "nearest training images by features before any training, on validation"
+    probe = "head alone, backbone as it came: best epoch of the first phase, on validation"
+    rows = (
+        ("majority-class baseline", majority(run_data, predictions), predictions.num, commonest),
+        ("k-NN baseline", neighbours, None, before),
+        ("linear probe", probe_score(run_data), None, probe),
+    )
+    yield from (row for row in rows if row[1] is not None)
     if run_data.baseline is not None:
         yield beside(run_data.baseline, predictions, name)
 

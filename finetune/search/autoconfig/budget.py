@@ -1,8 +1,6 @@
 """Time budget of a recipe: views, epochs, or the probe alone, by the measured pace of this machine."""
 
-import itertools
 import re
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,17 +57,7 @@ def images_per_second(subject: PhaseBenchmark) -> float:
 
     On one thread of a busy CPU the time of the processor counts, which is what a run takes with the CPU to itself.
     """
-    subject.network.to(subject.device)
-    step = subject.training_step() if subject.trains else subject.feature_step()
-    stream = subject.endless()
-    step(next(stream))
-    subject.wait()
-    wall, processor, images = time.perf_counter(), time.process_time(), 0
-    for batch in itertools.islice(stream, subject.batches):
-        step(batch)
-        images += len(batch["row"])
-    subject.wait()
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    images, wall, processor = subject.timed_steps(subject.endless())
     return images / max(1e-9, min(wall, processor) if subject.device.type == "cpu" else wall)
 
 

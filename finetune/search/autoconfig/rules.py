@@ -67,14 +67,12 @@ def apply_rules(
         epochs = str(min(most, max(least, round(_STEPS / facts.steps))))
         reason = f"{facts.steps} steps each, between {least} and {most} epochs"
         found.append(RecipeChoice("strategy.epochs", epochs, reason))
-    if (
-        strategy in WITH_PROBE
-        and facts.task == "multiclass"
-        and facts.train <= SOLVED
-        and free("head")
-        and free("loss")
-    ):
-        found += choose_head(facts)
+    few = facts.task == "multiclass" and facts.train <= SOLVED
+    if strategy in WITH_PROBE and few and free("head") and free("loss"):
+        # a logistic regression, solved rather than trained
+        reason = f"{facts.train} training images: the head's strength by cross-validation"
+        found.append(RecipeChoice("head.l2", "cv", reason))
+        found.append(RecipeChoice("loss.label_smoothing", "0", "as a logistic regression has none"))
     if free("features.views") and augmented and strategy in WITH_PROBE:
         found.append(choose_views(facts))
     return found
@@ -87,15 +85,6 @@ def choose_strategy(facts: DatasetFacts) -> RecipeChoice:
         return RecipeChoice("strategy", "frozen", reason)
     reason = f"{facts.per_class:g} training images of the median class; what validation does not confirm is not kept"
     return RecipeChoice("strategy", "lp_ft", reason)
-
-
-def choose_head(facts: DatasetFacts) -> list[RecipeChoice]:
-    """Return a head that is a logistic regression, solved rather than trained."""
-    reason = f"{facts.train} training images: the head's strength by cross-validation"
-    return [
-        RecipeChoice("head.l2", "cv", reason),
-        RecipeChoice("loss.label_smoothing", "0", "as a logistic regression has none"),
-    ]
 
 
 def choose_views(facts: DatasetFacts) -> RecipeChoice:

@@ -7,8 +7,6 @@ import numpy as np
 
 from finetune.config.settings.roots import TrainSettings
 from finetune.errors import FinetuneError
-from finetune.evaluation.metrics import compute_metrics
-from finetune.evaluation.predictions import Predictions
 from finetune.runtime.log_filters import quieten
 from finetune.search.multirun.scheduler import Stop
 from finetune.search.spaces.space import SettingValue
@@ -28,10 +26,7 @@ def load_trainer(settings: TrainSettings) -> HeadTrainer:
 
 def run_trial(trainer: HeadTrainer, settings: TrainSettings, objectives: Sequence[SearchObjective]) -> TrialResult:
     """Fit a head and return its scores on the val split."""
-    table = trainer.table
-    network, recipe = trainer.fit(settings, table)
-    logits = trainer.logits(network, table, "val", recipe.features.tta_views)
-    scores = compute_metrics(Predictions.from_logits(table, table.rows("val"), logits))
+    scores = trainer.val_scores(settings, trainer.table)
     values = [scores[each.name.removeprefix("val/")] for each in objectives]
     for objective, value in zip(objectives, values, strict=True):
         if not np.isfinite(value):

@@ -142,7 +142,6 @@ def run_grid_jobs(multirun: Multirun, pool: Pool, stop: Stop, board: LiveTable) 
         if stop.asked and not board.remark:
             board.note("Stopping: each job ends after what it is doing. Ctrl-C once more kills them.")
         board.follow(pool.running())
-        board.refresh()
 
     multirun.write()
     drive_pool(pool, stop, next_job=multirun.next_job, started=started, ended=ended, tick=tick)

@@ -126,6 +126,8 @@ class LiveTable:
     def follow(self, slots: Mapping[str, str]) -> None:
         """Show where jobs run by now; on a cluster they may wait first, and their time counts from where they run.
 
+        The table is drawn anew if it is time; call it several times a second.
+
         Args:
             slots: The slot of each job that the pool has, by its key.
         """
@@ -134,6 +136,7 @@ class LiveTable:
             if line is not None and line.slot != slot:
                 line.slot, line.started = slot, time.monotonic()
                 self.say(f"{self.noun} {key} starts on {slot}")
+        self.refresh()
 
     def end(self, key: str, state: str, value: float | None = None) -> None:
         """Show that a job has ended.
@@ -166,7 +169,7 @@ class LiveTable:
         self.refresh(now=True)
 
     def refresh(self, *, now: bool = False) -> None:
-        """Draw the table anew if it is time; call it several times a second."""
+        """Draw the table anew if it is time."""
         if self._live is None or (not now and time.monotonic() - self._drawn < REFRESH):
             return
         self._drawn = time.monotonic()

@@ -1,7 +1,6 @@
 """Summary of a search: a table of its trials, its best configuration as an experiment, and what failed."""
 
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,13 +86,8 @@ def write_experiment(
     What a file cannot say in the place of the command line (a deleted key, debug=) makes the command the whole one.
     """
     chosen, values, left = sort_out(overrides)
-    own = (
-        [f"--config-dir={folder.experiments}"]
-        if not flags
-        else [*flags, f"hydra.searchpath=['file://{folder.experiments}']"]
-    )
-    short = [*own, f"experiment={name}"]
-    command = shlex.join(["finetune", *([*flags, *overrides] if left else short)])
+    place = f"hydra.searchpath=['file://{folder.experiments}']" if flags else f"--config-dir={folder.experiments}"
+    command = shlex.join(["finetune", *flags, *(overrides if left else (place, f"experiment={name}"))])
     defaults = [*([chosen.pop("experiment")] if "experiment" in chosen else []),
                 *({f"override /{group}": option} for group, option in chosen.items()), "_self_"]  # fmt: skip
     text = yaml.safe_dump({"defaults": defaults, **values}, sort_keys=False, allow_unicode=True)
@@ -130,8 +124,3 @@ def failures(table: Sequence[TrialRow], place: StudyLocation) -> list[str]:
         for row in table
         if row["state"] == "failed"
     ]
-
-
-def counts(table: Sequence[TrialRow]) -> dict[str, int]:
-    """Return how many trials there are in each state."""
-    return Counter(row["state"] for row in table)

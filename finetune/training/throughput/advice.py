@@ -67,9 +67,12 @@ class ThroughputReport:
 
 def advice(report: ThroughputReport) -> list[str]:
     """Return what to change, most useful first; the settings are those of the command line."""
-    return [*input_advice(report), *compute_advice(report), *loop_advice(report)] or [
-        "Nothing: the run is as fast as its computation."
-    ]
+    found = [*input_advice(report), *compute_advice(report)]
+    if report.trains and report.run_to_bare < NEAR:  # the loop around the computation costs more than it should
+        found.append(
+            "Metrics and callbacks slow the run: log less often (trainer.log_every=50), or do without callbacks."
+        )
+    return found or ["Nothing: the run is as fast as its computation."]
 
 
 def input_advice(report: ThroughputReport) -> list[str]:
@@ -103,13 +106,6 @@ def compute_advice(report: ThroughputReport) -> list[str]:
     if report.trains and report.device == "cpu":
         found.append("Without a GPU, strategy=frozen computes each image once and trains in seconds.")
     return found
-
-
-def loop_advice(report: ThroughputReport) -> list[str]:
-    """Return what helps where the loop around the computation costs more than it should."""
-    if report.trains and report.run_to_bare < NEAR:
-        return ["Metrics and callbacks slow the run: log less often (trainer.log_every=50), or do without callbacks."]
-    return []
 
 
 def measure_phase(subject: PhaseBenchmark, callbacks: Sequence[Callback], repeats: int) -> ThroughputReport:

@@ -108,17 +108,22 @@ class PhaseBenchmark:
 
     def timed_loop(self, stream: Iterable[ImageBatch]) -> float:
         """Return the images per second of steps on batches."""
+        images, seconds, _ = self.timed_steps(stream)
+        return images / seconds
+
+    def timed_steps(self, stream: Iterable[ImageBatch]) -> tuple[int, float, float]:
+        """Return the images of some steps, after one that warms up, and the seconds of the clock and the processor."""
         self.network.to(self.device)
         step = self.training_step() if self.trains else self.feature_step()
         iterator = iter(stream)
         step(next(iterator))
         self.wait()
-        count, started = 0, time.perf_counter()
+        count, started, busy = 0, time.perf_counter(), time.process_time()
         for batch in itertools.islice(iterator, self.batches):
             step(batch)
             count += len(batch["row"])
         self.wait()
-        return count / (time.perf_counter() - started)
+        return count, time.perf_counter() - started, time.process_time() - busy
 
     def feature_step(self) -> Callable[[ImageBatch], None]:
         """Return a step that computes features."""

@@ -7,7 +7,7 @@ Source: Sun et al. 2022, Out-of-Distribution Detection with Deep Nearest Neighbo
 2025, Mahalanobis++: Improving OOD Detection via Feature Normalization (why features are normalised).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -150,9 +150,3 @@ def squared_distances(points: DensityArray, others: DensityArray) -> DensityArra
     """Return the squared distances (N, M) of points (N, F) to others (M, F), by a product, which is fast."""
     squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
     return np.asarray(np.maximum(squares - 2 * points @ others.T, 0))
-
-
-def arrays_of(density: Density) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays that a density is made of, by name."""
-    assert isinstance(density, Mahalanobis | NeighbourDensity | Components)
-    return {field.name: getattr(density, field.name) for field in fields(density)}

@@ -20,7 +20,6 @@ from finetune.uncertainty.ood.densities import (
     Density,
     DensityArray,
     Features64,
-    arrays_of,
     fit_density,
 )
 from finetune.uncertainty.ood.logit_scores import energy, msp
@@ -167,7 +166,7 @@ def save_detector(detector: Detector | None, folder: Path) -> None:
         (folder / NAME).unlink(missing_ok=True)
         return
     facts = {"version": _VERSION, "task": detector.task, **detector.document()}
-    arrays = {} if detector.density is None else arrays_of(detector.density)
+    arrays: dict[str, npt.NDArray[Any]] = {} if detector.density is None else vars(detector.density)
     with replacing(folder / NAME) as temporary:
         save_file({name: each.copy(order="C") for name, each in arrays.items()}, temporary, {FACTS: json.dumps(facts)})
 
