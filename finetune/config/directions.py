@@ -10,8 +10,10 @@ from omegaconf import DictConfig, open_dict
 from finetune.errors import ConfigError, nearest
 
 Direction = Literal["max", "min"]
+# measured on the network, and not on images
+NETWORK_COSTS = ("parameters", "latency")
 DIRECTIONS: dict[str, Direction] = {
-    **dict.fromkeys(("loss", "calibration_error", "parameters", "latency"), "min"),
+    **dict.fromkeys(("loss", "calibration_error", *NETWORK_COSTS), "min"),
     **dict.fromkeys(
         (
             "accuracy", "accuracy_top5", "exact_match", "precision_macro", "precision_micro", "recall_macro",
@@ -70,4 +72,4 @@ def state_directions(config: DictConfig, place: str = "") -> None:
 
 
 def _names() -> list[str]:
-    return [f"val/{name}" for name in DIRECTIONS if name not in ("parameters", "latency")]
+    return [f"val/{name}" for name in DIRECTIONS if name not in NETWORK_COSTS]

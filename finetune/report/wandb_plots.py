@@ -123,8 +123,13 @@ def publish(
     tracker: Tracker | None,
 ) -> None:
     """Hand scores, curves and predictions to the tracker, and the worst errors as images where the user asked."""
-    if tracker is None or tracking is None:
-        return
+    if tracker is not None and tracking is not None:
+        tracker.attempt("scores and charts", lambda: _publish(tracking, document, predictions, table, tracker))
+
+
+def _publish(
+    tracking: WandbSettings, document: dict[str, Any], predictions: Predictions, table: ImageTable, tracker: Tracker
+) -> None:
     for split in [name for name in ("test", "val") if name in document]:
         scores = {f"best/val/{name}": value for name, value in checkpoint_scores(document, split).items()}
         if split == "test":

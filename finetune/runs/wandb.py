@@ -2,33 +2,27 @@
 
 import logging
 import math
-import netrc
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import wandb
 
-from finetune.errors import ConfigError, RunError, nearest
+from finetune.config.directions import DIRECTIONS, NETWORK_COSTS
+from finetune.errors import ConfigError, nearest
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
+from finetune.runs.wandb_connection import END, WANDB_MODES, first_line, open_wandb_run, resolve_mode
 
 log = logging.getLogger(__name__)
 
-_MODES = ("auto", "online", "offline", "disabled")
 CHECKPOINTS = {"none": (), "best": ("best",), "best_and_last": ("best", "last")}
 NAME_LENGTH, TAG_LENGTH = 128, 64
-OFFLINE = "or set logger.wandb.mode=offline and upload later with wandb sync."
 STEP = "trainer/global_step"
-VALIDATED = (
-    "loss", "accuracy", "accuracy_top5", "precision_macro", "recall_macro", "f1_macro", "f1_micro", "exact_match",
-    "roc_auc", "average_precision", "calibration_error",
-)  # fmt: skip
-_LOWER_IS_BETTER = ("loss", "calibration_error")
 
 
 class Tracker:
@@ -50,17 +44,30 @@ class Tracker:
             checkpoints: Which are uploaded: none, best or best_and_last.
             best_of: Of which values the summary holds the best, and whether that is the max or the min.
         """
-        from pytorch_lightning.loggers import WandbLogger  # a sweep's own record needs no trainer
+        from finetune.runs.wandb_logger import GuardedWandbLogger  # a sweep's own record needs no trainer
 
         self.tracked = tracked
         self.run = run
         self.checkpoints = checkpoints
         self.best_of = best_of
-        self.logger = WandbLogger(experiment=tracked, save_dir=run.path)
+        self.logger = GuardedWandbLogger(self.attempt, experiment=tracked, save_dir=run.path)
         self.id = str(tracked.id)
         self.url = None if tracked.offline else tracked.url
         self.folder = Path(tracked.dir).parent
         self.finished = False
+        self.lost = False
+
+    def attempt(self, what: str, call: Callable[[], object]) -> None:
+        """Hand something to the client; what it cannot take costs no run and is said once."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - whatever the client dies of, the run goes on
+            if not self.lost:
+                later = f"Upload it later: wandb sync --no-skip-online {self.folder}"
+                log.warning(
+                    "W&B lacks %s of this run (%s: %s). %s", what, type(error).__name__, first_line(error), later
+                )
+            self.lost = True
 
     @property
     def how_to_view(self) -> str:
@@ -73,11 +80,11 @@ class Tracker:
 
     def log_summary(self, values: dict[str, Any]) -> None:
         """Set final values, such as the test scores, beside the history."""
-        self.tracked.summary.update(values)
+        self.attempt("final values", lambda: self.tracked.summary.update(values))
 
     def log_charts(self, charts: Mapping[str, Any]) -> None:
         """Add charts, tables and images, all in one step."""
-        self.tracked.log(dict(charts))
+        self.attempt("charts", lambda: self.tracked.log(dict(charts)))
 
     def upload_checkpoints(self) -> None:
         """Add the checkpoints that are there, each as a version of the run's model."""
@@ -95,14 +102,18 @@ class Tracker:
             return
         self.finished = True
         with own_environment(self.run):
-            try:
-                self.upload_checkpoints()
-                self._keep_best()
-                self.run.update(wandb={**self.run.record["wandb"], "next_step": self.tracked.step})
-            except OSError as error:
-                log.warning("W&B lacks the checkpoints or the best values of this run: %s", error)
-            finally:
-                self.tracked.finish(exit_code=exit_code)
+            self.attempt("checkpoints", self.upload_checkpoints)
+            self.attempt("the best values", self._keep_best)
+            self.attempt("its step", self._note_step)
+            started = time.monotonic()
+            self.attempt("its end", lambda: self.tracked.finish(exit_code=exit_code))
+            if self.url and time.monotonic() - started >= END:
+                log.warning(
+                    "W&B has not taken all of this run in %.0f s. Upload the rest: wandb sync %s", END, self.folder
+                )
+
+    def _note_step(self) -> None:
+        self.run.update(wandb={**self.run.record["wandb"], "next_step": self.tracked.step})
 
     def _keep_best(self) -> None:
         """Let the summary of a continued run know the epochs before; the client only knows its own."""
@@ -147,8 +158,7 @@ def start_wandb(
         checkpoints: Which are uploaded: none, best or best_and_last.
 
     Raises:
-        ConfigError: An option is not known, or online is asked for without being logged in.
-        RunError: The server cannot be reached or refuses the run.
+        ConfigError: An option is not known, online is asked for without being logged in, or the key is refused.
     """
     _check_options(mode, checkpoints, tags)
     with own_environment(run):
@@ -172,7 +182,8 @@ def start_wandb(
             settings=wandb.Settings(silent=True, console="off", quiet=True, x_save_requirements=False),
         )
     tracker = Tracker(tracked, run, checkpoints, define_metrics(tracked, monitor, mode_of_monitor))
-    link = {"id": tracker.id, "url": tracker.url, "mode": resolved, "folder": str(tracker.folder.relative_to(run.path))}
+    actual = "offline" if tracked.offline else resolved
+    link = {"id": tracker.id, "url": tracker.url, "mode": actual, "folder": str(tracker.folder.relative_to(run.path))}
     run.update(wandb={**link, "first_step": continue_steps(tracked, run, known)})
     return tracker
 
@@ -183,31 +194,13 @@ def _check_options(mode: str, checkpoints: str, tags: Sequence[str]) -> None:
     Raises:
         ConfigError: One is wrong.
     """
-    for key, value, choices in (("mode", mode, _MODES), ("checkpoints", checkpoints, tuple(CHECKPOINTS))):
+    for key, value, choices in (("mode", mode, WANDB_MODES), ("checkpoints", checkpoints, tuple(CHECKPOINTS))):
         if value not in choices:
             near = nearest(value, choices)
             raise ConfigError(f"logger.wandb.{key}={value} is not known. Use {', '.join(choices)}.{near}")
     for tag in tags:
         if not 1 <= len(tag) <= TAG_LENGTH:
             raise ConfigError(f"A tag has 1 to {TAG_LENGTH} characters, and '{tag}' has {len(tag)}. Change tags=[…].")
-
-
-def open_wandb_run(**options: Any) -> "wandb.Run":
-    """Open a W&B run, with the client's errors as ours.
-
-    Raises:
-        ConfigError: The key or an option is refused.
-        RunError: The server cannot be reached or refuses the run.
-    """
-    try:
-        return wandb.init(**options)
-    except wandb.errors.AuthenticationError as error:
-        raise ConfigError(f"W&B refuses the key: {_first(error)} Log in (wandb login --relogin), {OFFLINE}") from error
-    except wandb.errors.UsageError as error:
-        raise ConfigError(f"W&B refuses the run: {_first(error)} Change logger.wandb, {OFFLINE}") from error
-    except wandb.errors.Error as error:
-        server = wandb.setup().settings.base_url
-        raise RunError(f"The W&B server {server} gives no run: {_first(error)} Try again, {OFFLINE}") from error
 
 
 @contextmanager
@@ -248,46 +241,10 @@ def continue_steps(tracked: "wandb.Run", run: Run, known: Mapping[str, Any]) -> 
 
 def define_metrics(tracked: "wandb.Run", monitor: str, mode: str) -> dict[str, str]:
     """Let the summary hold the best of each validation value, not the last; return which is best, max or min."""
-    best_of = {f"val/{name}": "min" if name in _LOWER_IS_BETTER else "max" for name in VALIDATED}
+    best_of: dict[str, str] = {f"val/{name}": best for name, best in DIRECTIONS.items() if name not in NETWORK_COSTS}
     best_of[monitor] = mode
     tracked.define_metric(STEP)
     tracked.define_metric("*", step_metric=STEP, step_sync=True)
     for name, best in best_of.items():
         tracked.define_metric(name, summary=best, step_metric=STEP, step_sync=True)
     return best_of
-
-
-def resolve_mode(mode: str) -> str:
-    """Return online, offline or disabled; auto is what WANDB_MODE says, else online exactly if the user is logged in.
-
-    Raises:
-        ConfigError: Online is asked for without being logged in, or WANDB_MODE is not known.
-    """
-    said = os.environ.get("WANDB_MODE", "") if mode == "auto" else mode
-    if not said:
-        return "online" if is_logged_in() else "offline"
-    if said not in _MODES[1:]:
-        raise ConfigError(f"WANDB_MODE={said} is not known. Use {', '.join(_MODES[1:])}.{nearest(said, _MODES[1:])}")
-    if said == "online" and not is_logged_in():
-        raise ConfigError(f"W&B is to be online, but there is no key for it. Log in (wandb login), {OFFLINE}")
-    return said
-
-
-def is_logged_in() -> bool:
-    """Return whether there is a key for the W&B server: in the environment, in its settings, or from `wandb login`."""
-    settings = wandb.setup().settings
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or settings.api_key:
-        return True
-    hosts = [urlsplit(server := str(settings.base_url)).netloc]
-    if server == str(wandb.Settings().base_url):
-        hosts.append("api.wandb.ai")  # the key of the public server is stored under this name, whatever its address
-    file = Path(os.environ.get("NETRC") or Path.home() / ".netrc").expanduser()
-    try:
-        return any(netrc.netrc(str(file)).authenticators(host) is not None for host in hosts)
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _first(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{text[0].rstrip('.')}." if text else f"{type(error).__name__}."

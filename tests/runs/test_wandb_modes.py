@@ -1,16 +1,19 @@
 """Whether a run is tracked online, offline or not at all, and what is said where that cannot be."""
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from wandb_backend import Backend
-from wandb_parts import create, start, tracked
+from wandb_parts import ACCURACIES, create, log_epochs, start, tracked
 from wandb_server import KEY
 
-from finetune.errors import ConfigError, RunError
+from finetune.errors import ConfigError
 from finetune.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("logged_out")
@@ -80,18 +83,59 @@ def test_a_misspelt_mode_in_the_environment_is_one_clear_line(run: Run, monkeypa
         start(run, mode="auto")
 
 
-def test_a_malformed_key_is_one_clear_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_malformed_key_is_one_clear_line(run: Run, wandb_server: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "short")
     with pytest.raises(ConfigError, match="W&B refuses the key.*mode=offline") as caught:
         start(run, mode="online")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
-def test_a_dead_server_is_one_clear_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_server_costs_no_run(run: Run, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
-    with pytest.raises(RunError, match="http://127.0.0.1:9 gives no run.*logger.wandb.mode=offline") as caught:
-        start(run, mode="online")
-    assert "\n" not in str(caught.value)
+    began = time.monotonic()
+    tracker = tracked(run, mode="online")
+    assert time.monotonic() - began < 15
+    tracker.finish(0)
+    assert run.record["wandb"]["mode"] == "offline"
+    (said,) = [record.getMessage() for record in caplog.records if "gives no run" in record.getMessage()]
+    assert "http://127.0.0.1:9" in said and "wandb sync" in said and "\n" not in said
+
+
+@pytest.mark.parametrize("fault", ["close", "hang", "500", "429"])
+def test_a_server_that_is_out_of_order_at_the_start_costs_no_run(run: Run, wandb_server: Backend, fault: str) -> None:
+    wandb_server.fault = fault
+    began = time.monotonic()
+    tracker = tracked(run, mode="online")
+    assert time.monotonic() - began < 15
+    log_epochs(tracker)
+    wandb_server.fault = ""
+    wandb_server.mended.set()
+    tracker.finish(0)
+    assert (run.record["wandb"]["mode"], tracker.url) == ("offline", None)
+    assert "wandb sync" in tracker.how_to_view
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["close", "hang", "500", "401"])
+def test_a_server_that_fails_in_mid_run_costs_no_run_and_gets_it_all_later(
+    run: Run, wandb_server: Backend, fault: str
+) -> None:
+    tracker = tracked(run, mode="online")
+    log_epochs(tracker)
+    wandb_server.fault = fault
+    log_epochs(tracker, first=3)
+    tracker.log_summary({"test/accuracy": 0.5})
+    began = time.monotonic()
+    tracker.finish(0)
+    assert time.monotonic() - began < 40
+    wandb_server.fault = ""
+    wandb_server.mended.set()
+    environment = {**os.environ, "WANDB_MODE": "online", "WANDB_ERROR_REPORTING": "false"}
+    subprocess.run(
+        [str(Path(sys.executable).with_name("wandb")), "sync", "--no-skip-online", str(tracker.folder)],
+        check=True,
+        env=environment,
+    )
+    stored = wandb_server.runs[tracker.id]
+    assert [row["val/accuracy"] for row in stored.rows if "val/accuracy" in row] == [*ACCURACIES, *ACCURACIES]

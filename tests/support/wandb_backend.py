@@ -73,8 +73,13 @@ class Backend(Sweeps):
     """What the server knows. The methods `on_…` answer the operation of that name."""
 
     def __init__(self) -> None:
-        """Start with nothing; `url` is set when it listens."""
+        """Start with nothing; `url` is set when it listens.
+
+        `fault` is what it does in place of answering: close, hang (until `mended` is set), or a status such as 500.
+        """
         super().__init__()
+        self.fault = ""
+        self.mended = threading.Event()
         self.lock = threading.RLock()
         self.url = ""
         self.operations: Counter[str] = Counter()

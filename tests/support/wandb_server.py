@@ -26,6 +26,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path, body = unquote(urlsplit(self.path).path), self._body()
+        if self.backend.fault == "close":
+            self.close_connection = True
+            return
+        if self.backend.fault == "hang":
+            self.backend.mended.wait(60)
+        elif self.backend.fault:
+            self._reply(int(self.backend.fault), b"{}")
+            return
         with self.backend.lock:
             stream = re.fullmatch(r"/files/(?:[^/]+/)?[^/]+/([^/]+)/file_stream", path)
             if path == "/graphql":

@@ -34,7 +34,8 @@ def record_sweep(
         return
     import wandb
 
-    from finetune.runs.wandb import open_wandb_run, own_environment, resolve_mode
+    from finetune.runs.wandb import own_environment
+    from finetune.runs.wandb_connection import open_wandb_run, resolve_mode
 
     record = folder.record
     try:

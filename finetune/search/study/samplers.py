@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import optuna
 
-from finetune.config.directions import Direction, direction_of
+from finetune.config.directions import NETWORK_COSTS, Direction, direction_of
 from finetune.errors import ConfigError, MissingExtraError, nearest
 from finetune.search.spaces.space import SearchSpace
 
@@ -33,8 +33,6 @@ PRUNERS: Mapping[str, Callable[..., optuna.pruners.BasePruner]] = {
 # what keeps to a budget, by itself
 CONSTRAINED = ("tpe", "gp", "nsga2")
 _OWN = ("seed", "constraints_func", "search_space")
-# measured on the network, and not on images
-NETWORK_COSTS = ("parameters", "latency")
 EXCESS = "excess"
 
 

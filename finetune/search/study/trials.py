@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.config.directions import NETWORK_COSTS
 from finetune.runs.checkpoint_scores import checkpoint_scores
 from finetune.runs.run import FINISHED, INTERRUPTED, PRUNED, RUNNING, Run
 from finetune.runs.stored_files import read_json
 from finetune.search.pools.jobs import DONE, FAILED, Job, Outcome, last_words
 from finetune.search.spaces.space import SearchSpace
-from finetune.search.study.samplers import NETWORK_COSTS, SearchObjective, SearchSettings
+from finetune.search.study.samplers import SearchObjective, SearchSettings
 from finetune.search.study.study import TrialResult, TrialSpec
 
 # what tells a run that it is a trial, which reports to a study
