@@ -112,7 +112,9 @@ def _load_table(data: DataSettings, stored: Path, known: KnownFiles | None) -> I
     require_single_images(table, "finetune pretrain", "Name the frames as images: data=unlabelled data.root=FOLDER.")
     if stored.exists():
         return table.with_splits_of(stored)
-    return verify_images(table, data.unreadable, known) if is_unlabelled(table) else check_and_split(table, data, known)
+    if is_unlabelled(table):
+        return verify_images(table, data.unreadable, known, data.range_given)
+    return check_and_split(table, data, known)
 
 
 def _finish(run: Run, model: MaskedAutoencoder, images: ImageData, settings: PretrainSettings, seed: int) -> None:

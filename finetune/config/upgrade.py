@@ -34,7 +34,8 @@ _BEFORE: dict[str, Any] = {
         "layers": 1, "bidirectional": True, "kernel": 3, "rounds": 50, "tree_depth": 2,
     },
     "data": {
-        "balance_groups": [], "unreadable": "error", "exact_pixels": True, "pixel_cache": False,
+        "balance_groups": [], "unreadable": "error",
+        "bits": None, "value_range": None, "exact_pixels": True, "pixel_cache": False,
         "device_pixels": False, "crop_mode": None, "image_size": None, "horizontal_flip": 0.5, "smallest_crop": 0.35,
         "splits": {"group": None, "fold": None},
     },

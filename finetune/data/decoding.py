@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from finetune.data.color_modes import SWAPPING, orientation, to_channels
+from finetune.data.value_range import ValueRange
 from finetune.errors import DataError
 
 Size = tuple[int, int]
@@ -48,6 +49,11 @@ def unreadable_reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Open the bytes of a file, the one place where that is done; its pixels are not decoded yet."""
+    return Image.open(io.BytesIO(content))
 
 
 @contextmanager
@@ -89,7 +95,10 @@ class Cutout(NamedTuple):
 class DecodedImage:
     """An opened image: its size is known, and a JPEG is not decoded yet."""
 
-    def __init__(self, image: Image.Image, channels: int, *, name: str, content: bytes | None = None) -> None:
+    def __init__(
+        self, image: Image.Image, channels: int, *, name: str, content: bytes | None = None,
+        value_range: ValueRange | None = None,
+    ) -> None:  # fmt: skip
         """Take an image as PIL has opened it.
 
         Args:
@@ -97,6 +106,7 @@ class DecodedImage:
             channels: 1, 3 or 4.
             name: What to call it in an error.
             content: The bytes of its file, where it has one.
+            value_range: What values of more than 8 bits are black and white; None takes a guess of each image.
 
         Raises:
             UnreadableError: It cannot be decoded, or is larger than is safe to decode.
@@ -109,11 +119,13 @@ class DecodedImage:
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError
             self.waits = isinstance(image, JpegImageFile)
-            self.image = image if self.waits else to_channels(image, channels)
+            self.image = image if self.waits else to_channels(image, channels, value_range)
             self.turn = orientation(image) if self.waits else None
 
     @classmethod
-    def open(cls, source: bytes | Path, channels: int, *, name: str) -> "DecodedImage":
+    def open(
+        cls, source: bytes | Path, channels: int, *, name: str, value_range: ValueRange | None = None
+    ) -> "DecodedImage":
         """Open a file, or the bytes of one.
 
         Raises:
@@ -121,8 +133,8 @@ class DecodedImage:
         """
         with name_unreadable(name):
             content = source if isinstance(source, bytes) else source.read_bytes()
-            image = Image.open(io.BytesIO(content))
-        return cls(image, channels, name=name, content=content)
+            image = open_image(content)
+        return cls(image, channels, name=name, content=content, value_range=value_range)
 
     @property
     def size(self) -> Size:

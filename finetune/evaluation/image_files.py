@@ -74,6 +74,7 @@ class ImageFiles(Dataset[Item]):
         self.paths, self.channels, self.transform = paths, spec.channels, eval_transform(spec)
         self.varied = train_transform(spec, augment or NOT_AUGMENTED)
         self.views = views
+        self.store = FileStore(spec.value_range)
 
     def __len__(self) -> int:
         """How many files there are."""
@@ -93,7 +94,7 @@ class ImageFiles(Dataset[Item]):
         Raises:
             DataError: The image cannot be read.
         """
-        store = FileStore()
+        store = self.store
         yield self.transform.apply(store.open(path, self.channels))
         content = content_digest(store.content(path)) if self.views > 1 else ""
         for view in range(1, self.views):

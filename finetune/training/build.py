@@ -33,7 +33,7 @@ from finetune.data.pixel_cache import PixelCache
 from finetune.data.resampling import Balance
 from finetune.data.sequences.batches import build_datamodule
 from finetune.data.sequences.frame_store import sequence_limit
-from finetune.data.table import ImageTable
+from finetune.data.table import ImageTable, value_range_of
 from finetune.data.verification import verify_images
 from finetune.errors import ConfigError
 from finetune.features.extract import FeatureSettings
@@ -110,7 +110,7 @@ def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles
 
 def check_and_split(table: ImageTable, data: DataSettings, known: KnownFiles | None) -> ImageTable:
     """Return a source's images without those that cannot be read, all of them in a split."""
-    return split_table(verify_images(table, data.unreadable, known), data.splits)
+    return split_table(verify_images(table, data.unreadable, known, data.range_given), data.splits)
 
 
 def load_network(settings: PartsSettings, table: ImageTable) -> Network:
@@ -135,7 +135,7 @@ def load_backbone(
     """Return a network with its weights and a new head, by default a linear one of single images."""
     options = {entry.name: getattr(model, entry.name) for entry in fields(model)}
     network = build_network(num_classes=table.num_classes, head=head or HeadSpec(), frames=frames, **options)
-    network.spec = replace(network.spec, exact=data.exact_pixels)
+    network.spec = replace(network.spec, exact=data.exact_pixels, value_range=value_range_of(table.store))
     return network
 
 

@@ -38,7 +38,8 @@ def read_table(settings: TrainSettings) -> ImageTable:
     """Return the images of a cross-validation, split as a run would split them."""
     cache = open_cache(settings.cache)
     table: ImageTable = instantiate_target(settings.data.source)
-    return without_fold(verify_images(table, settings.data.unreadable, known_files(cache)), settings.data.splits)
+    data = settings.data
+    return without_fold(verify_images(table, data.unreadable, known_files(cache), data.range_given), data.splits)
 
 
 def table_of(trainer: HeadTrainer, fold: Fold) -> ImageTable:
