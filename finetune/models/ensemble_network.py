@@ -16,6 +16,7 @@ from finetune.errors import ConfigError
 from finetune.models.fingerprint import backbone_identity
 from finetune.models.heads.modules import HeadSpec, build_head, fold_standardize, standardize_layer
 from finetune.models.heads.sequence_heads import columns_of
+from finetune.models.input_spec import check_value_ranges
 from finetune.models.network import Network, build_network
 from finetune.uncertainty.scaling import Scaling
 
@@ -170,7 +171,7 @@ def join_networks(
         raise ConfigError(
             f"Members must agree in labels and channels, and in frames of a sequence; they have {sorted(numbers)}."
         )
-    check_value_ranges([each.network for each in members])
+    check_value_ranges([each.network.spec for each in members])
     owners, places = distinct_backbones([each.network for each in members])
     heads = [fold_standardize(each.network.head) for each in members]
     labels = members[0].network.num_classes
@@ -188,21 +189,6 @@ def join_networks(
     if weights is not None:
         head.weights.copy_(torch.from_numpy(weights))
     return assemble_network([owner.backbone for owner in owners], head, structure, owners[0].spec)
-
-
-def check_value_ranges(networks: Sequence[Network]) -> None:
-    """Check that networks read images of more than 8 bits alike, since what is joined reads them once.
-
-    Raises:
-        ConfigError: They do not.
-    """
-    ranges = sorted({network.spec.value_range or () for network in networks})
-    if len(ranges) > 1:
-        said = " and ".join("to ".join(f"{end:g} " for end in each).strip() or "no range" for each in ranges)
-        raise ConfigError(
-            f"Members read images of more than 8 bits differently ({said} of their values). Train them with the same "
-            "data.value_range=[low,high]."
-        )
 
 
 def distinct_backbones(networks: Sequence[Network]) -> tuple[list[Network], list[int]]:

@@ -33,6 +33,7 @@ from finetune.data.pixel_cache import PixelCache
 from finetune.data.resampling import Balance
 from finetune.data.sequences.batches import build_datamodule
 from finetune.data.sequences.frame_store import sequence_limit
+from finetune.data.sources.table_builder import require_classes
 from finetune.data.table import ImageTable, value_range_of
 from finetune.data.verification import verify_images
 from finetune.errors import ConfigError
@@ -110,6 +111,7 @@ def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles
 
 def check_and_split(table: ImageTable, data: DataSettings, known: KnownFiles | None) -> ImageTable:
     """Return a source's images without those that cannot be read, all of them in a split."""
+    require_classes(table)
     return split_table(verify_images(table, data.unreadable, known, data.range_given), data.splits)
 
 

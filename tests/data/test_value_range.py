@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,7 @@ def test_a_range_that_is_none_is_refused(given: dict[str, Any], message: str) ->
         typed(DataSettings, content | given)
 
 
-def test_a_run_is_scored_and_predicts_by_the_range_that_it_found(tmp_path: Path) -> None:
+def test_a_run_is_scored_and_predicts_by_the_range_that_it_found_also_on_one_class(tmp_path: Path) -> None:
     write(tmp_path / "photos", lambda grey: np.rint(grey * 1023).astype(np.uint16), number=20)
     done = finetune(
         "model=timm", "model.name=test_resnet", "model.weights=none", "trainer=cpu", "data.image_size=32",
@@ -200,3 +201,7 @@ def test_a_run_is_scored_and_predicts_by_the_range_that_it_found(tmp_path: Path)
     assert said.returncode == 0, said.stderr
     rows = list(csv.DictReader((tmp_path / "a.csv").open()))
     assert len(rows) == 20
+    shutil.copytree(tmp_path / "photos" / "a", tmp_path / "one" / "a")
+    words = ("evaluate", f"run={run}", "data.root=one", "report=false", "device=cpu", "workers=0")
+    one_class = finetune(*words, folder=tmp_path)
+    assert one_class.returncode == 0, one_class.stderr

@@ -53,7 +53,7 @@ def folder(root: str, val_means: str = "auto") -> ImageTable:
         )
     warn_left_out(top, classes, [image for place in (top, *splits) for image in direct_images(place)])
     if not splits:
-        check_depth(top, [found for found in classes if found.images])
+        warn_of_depth([found for found in classes if found.images])
     columns: dict[str, Collection[Any]] = {
         "id": [file.relative_to(top).as_posix() for file, _, _ in rows],
         "path": [str(file) for file, _, _ in rows],
@@ -131,19 +131,12 @@ def split_folders(top: Path) -> dict[Path, str]:
     return splits
 
 
-def check_depth(top: Path, classes: Sequence[ClassFolder]) -> None:
-    """Check that the folders are the classes, and not the folders above them.
-
-    Raises:
-        DataError: There is only one.
-    """
+def warn_of_depth(classes: Sequence[ClassFolder]) -> None:
+    """Warn where the folders are likely those above the classes."""
     names = [found.path.name for found in classes]
     below = [{entry.name for entry in subfolders(found.path)} for found in classes]
-    if len(names) == 1:
-        hint = f" If the classes are in it, set data.root={classes[0].path}." if below[0] else ""
-        raise DataError(f"{top} holds only one class folder, {names[0]}; a classifier needs two or more.{hint}")
     shared = sorted(set.intersection(*below))
-    if shared and not any(direct_images(found.path) for found in classes):
+    if len(names) > 1 and shared and not any(direct_images(found.path) for found in classes):
         log.warning(
             "The classes %s hold the same folders (%s). If these are the classes, call those above train and test.",
             ", ".join(names[:3]),

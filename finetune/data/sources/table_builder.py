@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def build_table(
     multilabel: bool = False,
     labels: Sequence[str] = (),
 ) -> ImageTable:
-    """Return the table with the vocabulary of all its rows, sorted by name.
+    """Return the table with the vocabulary of all its rows, in natural order.
 
     Args:
         columns: The columns id, path and label, and where there are any split and groups, a value per image.
@@ -75,19 +76,42 @@ def build_table(
         labels: All names, where they are known apart from the rows.
 
     Raises:
-        DataError: A file name is no text, or there are fewer labels than a classifier needs.
+        DataError: A file name is no text, or there is no label.
     """
     check_text(columns["id"])
     present = {name for label in columns["label"] for name in (label if multilabel else (label,))}
-    names = tuple(sorted(set(labels) or present))
+    names = tuple(sorted(set(labels) or present, key=natural_order))
     if not names:
         raise DataError(f"None of the {len(columns['id']):,} images has a label. Check the label column and separator.")
-    if len(names) < 2 and not multilabel:
-        raise DataError(
-            f"All {len(columns['id']):,} images have the same label ({names[0]}); a classifier needs two or more."
-        )
     warn_of_capitals(names)
     return ImageTable(build_frame(columns), names, "multilabel" if multilabel else "multiclass", store, tuple(groups))
+
+
+def natural_order(name: str) -> tuple[tuple[int, str], ...]:
+    """Return what sorts names as people do: numbers in them by their value, so that 2 comes before 10."""
+    parts = re.split(r"([0-9]+)", name)
+    digits = [part.lstrip("0") for part in parts[1::2]]
+    texts = [(0, part) for part in parts[::2]]
+    numbers = [(len(part), part) for part in digits]
+    return (*(each for pair in zip(texts, numbers, strict=False) for each in pair), texts[-1], (0, name))
+
+
+def require_classes(table: ImageTable) -> None:
+    """Check that images have the labels that a classifier needs.
+
+    Raises:
+        DataError: All have the same.
+    """
+    if table.num_classes > 1 or table.task == "multilabel":
+        return
+    label = table.labels[0]
+    below = [Path(name).parts[1] for name in table.frame["id"] if len(Path(name).parts) > 2]
+    path = Path(str(table.frame["path"].iloc[0]))
+    place = next((above for above in path.parents if above.name == label), None)
+    hint = f" If the classes are in it, set data.root={place}." if below and place is not None else ""
+    raise DataError(
+        f"All {len(table):,} images have the same label ({label}); a classifier needs two or more classes.{hint}"
+    )
 
 
 def check_text(ids: Collection[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from finetune.data.sources import digits, folder
+from finetune.data.sources.table_builder import require_classes
 from finetune.data.splits import make_splits
 from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
@@ -173,8 +174,30 @@ def test_a_folder_without_images_says_what_was_expected(tmp_path: Path, make_ima
 
 def test_a_single_class_folder_is_an_error_that_looks_one_level_down(make_images: Make) -> None:
     root = make_images(names("inner/a", "inner/b"))
-    with pytest.raises(DataError, match=f"only one class folder, inner; .* set data.root={root}/inner"):
-        folder(str(root))
+    with pytest.raises(DataError, match=rf"the same label \(inner\); .* set data.root={root}/inner"):
+        require_classes(folder(str(root)))
+
+
+def test_a_folder_of_one_class_is_read_since_a_run_can_be_scored_on_it(make_images: Make) -> None:
+    table = folder(str(make_images(names("only"))))
+    assert table.labels == ("only",) and len(table) == len(names("only"))
+    with pytest.raises(DataError, match=r"All \d+ images have the same label \(only\)[^I]*$"):
+        require_classes(table)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["1", "2", "3", "9", "10", "11", "12"], ["1", "2", "3", "9", "10", "11", "12"]),
+        (["week 2", "week 10", "week 1"], ["week 1", "week 2", "week 10"]),
+        (["1.10", "1.9", "1.2"], ["1.2", "1.9", "1.10"]),
+        (["2", "02", "1", "010"], ["1", "02", "2", "010"]),
+        (["10", "dog", "9", "cat"], ["9", "10", "cat", "dog"]),
+        (["b", "B", "a"], ["B", "a", "b"]),
+    ],
+)
+def test_classes_stand_in_natural_order(given: list[str], expected: list[str], make_images: Make) -> None:
+    assert folder(str(make_images(names(*given)))).labels == tuple(expected)
 
 
 def test_a_misspelt_split_folder_names_the_nearest(make_images: Make) -> None:

@@ -204,7 +204,6 @@ def test_a_misspelt_table_names_the_nearest(write: Write) -> None:
         ('path,label\n"0.png,a\n', "cannot be read as a table"),
         ("path,label\n,a\n1.png,b\n", r"1 of 2 rows .* have no path \(first: row 1 below the header\)"),
         ("path,label\n0.png,\n1.png,b\n2.png, \n", "2 of 3 rows .* have no label .* Fill them in, or remove the rows"),
-        ("path,label\n0.png,a\n1.png,a\n", r"All 2 images have the same label \(a\)"),
         ("path,label,split\n0.png,a,tset\n1.png,b,\n", "holds 'tset'; expected train, val, test.*Did you mean 'test'"),
     ],
 )
