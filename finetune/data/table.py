@@ -150,7 +150,8 @@ class ImageTable:
                 "Bring them back, or name where they are now (data.root=...)."
             )
         rows = [row_of[name] for name in ids]
-        _check_labels(saved, self.frame["label"].iloc[rows].tolist())
+        now = as_multilabel(self) if meta["task"] == "multilabel" else self
+        _check_labels(saved, now.frame["label"].iloc[rows].tolist())
         added = set(row_of).difference(ids, meta["skipped"])
         if added:
             log.warning("%d images are new since the run began and are left out (first: %s).", len(added), min(added))
@@ -209,6 +210,14 @@ def ranged_store(store: ImageStore, value_range: Sequence[float] | None) -> Imag
 def with_value_range(table: ImageTable, value_range: Sequence[float] | None) -> ImageTable:
     """Return a table whose store reads values of more than 8 bits by a range."""
     return replace(table, store=ranged_store(table.store, value_range))
+
+
+def as_multilabel(table: ImageTable) -> ImageTable:
+    """Return a table of one label per image as one of several, of which each image has one."""
+    if table.task == "multilabel":
+        return table
+    labels = object_column([(label,) for label in table.frame["label"]])
+    return replace(table, frame=table.frame.assign(label=labels), task="multilabel")
 
 
 def _check_labels(saved: pd.DataFrame, now: Sequence[Any]) -> None:

@@ -9,7 +9,14 @@ from finetune.config.compose import instantiate_target
 from finetune.config.resolve import stored_settings
 from finetune.config.settings.checked import Target
 from finetune.data.image_stores import FileStore
-from finetune.data.table import ImageTable, load_saved_table, ranged_store, value_range_of, with_value_range
+from finetune.data.table import (
+    ImageTable,
+    as_multilabel,
+    load_saved_table,
+    ranged_store,
+    value_range_of,
+    with_value_range,
+)
 from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError, FinetuneError, nearest
 from finetune.evaluation.predictions import PredictionTask
@@ -181,6 +188,8 @@ def map_to_vocabulary(table: ImageTable, vocabulary: Vocabulary) -> ImageTable:
     Raises:
         DataError: The model does not know a label, or one side has several labels per image and the other one.
     """
+    if vocabulary.task == "multilabel":
+        table = as_multilabel(table)
     if table.task != vocabulary.task:
         raise DataError(f"The images are {table.task}, the run is {vocabulary.task}. Give labels of the run's kind.")
     unknown = sorted(set(table.labels) - set(vocabulary.labels))

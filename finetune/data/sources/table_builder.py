@@ -17,7 +17,17 @@ SPLIT_NAMES = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+# words beside that of a split in the name of its folder, such as seg_train, training_set or test-images
+_FILLERS = ("set", "data", "dataset", "seg", "images", "imgs", "img", "image", "split", "folder", "files", "photos")
 VAL_MEANINGS = ("auto", "val", "test")
+
+
+def split_named(folder: str) -> str | None:
+    """Return the split that the name of a folder means, None where it means none."""
+    words = [word for word in re.split(r"[^a-z]+", folder.lower()) if word]
+    parts = [word.removesuffix("set") if word.removesuffix("set") in SPLIT_NAMES else word for word in words]
+    meant = [part for part in parts if part not in _FILLERS]
+    return SPLIT_NAMES.get(meant[0]) if len(meant) == 1 else None
 
 
 def existing_path(path: str | Path, what: str, key: str) -> Path:
@@ -80,20 +90,18 @@ def build_table(
     """
     check_text(columns["id"])
     present = {name for label in columns["label"] for name in (label if multilabel else (label,))}
-    names = tuple(sorted(set(labels) or present, key=natural_order))
+    names = tuple(sorted(set(labels) or present, key=lambda name: (natural_key(name), name)))
     if not names:
         raise DataError(f"None of the {len(columns['id']):,} images has a label. Check the label column and separator.")
     warn_of_capitals(names)
     return ImageTable(build_frame(columns), names, "multilabel" if multilabel else "multiclass", store, tuple(groups))
 
 
-def natural_order(name: str) -> tuple[tuple[int, str], ...]:
-    """Return what sorts names as people do: numbers in them by their value, so that 2 comes before 10."""
-    parts = re.split(r"([0-9]+)", name)
-    digits = [part.lstrip("0") for part in parts[1::2]]
-    texts = [(0, part) for part in parts[::2]]
-    numbers = [(len(part), part) for part in digits]
-    return (*(each for pair in zip(texts, numbers, strict=False) for each in pair), texts[-1], (0, name))
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return what to sort names by so that 2 comes before 10."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d{1,4000})", name) if part
+    ]
 
 
 def require_classes(table: ImageTable) -> None:

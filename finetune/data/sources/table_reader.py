@@ -105,22 +105,6 @@ def require_all(values: Sequence[str], name: str, file: str) -> None:
         )
 
 
-def several_labels(cells: Cells, columns: Sequence[str], file: str) -> list[tuple[str, ...]]:
-    """Return the labels of each row from columns of 0 and 1, one per label.
-
-    Raises:
-        DataError: A column is missing, or holds something else.
-    """
-    marks = []
-    for name in columns:
-        values = [value.lower() for value in column_of(cells, name, "label_columns", file)]
-        odd = next((value for value in values if value not in YES_NO), None)
-        if odd is not None:
-            raise DataError(f"The column '{name}' of {file} holds '{odd}'; a label column holds 0 or 1.")
-        marks.append([YES_NO[value] for value in values])
-    return [tuple(name for name, mark in zip(columns, row, strict=True) if mark) for row in zip(*marks, strict=True)]
-
-
 def splits_of(cells: Cells, name: str, file: str) -> list[str | None]:
     """Return the split of each row, None where the cell is empty.
 
