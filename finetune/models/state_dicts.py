@@ -27,7 +27,7 @@ OUTER = (
 # in the name of what holds a moving average of the weights
 EMA = ("ema", "averaged", "average", "teacher", "swa")
 # no weights, or those of an optimizer
-LEFT_OUT = ("optimizer", "optim", "lr_scheduler", "callbacks", "loops")
+NO_WEIGHTS = ("optimizer", "optim", "lr_scheduler", "callbacks", "loops")
 _DEPTH = 4
 # share of a model's tensors that have to be found for a prefix to be believed
 _ENOUGH = 0.5
@@ -48,7 +48,7 @@ class Weights(NamedTuple):
     others: tuple[str, ...]
 
 
-def flatten(content: Any, depth: int = _DEPTH) -> StateDict:
+def flatten_tensors(content: Any, depth: int = _DEPTH) -> StateDict:
     """Return all tensors of a file by their dotted names, those of optimizers left out."""
     return dict(_tensors(content, "", depth))
 
@@ -57,7 +57,7 @@ def _tensors(content: Any, place: str, depth: int) -> Iterator[tuple[str, Tensor
     for name, value in content.items() if isinstance(content, Mapping) else ():
         if isinstance(value, Tensor):
             yield f"{place}{name}", value
-        elif depth and not str(name).startswith(LEFT_OUT):
+        elif depth and not str(name).startswith(NO_WEIGHTS):
             yield from _tensors(value, f"{place}{name}.", depth - 1)
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from finetune.errors import ConfigError, nearest
-from finetune.models.state_dicts import StateDict, describe_weights, find_weights, flatten
+from finetune.models.state_dicts import StateDict, describe_weights, find_weights, flatten_tensors
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def read_file(path: Path) -> StateDict:
         raise ConfigError(
             f"{path} cannot be read as weights without running code in it. Save a state dict, best as .safetensors."
         ) from error
-    state = flatten(content)
+    state = flatten_tensors(content)
     if not state:
         raise ConfigError(f"{path} holds no tensors. Expected a state dict (name to tensor).")
     return state

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from finetune.errors import ConfigError
 from finetune.models.bundle import save_bundle
 from finetune.models.network import Network, build_network
-from finetune.models.state_dicts import find_weights, flatten
+from finetune.models.state_dicts import find_weights, flatten_tensors
 
 WORDS = ("module", "model", "backbone", "_orig_mod", "net", "encoder", "timm_model", "network", "my_own")
 CONTAINERS = (None, "state_dict", "state_dict_ema", "model_state_dict", "model", "ema", "weights")
@@ -37,7 +37,7 @@ def is_source(network: Network, state: dict[str, Tensor] = STATE) -> bool:
 def test_prefixes_in_any_order_and_container_are_found(words: list[str], container: str | None) -> None:
     named = {".".join([*words, name]): value for name, value in STATE.items()}
     content = named if container is None else {container: named, "epoch": 3, "optimizer": {"state": {0: STATE}}}
-    found = find_weights(flatten(content), OWN, "file", use_ema=True)
+    found = find_weights(flatten_tensors(content), OWN, "file", use_ema=True)
     assert all(torch.equal(found.tensors[name], STATE[name]) for name in OWN) and not found.others
 
 

@@ -89,7 +89,7 @@ def _remedy(ending: str, file: Path) -> str:
     return f", which is {kind}: name them with the ending of it, such as .{kind.lower()}"
 
 
-def listed(folders: Iterable[Path], top: Path) -> str:
+def places_below(folders: Iterable[Path], top: Path) -> str:
     """Return a few folders by their place below another."""
     names = [folder.relative_to(top).as_posix() for folder in folders]
     return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")

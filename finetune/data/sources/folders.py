@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.data.image_stores import FileStore, image_suffixes
-from finetune.data.sources.file_kinds import found_instead, hidden_folders, is_hidden, listed
+from finetune.data.sources.file_kinds import found_instead, hidden_folders, is_hidden, places_below
 from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, existing_path, rename_val_split, split_named
 from finetune.data.table import ImageTable
 from finetune.errors import DataError, nearest
@@ -170,7 +170,7 @@ def warn_left_out(top: Path, classes: Sequence[ClassFolder], stray: Sequence[Pat
         log.warning("Folders without any image are no class: %s.", ", ".join(empty))
     hidden = list(hidden_folders(top, image_suffixes()))
     if hidden:
-        log.info("Folders of a system or program, and hidden ones, are left out: %s.", listed(hidden, top))
+        log.info("Folders of a system or program, and hidden ones, are left out: %s.", places_below(hidden, top))
     others = [file for found in classes for file in found.others]
     for what, files in (("are no images", others), ("stand in no class folder", stray)):
         if files:

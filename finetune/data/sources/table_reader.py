@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from finetune.data.sources.table_builder import SPLIT_NAMES
 from finetune.errors import ConfigError, DataError, nearest
+from finetune.runs.csv_file import read_cell
 
 YES_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
 DELIMITERS = (",", ";", "\t")
@@ -70,7 +71,7 @@ def _read_csv(file: Path) -> Cells:
 def _whole_rows(reader: Any, width: int) -> Iterable[list[str]]:
     """Yield rows of `width` cells; a blank line is none, and a cell left out at the end is empty."""
     for row in reader:
-        cells = [cell.strip() for cell in row]
+        cells = [read_cell(cell.strip()) for cell in row]
         if any(cells[width:]):
             raise ValueError(f"line {reader.line_num} has {len(cells)} cells under {width} columns")
         if any(cells):
