@@ -35,7 +35,7 @@ _BEFORE: dict[str, Any] = {
     },
     "data": {
         "balance_groups": [], "unreadable": "error",
-        "bits": None, "value_range": None, "exact_pixels": True, "pixel_cache": False,
+        "bits": None, "value_range": None, "max_megapixels": 120.0, "exact_pixels": True, "pixel_cache": False,
         "device_pixels": False, "crop_mode": None, "image_size": None, "horizontal_flip": 0.5, "smallest_crop": 0.35,
         "splits": {"group": None, "fold": None},
     },

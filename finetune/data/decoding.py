@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,12 @@ _Box = tuple[float, float, float, float]
 # a JPEG is decoded at the smallest scale that leaves this many times the pixels asked for, in both directions
 MARGIN = 2
 SCALES = (8, 4, 2)
+# formats that PIL decodes by itself: no file is handed to a program, such as EPS to Ghostscript
+FORMATS = frozenset((
+    "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "HEIF", "ICNS", "ICO", "IM",
+    "IMT", "JPEG", "JPEG2000", "JXL", "MCIDAS", "MPO", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI",
+    "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
+))  # fmt: skip
 # what PIL's readers raise on damaged files
 UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
@@ -43,7 +50,10 @@ class UnreadableError(DataError):
 def unreadable_reason(error: BaseException) -> str:
     """Return in a few words why an image cannot be read."""
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible decompression bomb"
+        return (
+            f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible decompression bomb (data.max_megapixels sets the "
+            "limit)"
+        )
     if isinstance(error, UnidentifiedImageError):
         return "empty, or not an image that PIL knows"
     if isinstance(error, OSError) and error.strerror:
@@ -51,9 +61,24 @@ def unreadable_reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
 
 
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Return the formats that are opened: those of FORMATS that this PIL can read, in its own order."""
+    Image.init()
+    return tuple(name for name in Image.ID if name in FORMATS)
+
+
 def open_image(content: bytes) -> Image.Image:
-    """Open the bytes of a file, the one place where that is done; its pixels are not decoded yet."""
-    return Image.open(io.BytesIO(content))
+    """Open the bytes of a file, the one place where that is done; its pixels are not decoded yet.
+
+    Only formats that PIL decodes by itself are, so that no file starts a program of the system, as EPS does.
+    """
+    return Image.open(io.BytesIO(content), formats=image_formats())
+
+
+def allow_megapixels(most: float) -> None:
+    """Let images of so many megapixels be read, in this process and in workers that it forks."""
+    Image.MAX_IMAGE_PIXELS = round(most * 10**6)
 
 
 @contextmanager

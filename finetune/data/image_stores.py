@@ -8,18 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.data.decoding import DecodedImage
+from finetune.data.decoding import DecodedImage, image_formats
 from finetune.data.value_range import ValueRange
-
-# formats that PIL recognises but cannot read
-UNREAD_FORMATS = {"PDF", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
     """Return the file name endings that PIL can read, in lower case."""
-    Image.init()
-    formats = Image.OPEN.keys() - UNREAD_FORMATS
+    formats = image_formats()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 

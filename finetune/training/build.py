@@ -28,6 +28,7 @@ from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.cache.file_digests import KnownFiles
 from finetune.data.cache.store import Cache, parse_size
 from finetune.data.datamodule import ImageData
+from finetune.data.decoding import allow_megapixels
 from finetune.data.folds import split_table
 from finetune.data.pixel_cache import PixelCache
 from finetune.data.resampling import Balance
@@ -103,6 +104,7 @@ def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles
         stored: The run's stored table; where it exists (a resumed run), its splits are used again.
         known: Files that were read before, which need not be read again where they have not changed.
     """
+    allow_megapixels(data.max_megapixels)
     table: ImageTable = instantiate_target(data.source)
     if stored is not None and stored.exists():
         return table.with_splits_of(stored)
@@ -111,6 +113,7 @@ def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles
 
 def check_and_split(table: ImageTable, data: DataSettings, known: KnownFiles | None) -> ImageTable:
     """Return a source's images without those that cannot be read, all of them in a split."""
+    allow_megapixels(data.max_megapixels)
     require_classes(table)
     return split_table(verify_images(table, data.unreadable, known, data.range_given), data.splits)
 

@@ -176,7 +176,7 @@ def test_a_range_that_is_none_is_refused(given: dict[str, Any], message: str) ->
         "source": {"_target_": "a.b"}, "splits": {"val": 0.1, "test": 0.1, "seed": 0, "group": None, "fold": None},
         "batch_size": 1, "eval_batch_size": 1, "workers": 0, "unreadable": "error", "balance_groups": [],
         "image_size": None, "crop_mode": None, "horizontal_flip": 0.5, "smallest_crop": 0.3, "exact_pixels": False,
-        "pixel_cache": False, "device_pixels": False, "bits": None, "value_range": None,
+        "pixel_cache": False, "device_pixels": False, "bits": None, "value_range": None, "max_megapixels": 120.0,
     }  # fmt: skip
     with pytest.raises(ConfigError, match=message):
         typed(DataSettings, content | given)

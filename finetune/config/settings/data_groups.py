@@ -72,6 +72,7 @@ class DataSettings(Checked):
     eval_batch_size: int = field(metadata=in_range(least=1))
     workers: int | None = field(metadata=in_range(least=0))
     unreadable: str
+    max_megapixels: float = field(metadata=in_range(above=0))
     bits: int | None = field(metadata=in_range(least=8, most=32))
     value_range: tuple[float, ...] | None
     balance_groups: tuple[str, ...]
