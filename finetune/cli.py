@@ -29,6 +29,7 @@ from finetune.config.settings.root_table import ROOTS
 from finetune.config.trust import trust_folders
 from finetune.config.typed_text import quote_text, quoted
 from finetune.errors import ConfigError, FinetuneError, nearest
+from finetune.runtime.control_characters import escape_controls, escape_on_screen
 from finetune.runtime.threads import set_openmp_wait_policy
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ def load_command(command: str) -> Callable[..., Any]:
     """Return the function of a command."""
     module, _, name = COMMANDS[command].partition(":")
     loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    escape_on_screen()
     return loaded
 
 
@@ -241,7 +243,7 @@ def log_to_file(message: str, error: BaseException | None = None) -> None:
 
 def print_error(message: str) -> None:
     """Print one line to standard error."""
-    print(f"finetune: {' '.join(message.split())}", file=sys.stderr)
+    print(f"finetune: {escape_controls(' '.join(message.split()))}", file=sys.stderr)
 
 
 def with_config_name(arguments: Sequence[str]) -> list[str]:

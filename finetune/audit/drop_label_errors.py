@@ -21,7 +21,7 @@ from finetune.errors import RunError
 from finetune.features.extract import FeatureSettings, extract_features
 from finetune.models.heads.fit import HeadExamples
 from finetune.models.network import Network
-from finetune.runs.csv_file import write_csv
+from finetune.runs.csv_file import read_cell, write_csv
 from finetune.runs.run import Run
 from finetune.runtime.device import DevicePass, accelerator_device
 from finetune.training.build import load_plain_images
@@ -121,9 +121,9 @@ def keep_at_least_one(wrong: npt.NDArray[np.bool_], targets: npt.NDArray[Any]) -
 
 def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
     """Write the list, and say what is left out."""
+    rows = suspects[list(_COLUMNS)].to_dict("records")
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = suspects[list(_COLUMNS)].to_numpy().tolist()
-    write_csv(path, [dict(zip(_COLUMNS, row, strict=True)) for row in rows], _COLUMNS)
+    write_csv(path, [{str(name): cell for name, cell in row.items()} for row in rows], _COLUMNS)
     first = f" (first: {suspects['id'].iloc[0]})" if len(suspects) else ""
     log.info("label_noise=drop_suspects: %d training images are left out%s; see %s", len(suspects), first, path)
 
@@ -131,7 +131,7 @@ def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
 def read_suspects(path: Path) -> list[str]:
     """Return the ids of the images that are left out."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [row["id"] for row in csv.DictReader(file)]
+        return [read_cell(row["id"]) for row in csv.DictReader(file)]
 
 
 def wait_for_file(path: Path, seconds: float) -> None:

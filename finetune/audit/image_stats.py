@@ -1,6 +1,5 @@
 """Image statistics: size, mode and frames of each file, a perceptual hash, and a thumbnail when asked for."""
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -8,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from finetune.data.decoding import UNREADABLE
+from finetune.data.decoding import UNREADABLE, open_image
 from finetune.data.table import ImageStore
 from finetune.data.thumbnails import encode_jpeg
+from finetune.data.value_range import is_wide
 from finetune.errors import DataError
 from finetune.runtime.device import cores
 
@@ -55,7 +55,7 @@ def measure_image(store: ImageStore, path: str) -> ImageStats:
     """
     import imagehash
 
-    image = open_image(store, path)
+    image = open_original(store, path)
     size, mode, frames = image.size, image.mode, getattr(image, "n_frames", 1)
     turned = image.getexif().get(274, 1) in (5, 6, 7, 8)
     image.draft("L", (DECODED, DECODED))
@@ -65,12 +65,13 @@ def measure_image(store: ImageStore, path: str) -> ImageStats:
     return ImageStats(width, height, mode, int(frames), bits, float(np.asarray(grey, np.float32).std()))
 
 
-def open_image(store: ImageStore, path: str) -> Image.Image:
-    """Return an image as its file has it; one that is in no file as the store gives it."""
+def open_original(store: ImageStore, path: str) -> Image.Image:
+    """Return an image as its file has it; one of more than 8 bits, or in no file, as the store gives it."""
     try:
-        return Image.open(io.BytesIO(store.content(path)))
+        image = open_image(store.content(path))
     except UNREADABLE:
         return store.read(path, 3)
+    return store.read(path, 1) if is_wide(image) else image
 
 
 def thumbnail(store: ImageStore, path: str) -> bytes | None:

@@ -75,7 +75,7 @@ def _load(settings: AuditRootSettings, cache: Cache | None) -> tuple[ImageTable,
     own_splits = not given.frame["split"].isna().any()
     frame = given.frame
     gone = replace(given, frame=frame[frame["id"].isin(table.skipped)].reset_index(drop=True))
-    reasons = [problem or "it could not be read a moment ago" for _, problem in check_images(gone, None)]
+    reasons = [problem or "it could not be read a moment ago" for _, problem, _ in check_images(gone, None)]
     return table, list(zip(gone.frame["path"].tolist(), reasons, strict=True)), own_splits
 
 

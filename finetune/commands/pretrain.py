@@ -12,6 +12,7 @@ from finetune.config.settings.data_groups import DataSettings
 from finetune.config.settings.roots import PretrainRootSettings
 from finetune.config.settings.training_groups import TrainerSettings
 from finetune.data.cache.file_digests import KnownFiles
+from finetune.data.decoding import allow_megapixels
 from finetune.data.sequences.frame_store import require_single_images
 from finetune.data.sources.unlabelled import is_unlabelled
 from finetune.data.table import ImageTable
@@ -112,4 +113,7 @@ def _load_table(data: DataSettings, stored: Path, known: KnownFiles | None) -> I
     require_single_images(table, "finetune pretrain", "Name the frames as images: data=unlabelled data.root=FOLDER.")
     if stored.exists():
         return table.with_splits_of(stored)
-    return verify_images(table, data.unreadable, known) if is_unlabelled(table) else check_and_split(table, data, known)
+    allow_megapixels(data.max_megapixels)
+    if is_unlabelled(table):
+        return verify_images(table, data.unreadable, known, data.range_given)
+    return check_and_split(table, data, known)

@@ -202,7 +202,8 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 READ = {
     "data": (
         "source", "splits", "batch_size", "eval_batch_size", "workers", "unreadable", "balance_groups", "image_size",
-        "crop_mode", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels",
+        "crop_mode", "horizontal_flip", "smallest_crop", "exact_pixels", "pixel_cache", "device_pixels", "bits",
+        "value_range", "max_megapixels",
     ),
     "data.splits": ("val", "test", "seed", "group", "fold"),
     "strategy": ("name", "adapter", "phases"),

@@ -34,11 +34,12 @@ _BEFORE: dict[str, Any] = {
         "layers": 1, "bidirectional": True, "kernel": 3, "rounds": 50, "tree_depth": 2,
     },
     "data": {
-        "balance_groups": [], "unreadable": "error", "exact_pixels": True, "pixel_cache": False,
+        "balance_groups": [], "unreadable": "error",
+        "bits": None, "value_range": None, "max_megapixels": 120.0, "exact_pixels": True, "pixel_cache": False,
         "device_pixels": False, "crop_mode": None, "image_size": None, "horizontal_flip": 0.5, "smallest_crop": 0.35,
         "splits": {"group": None, "fold": None},
     },
-    "model": {"image_size": None, "crop_mode": None, "grad_checkpointing": False, "depth": None},
+    "model": {"use_ema": False, "image_size": None, "crop_mode": None, "grad_checkpointing": False, "depth": None},
     "augment": {
         "color_jitter": 0.0, "vertical_flip": 0.0, "quarter_turns": False, "rotate": 0.0, "blur": 0.0,
         "trivial_augment": False,

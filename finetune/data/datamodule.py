@@ -23,7 +23,7 @@ from finetune.data.gpu.transform import FORMAT, DeviceTransform
 from finetune.data.pixel_cache import PixelCache, StoredImages
 from finetune.data.resampling import Balance
 from finetune.data.sampling import Draw, EvalBatches, TrainBatches
-from finetune.data.table import ImageTable, content_digest
+from finetune.data.table import ImageTable, content_digest, with_value_range
 from finetune.data.transforms import InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError
 from finetune.runtime.device import cores
@@ -173,7 +173,7 @@ class ImageData(pl.LightningDataModule):
         for name, (number, low) in least.items():
             if number < low:
                 raise ConfigError(f"data.{name}={number} is too small. Use {low} or more.")
-        self.table = table
+        self.table = with_value_range(table, spec.value_range)
         self.spec = spec
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -188,7 +188,7 @@ class ImageData(pl.LightningDataModule):
         self.train_transform = train_transform(spec, augment)
         self.eval_transform = eval_transform(spec)
         self.augmented = augment.enabled
-        self.input_description = asdict(spec) | ({"device_pixels": FORMAT} if device_pixels else {})
+        self.input_description = spec.description() | ({"device_pixels": FORMAT} if device_pixels else {})
         self.augment_description = {name: value for name, value in asdict(augment).items() if name not in OF_BATCHES}
 
     def training_weights(self) -> npt.NDArray[np.float64] | None:

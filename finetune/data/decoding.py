@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from finetune.data.color_modes import SWAPPING, orientation, to_channels
+from finetune.data.value_range import ValueRange
 from finetune.errors import DataError
 
 Size = tuple[int, int]
@@ -20,6 +22,12 @@ _Box = tuple[float, float, float, float]
 # a JPEG is decoded at the smallest scale that leaves this many times the pixels asked for, in both directions
 MARGIN = 2
 SCALES = (8, 4, 2)
+# formats that PIL decodes by itself: no file is handed to a program, such as EPS to Ghostscript
+FORMATS = frozenset((
+    "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "HEIF", "ICNS", "ICO", "IM",
+    "IMT", "JPEG", "JPEG2000", "JXL", "MCIDAS", "MPO", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI",
+    "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
+))  # fmt: skip
 # what PIL's readers raise on damaged files
 UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
@@ -42,12 +50,35 @@ class UnreadableError(DataError):
 def unreadable_reason(error: BaseException) -> str:
     """Return in a few words why an image cannot be read."""
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible decompression bomb"
+        return (
+            f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible decompression bomb (data.max_megapixels sets the "
+            "limit)"
+        )
     if isinstance(error, UnidentifiedImageError):
         return "empty, or not an image that PIL knows"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Return the formats that are opened: those of FORMATS that this PIL can read, in its own order."""
+    Image.init()
+    return tuple(name for name in Image.ID if name in FORMATS)
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Open the bytes of a file, the one place where that is done; its pixels are not decoded yet.
+
+    Only formats that PIL decodes by itself are, so that no file starts a program of the system, as EPS does.
+    """
+    return Image.open(io.BytesIO(content), formats=image_formats())
+
+
+def allow_megapixels(most: float) -> None:
+    """Let images of so many megapixels be read, in this process and in workers that it forks."""
+    Image.MAX_IMAGE_PIXELS = round(most * 10**6)
 
 
 @contextmanager
@@ -89,7 +120,10 @@ class Cutout(NamedTuple):
 class DecodedImage:
     """An opened image: its size is known, and a JPEG is not decoded yet."""
 
-    def __init__(self, image: Image.Image, channels: int, *, name: str, content: bytes | None = None) -> None:
+    def __init__(
+        self, image: Image.Image, channels: int, *, name: str, content: bytes | None = None,
+        value_range: ValueRange | None = None,
+    ) -> None:  # fmt: skip
         """Take an image as PIL has opened it.
 
         Args:
@@ -97,6 +131,7 @@ class DecodedImage:
             channels: 1, 3 or 4.
             name: What to call it in an error.
             content: The bytes of its file, where it has one.
+            value_range: What values of more than 8 bits are black and white; None takes a guess of each image.
 
         Raises:
             UnreadableError: It cannot be decoded, or is larger than is safe to decode.
@@ -109,11 +144,13 @@ class DecodedImage:
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError
             self.waits = isinstance(image, JpegImageFile)
-            self.image = image if self.waits else to_channels(image, channels)
+            self.image = image if self.waits else to_channels(image, channels, value_range)
             self.turn = orientation(image) if self.waits else None
 
     @classmethod
-    def open(cls, source: bytes | Path, channels: int, *, name: str) -> "DecodedImage":
+    def open(
+        cls, source: bytes | Path, channels: int, *, name: str, value_range: ValueRange | None = None
+    ) -> "DecodedImage":
         """Open a file, or the bytes of one.
 
         Raises:
@@ -121,8 +158,8 @@ class DecodedImage:
         """
         with name_unreadable(name):
             content = source if isinstance(source, bytes) else source.read_bytes()
-            image = Image.open(io.BytesIO(content))
-        return cls(image, channels, name=name, content=content)
+            image = open_image(content)
+        return cls(image, channels, name=name, content=content, value_range=value_range)
 
     @property
     def size(self) -> Size:

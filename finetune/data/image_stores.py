@@ -8,17 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.data.decoding import DecodedImage
-
-# formats that PIL recognises but cannot read
-UNREAD_FORMATS = {"PDF", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+from finetune.data.decoding import DecodedImage, image_formats
+from finetune.data.value_range import ValueRange
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
     """Return the file name endings that PIL can read, in lower case."""
-    Image.init()
-    formats = Image.OPEN.keys() - UNREAD_FORMATS
+    formats = image_formats()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
@@ -39,11 +36,17 @@ def decode(source: bytes | Path, channels: int, *, name: str, draft: bool = Fals
 
 @dataclass(frozen=True)
 class FileStore:
-    """Images in files."""
+    """Images in files.
+
+    Attributes:
+        value_range: What values of more than 8 bits are black and white; None takes a guess of each image.
+    """
+
+    value_range: ValueRange | None = None
 
     def open(self, path: str, channels: int) -> DecodedImage:
         """Open the image."""
-        return DecodedImage.open(Path(path), channels, name=path)
+        return DecodedImage.open(Path(path), channels, name=path, value_range=self.value_range)
 
     def read(self, path: str, channels: int) -> Image.Image:
         """Return the image with its channels, upright."""
@@ -60,9 +63,11 @@ class ArrayStore:
 
     Attributes:
         images: Grey values (N, H, W), 0 to 255.
+        value_range: None, since there are no values of more than 8 bits.
     """
 
     images: npt.NDArray[np.uint8]
+    value_range: ValueRange | None = None
 
     def _at(self, path: str) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(self.images[int(path.rsplit("/", 1)[-1])])

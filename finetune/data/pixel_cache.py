@@ -6,7 +6,6 @@ For evaluation it holds just what the weights are shown, for training as many pi
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -110,13 +109,16 @@ class PixelCache:
 
     def evaluation(self, store: ImageStore, paths: Mapping[str, str], transform: Transform) -> StoredImages:
         """Return images (path by digest) as `transform`, that of evaluation, shows them to the weights."""
-        space = self.cache.space("pixels", {**self.versions, "for": "evaluation", "input": asdict(self.spec)})
+        space = self.cache.space("pixels", {**self.versions, "for": "evaluation", "input": self.spec.description()})
         size = self.spec.height * self.spec.width * self.spec.channels
         return self.filled(StoredImages(space, finished=True), store, paths, transform.pixels, size)
 
     def training(self, store: ImageStore, paths: Mapping[str, str]) -> StoredImages:
         """Return images (path by digest) with as many pixels as the smallest crop needs, or all they have."""
-        described = {"channels": self.spec.channels, "shorter": self.shorter, "interpolation": self.spec.interpolation}
+        described: dict[str, Any] = {"channels": self.spec.channels, "shorter": self.shorter}
+        described["interpolation"] = self.spec.interpolation
+        if self.spec.value_range is not None:
+            described["value_range"] = self.spec.value_range
         space = self.cache.space("pixels", {**self.versions, "for": "training", **described})
         size = int(self.shorter**2 * USUAL_RATIO * self.spec.channels)
         return self.filled(StoredImages(space, finished=False), store, paths, self.shrink, size)

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from finetune.data.decoding import DecodedImage
+from finetune.data.value_range import ValueRange
 from finetune.errors import DataError
 from finetune.runs.run import replacing
 from finetune.runtime.device import cores
@@ -30,7 +31,10 @@ _COLUMNS = ("id", "path", "label", "split", "digest")
 
 
 class ImageStore(Protocol):
-    """Reads an image's pixels; it can be pickled, since worker processes use it."""
+    """Reads an image's pixels; it can be pickled, since worker processes use it.
+
+    One that reads files of more than 8 bits is a dataclass with a field `value_range`: what is black and white there.
+    """
 
     def open(self, path: str, channels: int) -> DecodedImage:
         """Return the image opened but not decoded where that can wait, or raise DataError naming it."""
@@ -117,7 +121,13 @@ class ImageTable:
         if self.task == "multilabel":
             types["label"] = pa.list_(pa.string())
         columns = {name: pa.array(_plain(self.frame[name]), types.get(name)) for name in (*_COLUMNS, *self.groups)}
-        meta = {"labels": self.labels, "task": self.task, "groups": self.groups, "skipped": self.skipped}
+        meta: dict[str, Any] = {
+            "labels": self.labels,
+            "task": self.task,
+            "groups": self.groups,
+            "skipped": self.skipped,
+        }
+        meta["value_range"] = value_range_of(self.store)
         with replacing(path) as temporary:
             pq.write_table(pa.table(columns).replace_schema_metadata({"finetune": json.dumps(meta)}), temporary)
 
@@ -140,7 +150,8 @@ class ImageTable:
                 "Bring them back, or name where they are now (data.root=...)."
             )
         rows = [row_of[name] for name in ids]
-        _check_labels(saved, self.frame["label"].iloc[rows].tolist())
+        now = as_multilabel(self) if meta["task"] == "multilabel" else self
+        _check_labels(saved, now.frame["label"].iloc[rows].tolist())
         added = set(row_of).difference(ids, meta["skipped"])
         if added:
             log.warning("%d images are new since the run began and are left out (first: %s).", len(added), min(added))
@@ -153,6 +164,7 @@ class ImageTable:
             groups=tuple(meta["groups"]),
             skipped=tuple(meta["skipped"]),
         )
+        table = with_value_range(table, meta.get("value_range"))
         try:
             table.check_contents()
         except OSError as error:
@@ -177,6 +189,35 @@ class ImageTable:
                 f"{len(changed):,} of the run's {len(self):,} images have changed since (first: {changed[0]}). "
                 "Scores on them cannot be compared: restore them, or start a new run."
             )
+
+
+def value_range_of(store: ImageStore) -> ValueRange | None:
+    """Return what values of more than 8 bits are black and white to a store; None where it takes a guess."""
+    found: ValueRange | None = getattr(store, "value_range", None)
+    return found
+
+
+def ranged_store(store: ImageStore, value_range: Sequence[float] | None) -> ImageStore:
+    """Return a store that reads values of more than 8 bits by a range, or guesses it of each image where it is None."""
+    images: ImageStore | None = getattr(store, "images", None)
+    if is_dataclass(store) and any(entry.name == "value_range" for entry in fields(store)):
+        return replace(store, value_range=None if value_range is None else tuple(value_range))
+    if is_dataclass(store) and hasattr(images, "open"):  # of sequences, whose frames another store reads
+        return replace(store, images=ranged_store(images, value_range))
+    return store
+
+
+def with_value_range(table: ImageTable, value_range: Sequence[float] | None) -> ImageTable:
+    """Return a table whose store reads values of more than 8 bits by a range."""
+    return replace(table, store=ranged_store(table.store, value_range))
+
+
+def as_multilabel(table: ImageTable) -> ImageTable:
+    """Return a table of one label per image as one of several, of which each image has one."""
+    if table.task == "multilabel":
+        return table
+    labels = object_column([(label,) for label in table.frame["label"]])
+    return replace(table, frame=table.frame.assign(label=labels), task="multilabel")
 
 
 def _check_labels(saved: pd.DataFrame, now: Sequence[Any]) -> None:

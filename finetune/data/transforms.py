@@ -1,7 +1,7 @@
 """Transforms: from a PIL image to the tensor that the weights expect, augmented for training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from finetune.data.augmentation.operations import QuarterTurn, Rotation, Squashe
 from finetune.data.augmentation.settings import check_augment
 from finetune.data.decoding import DecodedImage
 from finetune.data.resizing import Scale, Step, fast_resize
+from finetune.data.value_range import ValueRange
 from finetune.errors import ConfigError
 
 
@@ -34,6 +35,8 @@ class InputSpec:
         crop_pct: Share of the resized image that the central crop keeps.
         crop_mode: center, squash or border.
         exact: Whether images are brought to that size bit for bit as timm does it, or faster and nearly so.
+        value_range: Values of more than 8 bits that are black and white; None where there were none in training, or in
+            runs of versions that guessed it of each image.
     """
 
     channels: int
@@ -45,12 +48,17 @@ class InputSpec:
     crop_pct: float
     crop_mode: str = "center"
     exact: bool = True
+    value_range: ValueRange | None = None
 
     @classmethod
     def stored(cls, content: Mapping[str, Any]) -> "InputSpec":
         """Return one that was stored as JSON, which has no tuples."""
         found: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
         return cls(**found)
+
+    def description(self) -> dict[str, Any]:
+        """Return what of it decides the pixels that are kept in caches."""
+        return {name: value for name, value in asdict(self).items() if name != "value_range" or value is not None}
 
 
 class Transform:
@@ -92,7 +100,7 @@ class Transform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return a decoded image as (C, H, W), normalised."""
-        return self.apply(DecodedImage(image, self.spec.channels, name="The image"))
+        return self.apply(DecodedImage(image, self.spec.channels, name="The image", value_range=self.spec.value_range))
 
 
 def eval_transform(spec: InputSpec) -> Transform:

@@ -15,6 +15,7 @@ from finetune.data.datamodule import seed_of, seeded, view_keys
 from finetune.data.decoding import unreadable_reason
 from finetune.data.image_stores import FileStore
 from finetune.data.sources import image_suffixes
+from finetune.data.sources.file_kinds import found_instead, is_hidden
 from finetune.data.table import content_digest
 from finetune.data.transforms import InputSpec, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError, nearest
@@ -55,11 +56,14 @@ def find_images(source: Path, key: str = "input") -> list[str]:
     endings = image_suffixes()
     found = []
     for folder, folders, names in os.walk(source):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        shown = sorted(name for name in names if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name, within_class=True))
+        shown = sorted(name for name in names if not is_hidden(name))
         found += [str(Path(folder, name)) for name in shown if Path(name).suffix.lower() in endings]
     if not found:
-        raise DataError(f"There is no image under {source} (.jpg, .png, .webp, .tif …). Point {key}= at images.")
+        raise DataError(
+            f"There is no image under {source} (.jpg, .png, .webp, .tif …). Point {key}= at images. "
+            f"{found_instead(source)}"
+        )
     return found
 
 
@@ -74,6 +78,7 @@ class ImageFiles(Dataset[Item]):
         self.paths, self.channels, self.transform = paths, spec.channels, eval_transform(spec)
         self.varied = train_transform(spec, augment or NOT_AUGMENTED)
         self.views = views
+        self.store = FileStore(spec.value_range)
 
     def __len__(self) -> int:
         """How many files there are."""
@@ -93,7 +98,7 @@ class ImageFiles(Dataset[Item]):
         Raises:
             DataError: The image cannot be read.
         """
-        store = FileStore()
+        store = self.store
         yield self.transform.apply(store.open(path, self.channels))
         content = content_digest(store.content(path)) if self.views > 1 else ""
         for view in range(1, self.views):

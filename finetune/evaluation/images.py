@@ -9,7 +9,14 @@ from finetune.config.compose import instantiate_target
 from finetune.config.resolve import stored_settings
 from finetune.config.settings.checked import Target
 from finetune.data.image_stores import FileStore
-from finetune.data.table import ImageTable, load_saved_table
+from finetune.data.table import (
+    ImageTable,
+    as_multilabel,
+    load_saved_table,
+    ranged_store,
+    value_range_of,
+    with_value_range,
+)
 from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError, FinetuneError, nearest
 from finetune.evaluation.predictions import PredictionTask
@@ -108,7 +115,8 @@ def _from_source(stored: ImageTable, target: Target, split: str) -> ImageTable:
     gone = [name for name in ids if name not in paths]
     if gone:
         raise ImagesGoneError(f"{len(gone):,} of the run's {len(ids):,} {split} images are gone (first: {gone[0]}).")
-    return replace(stored, frame=stored.frame.assign(path=ids.map(paths)), store=source.store)
+    store = ranged_store(source.store, value_range_of(stored.store))
+    return replace(stored, frame=stored.frame.assign(path=ids.map(paths)), store=store)
 
 
 def other_images(run: Run, source: Target, split: str, vocabulary: Vocabulary, unreadable: str) -> EvaluationImages:
@@ -118,10 +126,12 @@ def other_images(run: Run, source: Target, split: str, vocabulary: Vocabulary, u
         DataError: A label is unknown to the run, the split is empty, or an image cannot be read.
     """
     table: ImageTable = instantiate_target(source)
+    trained_on = run_table(run)
     if table.frame["split"].isna().all():
         table = replace(table, frame=table.frame.assign(split=split))
-    table = verify_images(map_to_vocabulary(one_split(table, split), vocabulary), unreadable)
-    saved = run_table(run).frame
+    table, known = map_to_vocabulary(one_split(table, split), vocabulary), value_range_of(trained_on.store)
+    table = verify_images(table, unreadable, value_range=known, find_range=False)
+    saved = trained_on.frame
     here = table.frame["digest"]
     own = saved.loc[saved["split"] == split, "digest"]
     if sorted(here) == sorted(own.dropna()):
@@ -178,6 +188,8 @@ def map_to_vocabulary(table: ImageTable, vocabulary: Vocabulary) -> ImageTable:
     Raises:
         DataError: The model does not know a label, or one side has several labels per image and the other one.
     """
+    if vocabulary.task == "multilabel":
+        table = as_multilabel(table)
     if table.task != vocabulary.task:
         raise DataError(f"The images are {table.task}, the run is {vocabulary.task}. Give labels of the run's kind.")
     unknown = sorted(set(table.labels) - set(vocabulary.labels))
@@ -199,4 +211,5 @@ def run_table(run: Run) -> ImageTable:
     if not run.table_file.is_file():
         raise ImagesGoneError(f"The run has not stored which images it used ({run.table_file} is missing).")
     frame, meta = load_saved_table(run.table_file)
-    return ImageTable(frame, tuple(meta["labels"]), meta["task"], FileStore(), tuple(meta["groups"]))
+    table = ImageTable(frame, tuple(meta["labels"]), meta["task"], FileStore(), tuple(meta["groups"]))
+    return with_value_range(table, meta.get("value_range"))

@@ -1,6 +1,5 @@
 """The table of predictions for unlabelled images, written as they come, however many there are."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from finetune.evaluation.predictions import (
     check_finite,
     to_probabilities,
 )
+from finetune.runs.csv_file import CsvRows
 from finetune.runs.run import replacing
 from finetune.uncertainty.ood.detector import Detector, FeaturesAndLogits
 
@@ -144,20 +144,21 @@ def _open_csv(path: Path, columns: dict[str, pa.DataType]) -> Iterator[RowWriter
         replacing(path) as temporary,  # below, a file name that is not UTF-8 keeps its bytes
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
-        writer.writeheader()
-        yield _CsvRows(writer)
+        writer = CsvRows(file)
+        writer.append(columns)
+        yield _CsvTable(writer, list(columns))
 
 
-class _CsvRows:
-    def __init__(self, writer: "csv.DictWriter[str]") -> None:
+class _CsvTable:
+    def __init__(self, writer: CsvRows, columns: Sequence[str]) -> None:
         self.writer = writer
+        self.columns = columns
 
     def append(self, rows: list[PredictionRow]) -> None:
         """Write some rows; probabilities with the digits of their type."""
-        self.writer.writerows(
-            {name: f"{cell:.7g}" if isinstance(cell, float) else cell for name, cell in row.items()} for row in rows
-        )
+        for row in rows:
+            cells = (row.get(name) for name in self.columns)
+            self.writer.append(f"{cell:.7g}" if isinstance(cell, float) else cell for cell in cells)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from finetune.config.settings.review_roots import EvaluateSettings, PredictSetti
 from finetune.config.settings.training_groups import Augment
 from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.datamodule import ImageData
+from finetune.data.decoding import allow_megapixels
 from finetune.data.sequences.batches import build_datamodule
 from finetune.data.table import ImageTable
 from finetune.errors import ConfigError
@@ -55,11 +56,14 @@ def rerun_settings(
 ) -> InferenceSettings:
     """Return how a run is run again; what is None is as it was in the run, and workers as the cores allow.
 
+    Images of as many pixels as in the run are read.
+
     Raises:
         ConfigError: There is no such device, the precision is not known, or several views are asked for where the run
             varies no image.
     """
     chosen, stored = choose_device(device), stored_settings(run.config)
+    allow_megapixels(stored.data.max_megapixels)
     precision = choose_precision(stored.trainer.precision if precision is None else precision, chosen)
     return InferenceSettings(
         DevicePass(chosen, precision),

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from finetune.config.settings.training_groups import Augment
 from finetune.data.decoding import unreadable_reason
-from finetune.data.image_stores import FileStore
 from finetune.data.sequences.batches import check_sequence_views
 from finetune.data.sources.frames import frames_in, sequence_folders
 from finetune.errors import ConfigError, DataError
@@ -39,10 +38,10 @@ class SequenceFolders(ImageFiles):
 
     def __getitem__(self, index: int) -> Item:
         """Read one sequence; a frame that cannot be read is said, not replaced."""
-        path, store, frames = self.paths[index], FileStore(), []
+        path, frames = self.paths[index], []
         for frame in self.folders[path]:
             try:
-                frames.append(self.transform.apply(store.open(frame, self.channels)))
+                frames.append(self.transform.apply(self.store.open(frame, self.channels)))
             except DataError as error:
                 return path, None, f"its frame {Path(frame).name}: {unreadable_reason(error.__cause__ or error)}"
         return path, torch.stack(frames), None

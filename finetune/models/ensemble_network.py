@@ -16,6 +16,7 @@ from finetune.errors import ConfigError
 from finetune.models.fingerprint import backbone_identity
 from finetune.models.heads.modules import HeadSpec, build_head, fold_standardize, standardize_layer
 from finetune.models.heads.sequence_heads import columns_of
+from finetune.models.input_spec import check_value_ranges
 from finetune.models.network import Network, build_network
 from finetune.uncertainty.scaling import Scaling
 
@@ -170,6 +171,7 @@ def join_networks(
         raise ConfigError(
             f"Members must agree in labels and channels, and in frames of a sequence; they have {sorted(numbers)}."
         )
+    check_value_ranges([each.network.spec for each in members])
     owners, places = distinct_backbones([each.network for each in members])
     heads = [fold_standardize(each.network.head) for each in members]
     labels = members[0].network.num_classes

@@ -58,3 +58,18 @@ def per_channel(key: str, given: Sequence[float] | None, default: Sequence[float
     if len(values) == channels:
         return values
     return (sum(values) / len(values),) * channels
+
+
+def check_value_ranges(specs: Sequence[InputSpec]) -> None:
+    """Check that images of more than 8 bits are read alike, since networks that are joined read them once.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    ranges = sorted({spec.value_range or () for spec in specs})
+    if len(ranges) > 1:
+        said = " and ".join(" to ".join(f"{end:.9g}" for end in each) or "a range of each image" for each in ranges)
+        raise ConfigError(
+            f"Members read images of more than 8 bits differently ({said}). Train them with the same "
+            "data.value_range=[low,high]."
+        )

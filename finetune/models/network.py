@@ -89,13 +89,14 @@ def build_network(
     grad_checkpointing: bool = False,
     depth: float | None = None,
     frames: int | None = None,
+    use_ema: bool = True,
 ) -> Network:
     """Return a network with a new head.
 
     Args:
         name: Any timm model, with or without a pretrained tag.
         num_classes: Number of classes K.
-        weights: bundled, timm, none, or the path of a file.
+        weights: bundled, timm, none, or the path of a file or of a run.
         head: The head; linear by default.
         drop_rate: Dropout inside the backbone, before the pooled features leave it.
         drop_path_rate: Stochastic depth of the backbone.
@@ -110,6 +111,7 @@ def build_network(
         grad_checkpointing: Whether activations are computed again in the backward pass to save memory.
         depth: Share of the backbone's blocks that is kept, above 0 and at most 1; None for all.
         frames: Of a sequence at most; None for single images.
+        use_ema: Whether the moving average is taken from a file that holds it beside the raw weights.
 
     Raises:
         ConfigError: There is no such model, or it cannot do what is asked.
@@ -119,7 +121,7 @@ def build_network(
     _check_head(head, frames)
     options = model_options(name, drop_rate, drop_path_rate, in_chans, image_size)
     try:
-        backbone = create_backbone(name, weights, options)
+        backbone = create_backbone(name, weights, options, use_ema=use_ema)
     except (TypeError, AssertionError, RuntimeError) as error:
         raise ConfigError(
             f"model.name={name} cannot be built with {options}: {str(error).splitlines()[0]}. Change model.* or "

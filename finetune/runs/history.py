@@ -6,7 +6,7 @@ import numbers
 from pathlib import Path
 from typing import Any
 
-from finetune.runs.csv_file import write_csv
+from finetune.runs.csv_file import CsvRows, write_csv
 
 FIRST = ("step", "epoch", "phase")
 _WORDS = ("phase",)
@@ -33,7 +33,7 @@ class RunHistory:
             return []
         content = self.path.read_bytes()
         lines = content[: content.rfind(b"\n") + 1]
-        rows = list(csv.DictReader(io.StringIO(lines.decode())))
+        rows = list(csv.DictReader(io.StringIO(lines.decode(), newline="")))
         kept = [row for row in rows if None not in row and None not in row.values()]
         self.whole = bool(lines) and lines == content and kept == rows
         return kept
@@ -51,7 +51,7 @@ class RunHistory:
             self._rewrite()
             return
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(text)
+            CsvRows(file).append(text.get(name) for name in self.columns)
             file.flush()
 
     def truncate_after(self, step: int) -> None:

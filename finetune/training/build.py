@@ -28,12 +28,14 @@ from finetune.data.augmentation.settings import NOT_AUGMENTED
 from finetune.data.cache.file_digests import KnownFiles
 from finetune.data.cache.store import Cache, parse_size
 from finetune.data.datamodule import ImageData
+from finetune.data.decoding import allow_megapixels
 from finetune.data.folds import split_table
 from finetune.data.pixel_cache import PixelCache
 from finetune.data.resampling import Balance
 from finetune.data.sequences.batches import build_datamodule
 from finetune.data.sequences.frame_store import sequence_limit
-from finetune.data.table import ImageTable
+from finetune.data.sources.table_builder import require_classes
+from finetune.data.table import ImageTable, value_range_of
 from finetune.data.verification import verify_images
 from finetune.errors import ConfigError
 from finetune.features.extract import FeatureSettings
@@ -102,6 +104,7 @@ def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles
         stored: The run's stored table; where it exists (a resumed run), its splits are used again.
         known: Files that were read before, which need not be read again where they have not changed.
     """
+    allow_megapixels(data.max_megapixels)
     table: ImageTable = instantiate_target(data.source)
     if stored is not None and stored.exists():
         return table.with_splits_of(stored)
@@ -110,7 +113,9 @@ def load_table(data: DataSettings, stored: Path | None = None, known: KnownFiles
 
 def check_and_split(table: ImageTable, data: DataSettings, known: KnownFiles | None) -> ImageTable:
     """Return a source's images without those that cannot be read, all of them in a split."""
-    return split_table(verify_images(table, data.unreadable, known), data.splits)
+    allow_megapixels(data.max_megapixels)
+    require_classes(table)
+    return split_table(verify_images(table, data.unreadable, known, data.range_given), data.splits)
 
 
 def load_network(settings: PartsSettings, table: ImageTable) -> Network:
@@ -135,7 +140,7 @@ def load_backbone(
     """Return a network with its weights and a new head, by default a linear one of single images."""
     options = {entry.name: getattr(model, entry.name) for entry in fields(model)}
     network = build_network(num_classes=table.num_classes, head=head or HeadSpec(), frames=frames, **options)
-    network.spec = replace(network.spec, exact=data.exact_pixels)
+    network.spec = replace(network.spec, exact=data.exact_pixels, value_range=value_range_of(table.store))
     return network
 
 

@@ -3,6 +3,7 @@
 What each means, its unit and what null means stands in conf/, beside its default.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -71,6 +72,9 @@ class DataSettings(Checked):
     eval_batch_size: int = field(metadata=in_range(least=1))
     workers: int | None = field(metadata=in_range(least=0))
     unreadable: str
+    max_megapixels: float = field(metadata=in_range(above=0))
+    bits: int | None = field(metadata=in_range(least=8, most=32))
+    value_range: tuple[float, ...] | None
     balance_groups: tuple[str, ...]
     image_size: int | None = field(metadata=in_range(least=1))
     crop_mode: str | None
@@ -79,6 +83,25 @@ class DataSettings(Checked):
     exact_pixels: bool
     pixel_cache: bool
     device_pixels: bool
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that values of more than 8 bits have one range at most."""
+        super().__post_init__()
+        given = self.value_range
+        if given is None:
+            return
+        if self.bits is not None:
+            raise ConfigError("data.bits and data.value_range exclude each other. Set one of them to null.")
+        if len(given) != 2 or not all(map(math.isfinite, given)) or given[0] >= given[1]:
+            shown = ",".join(f"{value:g}" for value in given)
+            raise ConfigError(f"data.value_range=[{shown}] must be the lowest and the highest value, such as [0,4095].")
+
+    @property
+    def range_given(self) -> tuple[float, float] | None:
+        """The values of more than 8 bits that are black and white; None where they are found over the images."""
+        if self.bits is not None:
+            return 0.0, float(2**self.bits - 1)
+        return None if self.value_range is None else (self.value_range[0], self.value_range[1])
 
     @property
     def named(self) -> str:

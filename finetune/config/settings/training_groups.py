@@ -22,6 +22,7 @@ class ModelSettings(Checked):
 
     name: str
     weights: str
+    use_ema: bool
     drop_rate: float
     drop_path_rate: float
     in_chans: int = field(metadata=in_range(least=1))

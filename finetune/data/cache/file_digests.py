@@ -1,4 +1,4 @@
-"""Digests of image files that have not changed since they were last read."""
+"""What is known of image files that have not changed since they were last read: digests, and values of many bits."""
 
 import contextlib
 import logging
@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from finetune.data.cache.shards import key_of
 
@@ -15,8 +17,24 @@ log = logging.getLogger(__name__)
 
 # a file may change twice within the resolution of its times, so one that is younger when it is read is not believed
 RACY_NS = 2 * 10**9
+_NO_SPANS: Mapping[str, str] = MappingProxyType({})
 BATCH = 500
-TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, state TEXT, digest TEXT, seal TEXT) WITHOUT ROWID"
+TABLE = """
+    CREATE TABLE IF NOT EXISTS images (path TEXT PRIMARY KEY, state TEXT, digest TEXT, span TEXT, seal TEXT)
+    WITHOUT ROWID
+"""
+
+
+class KnownFile(NamedTuple):
+    """What is known of a file.
+
+    Attributes:
+        digest: Of its content.
+        span: Its values, as JSON, where they are of more than 8 bits; else empty.
+    """
+
+    digest: str
+    span: str = ""
 
 
 class KnownFiles:
@@ -39,9 +57,13 @@ class KnownFiles:
 
     def digests(self, paths: Sequence[str]) -> dict[str, str]:
         """Return the digests of those files that are as they were when they were noted."""
+        return {path: found.digest for path, found in self.lookup(paths).items()}
+
+    def lookup(self, paths: Sequence[str]) -> dict[str, KnownFile]:
+        """Return what is known of those files that are as they were when they were noted."""
         if not self.path.is_file():
             return {}
-        found: dict[str, str] = {}
+        found: dict[str, KnownFile] = {}
         try:
             with self.opened() as database:
                 for start in range(0, len(paths), BATCH):
@@ -52,33 +74,31 @@ class KnownFiles:
             return {}
         return found
 
-    def note(self, digests: Mapping[str, str], states: Mapping[str, str]) -> None:
+    def note(self, digests: Mapping[str, str], states: Mapping[str, str], spans: Mapping[str, str] = _NO_SPANS) -> None:
         """Remember the digests of files.
 
         Args:
             digests: By path.
             states: What `file_state` said of each path before it was read; a path without one is not remembered.
+            spans: Values of more than 8 bits, as JSON, by path.
         """
-        rows = [
-            (path, states[path], digest, key_of(path, states[path], digest))
-            for path, digest in digests.items()
-            if states.get(path)
-        ]
+        known = {path: KnownFile(digest, spans.get(path, "")) for path, digest in digests.items() if states.get(path)}
+        rows = [(path, states[path], *each, key_of(path, states[path], *each)) for path, each in known.items()]
         try:
             with self.opened() as database, database:
-                database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+                database.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
             log.warning("What was read cannot be noted in %s (%s): the next run reads it again.", self.path, error)
 
 
-def unchanged(database: sqlite3.Connection, paths: Sequence[str]) -> dict[str, str]:
-    """Return the noted digests of those paths whose files have not changed."""
+def unchanged(database: sqlite3.Connection, paths: Sequence[str]) -> dict[str, KnownFile]:
+    """Return what is noted of those paths whose files have not changed."""
     marks = ",".join("?" * len(paths))
-    rows = database.execute(f"SELECT path, state, digest, seal FROM files WHERE path IN ({marks})", list(paths))
+    rows = database.execute(f"SELECT path, state, digest, span, seal FROM images WHERE path IN ({marks})", list(paths))
     return {
-        path: digest
-        for path, state, digest, seal in rows
-        if seal == key_of(path, state, digest) and state == file_state(path)
+        path: KnownFile(digest, span)
+        for path, state, digest, span, seal in rows
+        if seal == key_of(path, state, digest, span) and state == file_state(path)
     }
 
 

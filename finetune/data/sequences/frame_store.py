@@ -2,17 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from finetune.data.decoding import DecodedImage
-from finetune.data.table import ImageStore, ImageTable, build_frame, content_digest
+from finetune.data.table import ImageStore, ImageTable, build_frame, content_digest, value_range_of
+from finetune.data.value_range import ValueRange, ValueSpan
 from finetune.errors import ConfigError
 
 _SHOWN = 3
-Problem = tuple[str | None, str | None]
+
+
+class CheckedImage(NamedTuple):
+    """What was found when an image was read.
+
+    Attributes:
+        digest: Of its content; None where it cannot be read.
+        problem: Why it cannot be read.
+        spans: Its values where they are of more than 8 bits; of a sequence those of its frames.
+    """
+
+    digest: str | None
+    problem: str | None = None
+    spans: tuple[ValueSpan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,11 @@ class SequenceStore:
     frames: Mapping[str, tuple[str, ...]]
     limit: int
     digests: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """What values of more than 8 bits are black and white in its frames."""
+        return value_range_of(self.images)
 
     def open(self, path: str, channels: int) -> DecodedImage:
         """Return some frames side by side as a picture, for people."""
@@ -95,7 +115,9 @@ def frame_table(table: ImageTable) -> tuple[ImageTable, npt.NDArray[np.int64]]:
     return replace(table, frame=frame, store=store.images, groups=(), skipped=()), np.cumsum([0, *sizes])
 
 
-def sequence_digests(table: ImageTable, starts: npt.NDArray[np.int64], frames: Sequence[Problem]) -> list[Problem]:
+def sequence_digests(
+    table: ImageTable, starts: npt.NDArray[np.int64], frames: Sequence[CheckedImage]
+) -> list[CheckedImage]:
     """Return the digest of each sequence, or why it cannot be read, from what was found of its frames.
 
     Args:
@@ -105,14 +127,14 @@ def sequence_digests(table: ImageTable, starts: npt.NDArray[np.int64], frames: S
     """
     store = table.store
     assert isinstance(store, SequenceStore)
-    found: list[Problem] = []
+    found: list[CheckedImage] = []
     for row, path in enumerate(table.frame["path"].tolist()):
         checked = frames[starts[row] : starts[row + 1]]
         pairs = list(zip(store.frames[path], checked, strict=True))
-        bad = next((f"its frame {frame}: {problem}" for frame, (_, problem) in pairs if problem), None)
-        store.digests.update({frame: value for frame, (value, _) in pairs if value is not None})
+        bad = next((f"its frame {frame}: {problem}" for frame, (_, problem, _) in pairs if problem), None)
+        store.digests.update({frame: value for frame, (value, _, _) in pairs if value is not None})
         whole = None if bad else content_digest(_joined([store.digests[frame] for frame in store.frames[path]]))
-        found.append((whole, bad))
+        found.append(CheckedImage(whole, bad, tuple(span for each in checked for span in each.spans)))
     return found
 
 

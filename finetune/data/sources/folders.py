@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.data.image_stores import FileStore, image_suffixes
-from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, existing_path, rename_val_split
+from finetune.data.sources.file_kinds import found_instead, hidden_folders, is_hidden, places_below
+from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, existing_path, rename_val_split, split_named
 from finetune.data.table import ImageTable
 from finetune.errors import DataError, nearest
 
@@ -26,7 +27,7 @@ class ClassFolder(NamedTuple):
 def folder(root: str, val_means: str = "auto") -> ImageTable:
     """Return the images of class folders, `root/<class>/...` or `root/<split>/<class>/...`.
 
-    Folders within a class folder belong to the class; hidden files and folders belong to nothing.
+    Folders within a class folder belong to the class; hidden files and folders, and those of a system, to nothing.
 
     Args:
         root: The folder.
@@ -48,12 +49,14 @@ def folder(root: str, val_means: str = "auto") -> ImageTable:
     classes = [ClassFolder(entry, split, *files_below(entry)) for entry, split in places]
     rows = [(file, found.path.name, found.split) for found in classes for file in found.images]
     if not rows:
+        found = "" if direct_images(top) else f" {found_instead(top)}"
         raise DataError(
-            f"{root} holds no images in class folders. Expected {root}/<class>/<image> or {root}/train/<class>/<image>."
+            f"{root} holds no images in class folders. Expected {root}/<class>/<image> or "
+            f"{root}/train/<class>/<image>.{found}"
         )
     warn_left_out(top, classes, [image for place in (top, *splits) for image in direct_images(place)])
     if not splits:
-        check_depth(top, [found for found in classes if found.images])
+        warn_of_depth([found for found in classes if found.images])
     columns: dict[str, Collection[Any]] = {
         "id": [file.relative_to(top).as_posix() for file, _, _ in rows],
         "path": [str(file) for file, _, _ in rows],
@@ -75,7 +78,7 @@ def refuse(error: OSError) -> None:
 def _listed(above: Path) -> list[Path]:
     """Return what is in a folder and not hidden, by name."""
     try:
-        return sorted(entry for entry in above.iterdir() if not entry.name.startswith("."))
+        return sorted(entry for entry in above.iterdir() if not is_hidden(entry.name))
     except OSError as error:
         refuse(error)
         raise
@@ -98,8 +101,8 @@ def files_below(above: Path) -> tuple[list[Path], list[Path]]:
     seen: set[str] = set()
     for place, folders, names in os.walk(above, followlinks=True, onerror=refuse):
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        files = [] if real in seen else sorted(name for name in names if not name.startswith("."))
+        folders[:] = [] if real in seen else sorted(name for name in folders if not is_hidden(name, within_class=True))
+        files = [] if real in seen else sorted(name for name in names if not is_hidden(name))
         seen.add(real)
         for name in files:
             (images if os.path.splitext(name)[1].lower() in image_suffixes() else others).append(Path(place, name))
@@ -109,11 +112,18 @@ def files_below(above: Path) -> tuple[list[Path], list[Path]]:
 def split_folders(top: Path) -> dict[Path, str]:
     """Return the folders of splits; none where the folder holds classes, one of which may well be called train.
 
+    They may lie one level deeper, in the only folder of `top`, or each in one that is called as it is.
+
     Raises:
         DataError: There are folders of splits and of something else, or the splits hold no class folders.
     """
     entries = subfolders(top)
-    splits = {entry: SPLIT_NAMES[entry.name.lower()] for entry in entries if entry.name.lower() in SPLIT_NAMES}
+    splits = {entry: split for entry in entries if (split := split_named(entry.name))}
+    if not splits and len(entries) == 1 and not direct_images(entries[0]):
+        inner = subfolders(entries[0])
+        splits = {entry: split for entry in inner if (split := split_named(entry.name))}
+        entries = inner if len(set(splits.values())) > 1 else []
+        splits = splits if entries else {}
     others = [entry for entry in entries if splits and entry not in splits and files_below(entry)[0]]
     if others and all(direct_images(entry) or not subfolders(entry) for entry in splits):
         return {}
@@ -123,6 +133,7 @@ def split_folders(top: Path) -> dict[Path, str]:
             f"({', '.join(entry.name for entry in others[:3])}). Move the others away, or name a folder with only one "
             f"kind.{nearest(others[0].name, SPLIT_NAMES)}"
         )
+    splits = {inner_folder(entry): split for entry, split in splits.items()}
     if splits and not any(subfolders(entry) for entry in splits):
         raise DataError(
             f"{top} holds {', '.join(entry.name for entry in splits)} without class folders in them. "
@@ -131,19 +142,19 @@ def split_folders(top: Path) -> dict[Path, str]:
     return splits
 
 
-def check_depth(top: Path, classes: Sequence[ClassFolder]) -> None:
-    """Check that the folders are the classes, and not the folders above them.
+def inner_folder(split: Path) -> Path:
+    """Return the folder in a folder of a split that holds its classes: itself, or the only one, if called likewise."""
+    inner = subfolders(split)
+    alike = len(inner) == 1 and split_named(inner[0].name) == split_named(split.name)
+    return inner[0] if alike and subfolders(inner[0]) and not direct_images(split) else split
 
-    Raises:
-        DataError: There is only one.
-    """
+
+def warn_of_depth(classes: Sequence[ClassFolder]) -> None:
+    """Warn where the folders are likely those above the classes."""
     names = [found.path.name for found in classes]
     below = [{entry.name for entry in subfolders(found.path)} for found in classes]
-    if len(names) == 1:
-        hint = f" If the classes are in it, set data.root={classes[0].path}." if below[0] else ""
-        raise DataError(f"{top} holds only one class folder, {names[0]}; a classifier needs two or more.{hint}")
     shared = sorted(set.intersection(*below))
-    if shared and not any(direct_images(found.path) for found in classes):
+    if len(names) > 1 and shared and not any(direct_images(found.path) for found in classes):
         log.warning(
             "The classes %s hold the same folders (%s). If these are the classes, call those above train and test.",
             ", ".join(names[:3]),
@@ -157,6 +168,9 @@ def warn_left_out(top: Path, classes: Sequence[ClassFolder], stray: Sequence[Pat
     empty = sorted({found.path.name for found in classes} - full)
     if empty:
         log.warning("Folders without any image are no class: %s.", ", ".join(empty))
+    hidden = list(hidden_folders(top, image_suffixes()))
+    if hidden:
+        log.info("Folders of a system or program, and hidden ones, are left out: %s.", places_below(hidden, top))
     others = [file for found in classes for file in found.others]
     for what, files in (("are no images", others), ("stand in no class folder", stray)):
         if files:

@@ -9,9 +9,10 @@ from typing import Any
 from finetune.data.image_stores import FileStore
 from finetune.data.sequences.frame_store import SequenceStore, evenly_spaced
 from finetune.data.sources.folders import direct_images, files_below, split_folders, subfolders
-from finetune.data.sources.table_builder import build_table, existing_path, rename_val_split
+from finetune.data.sources.label_cells import labels_of
+from finetune.data.sources.table_builder import build_table, existing_path, natural_key, rename_val_split
 from finetune.data.sources.table_reader import check_columns_given, column_of, read_cells, require_all
-from finetune.data.sources.tables import check_present, given_splits, group_of, image_id, labels_of
+from finetune.data.sources.tables import check_present, given_splits, group_of, image_id, with_endings
 from finetune.data.table import ImageTable
 from finetune.errors import DataError
 
@@ -75,11 +76,6 @@ def frames_in(place: Path, limit: int) -> tuple[str, ...]:
     return tuple(str(images[number]) for number in evenly_spaced(len(images), limit))
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return what to sort names by so that frame 2 comes before frame 10."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
-
-
 def sequence_table(
     path: str,
     frames: int,
@@ -125,7 +121,7 @@ def sequence_table(
         named[key] = column_of(cells, name, f"{key}_column", path)
         require_all(named[key], name, path)
     base = existing_path(root, "The folder", "data.root") if root else file.parent
-    images = [image_id(name, base) for name in named["path"]]
+    images = with_endings([image_id(name, base) for name in named["path"]], base, path)
     places = [os.path.join(base, name) for name in images]
     check_present({"id": images, "path": places}, path, base)
     facts: dict[str, list[Any]] = {
@@ -142,7 +138,7 @@ def sequence_table(
         sequence: tuple(places[rows[number]] for number in evenly_spaced(len(rows), frames))
         for sequence, rows in members.items()
     }
-    several = bool(label_columns) or label_separator is not None
+    several = any(isinstance(label, tuple) for label in columns["label"])
     store = SequenceStore(FileStore(), kept, frames)
     return build_table(columns, store, groups=group_columns, multilabel=several, labels=label_columns)
 

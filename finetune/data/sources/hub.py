@@ -13,6 +13,7 @@ from PIL import Image
 from finetune.data.decoding import DecodedImage
 from finetune.data.sources.table_builder import SPLIT_NAMES, build_table, rename_val_split
 from finetune.data.table import ImageTable
+from finetune.data.value_range import ValueRange
 from finetune.errors import DataError, MissingExtraError, nearest
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,12 @@ class HubStore:
     Attributes:
         splits: The data set's splits, with undecoded images.
         column: The image column.
+        value_range: What values of more than 8 bits are black and white; None takes a guess of each image.
     """
 
     splits: Any
     column: str
+    value_range: ValueRange | None = None
 
     def content(self, path: str) -> bytes:
         """Return the encoded image."""
@@ -40,7 +43,7 @@ class HubStore:
 
     def open(self, path: str, channels: int) -> DecodedImage:
         """Open the image."""
-        return DecodedImage.open(self.content(path), channels, name=path)
+        return DecodedImage.open(self.content(path), channels, name=path, value_range=self.value_range)
 
     def read(self, path: str, channels: int) -> Image.Image:
         """Return the image with its channels, upright."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ SPLIT_NAMES = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+# words beside that of a split in the name of its folder, such as seg_train, training_set or test-images
+_FILLERS = ("set", "data", "dataset", "seg", "images", "imgs", "img", "image", "split", "folder", "files", "photos")
 VAL_MEANINGS = ("auto", "val", "test")
+
+
+def split_named(folder: str) -> str | None:
+    """Return the split that the name of a folder means, None where it means none."""
+    words = [word for word in re.split(r"[^a-z]+", folder.lower()) if word]
+    parts = [word.removesuffix("set") if word.removesuffix("set") in SPLIT_NAMES else word for word in words]
+    meant = [part for part in parts if part not in _FILLERS]
+    return SPLIT_NAMES.get(meant[0]) if len(meant) == 1 else None
 
 
 def existing_path(path: str | Path, what: str, key: str) -> Path:
@@ -65,7 +76,7 @@ def build_table(
     multilabel: bool = False,
     labels: Sequence[str] = (),
 ) -> ImageTable:
-    """Return the table with the vocabulary of all its rows, sorted by name.
+    """Return the table with the vocabulary of all its rows, in natural order.
 
     Args:
         columns: The columns id, path and label, and where there are any split and groups, a value per image.
@@ -75,19 +86,40 @@ def build_table(
         labels: All names, where they are known apart from the rows.
 
     Raises:
-        DataError: A file name is no text, or there are fewer labels than a classifier needs.
+        DataError: A file name is no text, or there is no label.
     """
     check_text(columns["id"])
     present = {name for label in columns["label"] for name in (label if multilabel else (label,))}
-    names = tuple(sorted(set(labels) or present))
+    names = tuple(sorted(set(labels) or present, key=lambda name: (natural_key(name), name)))
     if not names:
         raise DataError(f"None of the {len(columns['id']):,} images has a label. Check the label column and separator.")
-    if len(names) < 2 and not multilabel:
-        raise DataError(
-            f"All {len(columns['id']):,} images have the same label ({names[0]}); a classifier needs two or more."
-        )
     warn_of_capitals(names)
     return ImageTable(build_frame(columns), names, "multilabel" if multilabel else "multiclass", store, tuple(groups))
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return what to sort names by so that 2 comes before 10."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d{1,4000})", name) if part
+    ]
+
+
+def require_classes(table: ImageTable) -> None:
+    """Check that images have the labels that a classifier needs.
+
+    Raises:
+        DataError: All have the same.
+    """
+    if table.num_classes > 1 or table.task == "multilabel":
+        return
+    label = table.labels[0]
+    below = [Path(name).parts[1] for name in table.frame["id"] if len(Path(name).parts) > 2]
+    path = Path(str(table.frame["path"].iloc[0]))
+    place = next((above for above in path.parents if above.name == label), None)
+    hint = f" If the classes are in it, set data.root={place}." if below and place is not None else ""
+    raise DataError(
+        f"All {len(table):,} images have the same label ({label}); a classifier needs two or more classes.{hint}"
+    )
 
 
 def check_text(ids: Collection[str]) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from finetune.data.sources.table_builder import SPLIT_NAMES
 from finetune.errors import ConfigError, DataError, nearest
+from finetune.runs.csv_file import read_cell
 
 YES_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
 DELIMITERS = (",", ";", "\t")
@@ -70,7 +71,7 @@ def _read_csv(file: Path) -> Cells:
 def _whole_rows(reader: Any, width: int) -> Iterable[list[str]]:
     """Yield rows of `width` cells; a blank line is none, and a cell left out at the end is empty."""
     for row in reader:
-        cells = [cell.strip() for cell in row]
+        cells = [read_cell(cell.strip()) for cell in row]
         if any(cells[width:]):
             raise ValueError(f"line {reader.line_num} has {len(cells)} cells under {width} columns")
         if any(cells):
@@ -103,22 +104,6 @@ def require_all(values: Sequence[str], name: str, file: str) -> None:
             f"{len(empty):,} of {len(values):,} rows of {file} have no {name} (first: row {empty[0] + 1} below the "
             "header). Fill them in, or remove the rows."
         )
-
-
-def several_labels(cells: Cells, columns: Sequence[str], file: str) -> list[tuple[str, ...]]:
-    """Return the labels of each row from columns of 0 and 1, one per label.
-
-    Raises:
-        DataError: A column is missing, or holds something else.
-    """
-    marks = []
-    for name in columns:
-        values = [value.lower() for value in column_of(cells, name, "label_columns", file)]
-        odd = next((value for value in values if value not in YES_NO), None)
-        if odd is not None:
-            raise DataError(f"The column '{name}' of {file} holds '{odd}'; a label column holds 0 or 1.")
-        marks.append([YES_NO[value] for value in values])
-    return [tuple(name for name, mark in zip(columns, row, strict=True) if mark) for row in zip(*marks, strict=True)]
 
 
 def splits_of(cells: Cells, name: str, file: str) -> list[str | None]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.image_stores import FileStore
+from finetune.data.image_stores import FileStore, image_suffixes
+from finetune.data.sources.label_cells import labels_of
 from finetune.data.sources.table_builder import build_table, existing_path, rename_val_split
 from finetune.data.sources.table_reader import (
     Cells,
@@ -14,7 +15,6 @@ from finetune.data.sources.table_reader import (
     column_of,
     read_cells,
     require_all,
-    several_labels,
     splits_of,
 )
 from finetune.data.table import ImageTable
@@ -44,7 +44,8 @@ def csv(
         root: What relative image paths are relative to; None for the table's folder.
         path_column: Column of image paths.
         label_column: Column of labels.
-        label_columns: Columns of 0 and 1, one per label, in place of `label_column`: several labels per image.
+        label_columns: Columns of 0 and 1, one per label, in place of `label_column`: several labels per image, or one
+            where every row has one.
         label_separator: Separates several labels in `label_column`; None for one label per image.
         split_column: Column of splits; it may be missing where it is called split, and its cells may be empty.
         group_columns: Columns that say which group an image belongs to.
@@ -65,7 +66,7 @@ def csv(
     require_all(names, path_column, path)
     base = existing_path(root, "The folder", "data.root") if root else file.parent
     columns: dict[str, list[Any]] = {
-        "id": [image_id(name, base) for name in names],
+        "id": with_endings([image_id(name, base) for name in names], base, path),
         "label": labels_of(cells, label_column, label_columns, label_separator, path),
         "split": given_splits(cells, split_column, path),
         **{name: group_of(cells, name, path) for name in group_columns},
@@ -74,7 +75,7 @@ def csv(
     columns["path"] = [os.path.join(base, name) for name in columns["id"]]
     check_present(columns, path, base)
     columns["split"] = rename_val_split(columns["split"], val_means)
-    several = bool(label_columns) or label_separator is not None
+    several = any(isinstance(label, tuple) for label in columns["label"])
     return build_table(columns, FileStore(), groups=group_columns, multilabel=several, labels=label_columns)
 
 
@@ -87,15 +88,33 @@ def image_id(name: str, base: Path) -> str:
     return place if os.path.isabs(os.path.expanduser(name)) else os.path.relpath(place, base)
 
 
-def labels_of(cells: Cells, column: str, columns: Sequence[str], separator: str | None, file: str) -> list[Any]:
-    """Return a label per row, or a tuple of labels where an image may have several."""
-    if columns:
-        return list(several_labels(cells, columns, file))
-    values = column_of(cells, column, "label_column", file)
-    if separator is not None:  # an empty cell has none
-        return [tuple(sorted({part.strip() for part in value.split(separator)} - {""})) for value in values]
-    require_all(values, column, file)
-    return list(values)
+def with_endings(ids: list[str], base: Path, file: str) -> list[str]:
+    """Return ids of images, those without a file ending with that of the one image of this name.
+
+    Raises:
+        DataError: Several images have the name.
+    """
+    missing = [name for name in ids if not os.path.isfile(os.path.join(base, name))]
+    folders = {os.path.dirname(os.path.join(base, name)) for name in missing}
+    found: dict[str, list[str]] = {}
+    for folder in filter(os.path.isdir, folders):
+        for entry in sorted(os.listdir(folder)):
+            stem, ending = os.path.splitext(entry)
+            if ending.lower() in image_suffixes():
+                found.setdefault(os.path.join(folder, stem), []).append(ending)
+    endings = {name: found[place] for name in missing if (place := os.path.join(base, name)) in found}
+    several = [name for name, each in endings.items() if len(each) > 1]
+    if several:
+        name = several[0]
+        raise DataError(
+            f"{len(several):,} names of {file} have no file ending, and several images are called so (first: {name}, "
+            f"with {' and '.join(endings[name])}). Write the ending."
+        )
+    if endings:
+        first, (ending,) = next(iter(endings.items()))
+        log.info("%s names of %s have no file ending; it was found (first: %s%s).", f"{len(endings):,}", file, first,
+                 ending)  # fmt: skip
+    return [f"{name}{endings[name][0]}" if name in endings else name for name in ids]
 
 
 def given_splits(cells: Cells, name: str, file: str) -> list[str | None]:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.image_stores import FileStore
+from finetune.data.sources.file_kinds import found_instead
 from finetune.data.sources.folders import files_below
 from finetune.data.sources.table_builder import check_text, existing_path
 from finetune.data.sources.table_reader import column_of, read_cells, require_all
-from finetune.data.sources.tables import check_present, drop_repeated_rows, image_id
+from finetune.data.sources.tables import check_present, drop_repeated_rows, image_id, with_endings
 from finetune.data.table import ImageTable, build_frame
 from finetune.errors import ConfigError, DataError
 
@@ -45,7 +46,10 @@ def images_below(root: str) -> dict[str, list[Any]]:
         raise DataError(f"data.root={root} is a file. Name a folder, or use data.path={root} for a table of paths.")
     images, _ = files_below(top)
     if not images:
-        raise DataError(f"There is no image under {root} (.jpg, .png, .webp, .tif …). Point data.root at images.")
+        raise DataError(
+            f"There is no image under {root} (.jpg, .png, .webp, .tif …). Point data.root at images. "
+            f"{found_instead(top)}"
+        )
     return {"id": [file.relative_to(top).as_posix() for file in images], "path": [str(file) for file in images]}
 
 
@@ -57,7 +61,7 @@ def images_of_table(path: str, root: str | None, column: str) -> dict[str, list[
     names = column_of(read_cells(file), column, "path_column", path)
     require_all(names, column, path)
     base: Path = existing_path(root, "The folder", "data.root") if root else file.parent
-    columns = drop_repeated_rows({"id": [image_id(name, base) for name in names]}, path)
+    columns = drop_repeated_rows({"id": with_endings([image_id(name, base) for name in names], base, path)}, path)
     columns["path"] = [os.path.join(base, name) for name in columns["id"]]
     check_present(columns, path, base)
     return columns

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import ConfigError
+from finetune.models.input_spec import check_value_ranges
 from finetune.models.network import Network
 
 _Score = tuple[float, float]
@@ -38,6 +39,7 @@ def check_same_architecture(networks: Sequence[Network], names: Sequence[str]) -
         ConfigError: They are of different kinds, or one is an ensemble.
     """
     first = networks[0]
+    check_value_ranges([network.spec for network in networks])
     for network, name in zip(networks, names, strict=True):
         if "ensemble" in network.options:
             raise ConfigError(f"{name} is an ensemble, and its weights cannot be averaged. Use method=mean.")

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from finetune.config.compose import instantiate_target
 from finetune.config.settings.roots import TrainSettings
+from finetune.data.decoding import allow_megapixels
 from finetune.data.folds import Fold, with_fold, without_fold
+from finetune.data.sources.table_builder import require_classes
 from finetune.data.table import ImageTable
 from finetune.data.verification import verify_images
 from finetune.evaluation.predictions import Predictions
@@ -38,7 +40,10 @@ def read_table(settings: TrainSettings) -> ImageTable:
     """Return the images of a cross-validation, split as a run would split them."""
     cache = open_cache(settings.cache)
     table: ImageTable = instantiate_target(settings.data.source)
-    return without_fold(verify_images(table, settings.data.unreadable, known_files(cache)), settings.data.splits)
+    allow_megapixels(settings.data.max_megapixels)
+    require_classes(table)
+    data = settings.data
+    return without_fold(verify_images(table, data.unreadable, known_files(cache), data.range_given), data.splits)
 
 
 def table_of(trainer: HeadTrainer, fold: Fold) -> ImageTable:

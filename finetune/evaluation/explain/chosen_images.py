@@ -34,7 +34,10 @@ def find_explained(given: str | None, ids: Sequence[str], split: str, run: Run, 
     if (given is None) == (not ids):
         raise ConfigError("Name what is explained: input=FILE_OR_FOLDER, or ids=[…] of the run's own images.")
     if given is not None:
-        found = [ExplainImage(path, path, FileStore()) for path in find_images(Path(given).expanduser())]
+        found = [
+            ExplainImage(path, path, FileStore(bundle.network.spec.value_range))
+            for path in find_images(Path(given).expanduser())
+        ]
     else:
         found = own_by_ids(run, ids, split, bundle)
     if len(found) > MOST_EXPLAINED:

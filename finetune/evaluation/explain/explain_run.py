@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from finetune.config.settings.run_groups import ExplainSettings
-from finetune.data.table import ImageStore
+from finetune.data.table import ImageStore, ranged_store
 from finetune.data.transforms import eval_transform
 from finetune.evaluation.explain.attribution_store import save_maps
 from finetune.evaluation.explain.attributions import attribute, check_attribution_method, resolve_method
@@ -42,6 +42,7 @@ def explain_run(
         return 0
     device = next(network.parameters()).device
     transform = eval_transform(network.spec)
+    store = ranged_store(store, network.spec.value_range)
     pictures = [store.open(str(predictions.paths[row]), network.spec.channels) for row in rows]
     images = torch.stack([transform.apply(picture) for picture in pictures]).to(device)
     targets = torch.from_numpy(predictions.probabilities[rows].argmax(axis=1)).to(device)  # the most probable class

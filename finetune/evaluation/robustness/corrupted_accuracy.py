@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.datamodule import one_thread
-from finetune.data.table import ImageTable
+from finetune.data.table import ImageTable, ranged_store
 from finetune.data.transforms import InputSpec, eval_transform
 from finetune.errors import ConfigError
 from finetune.evaluation.bootstrap import binomial_interval, draw_weights, weighted_sums
@@ -34,7 +34,7 @@ class CorruptedImages(Dataset[Tensor]):
         """Read the images of a table for weights; what is drawn depends on the seed and the image's id alone."""
         self.paths = table.frame["path"].tolist()
         self.ids = list(map(str, table.frame["id"]))
-        self.store = table.store
+        self.store = ranged_store(table.store, spec.value_range)
         self.transform = eval_transform(spec)
         self.ways = ways
         self.seed = seed

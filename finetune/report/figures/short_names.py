@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from finetune.runtime.control_characters import escape_controls
+
 LENGTH = 26
 WORST, BEST = 5, 2  # as many together as there are colours
 
 
 def shorten(name: str, length: int = LENGTH) -> str:
     """Cut the middle out of a long name, since names often differ at their ends."""
+    name = escape_controls(name)
     if len(name) <= length:
         return name
     tail = length // 3

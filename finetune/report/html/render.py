@@ -20,6 +20,7 @@ from finetune.report.html.blocks import (
     Table,
     Text,
 )
+from finetune.runtime.control_characters import escape_controls
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -73,7 +74,7 @@ def templates() -> "Environment":
 
     return Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=lambda value: escape_controls(value) if type(value) is str else value,
     )  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """The runs table as a file: CSV, JSON, or a page that sorts and searches itself."""
 
-import csv
 import io
 import json
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from finetune.errors import ConfigError, nearest
 from finetune.report.runs_table.entries import EntryValue, RunEntry
+from finetune.runs.csv_file import CsvRows
 from finetune.runs.run import write_atomic
 
 ENDINGS = (".csv", ".json", ".html")
@@ -50,9 +50,9 @@ def with_ends(columns: tuple[str, ...], entries: Sequence[RunEntry]) -> list[str
 def as_csv(names: Sequence[str], rows: Sequence[Sequence[EntryValue]], title: str) -> str:
     """Return rows as CSV; a value that is not there is an empty cell."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(rows)
+    writer = CsvRows(buffer)
+    for row in (names, *rows):
+        writer.append(row)
     return buffer.getvalue()
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from finetune.data.image_stores import FileStore
 from finetune.data.sources.digits import digits
-from finetune.data.table import ImageStore
+from finetune.data.table import ImageStore, ranged_store
 from finetune.data.thumbnails import encode_jpeg
 from finetune.data.transforms import InputSpec
 from finetune.errors import FinetuneError
@@ -50,6 +50,12 @@ def examples_section(run_data: RunData, split: str, predictions: Predictions) ->
 
 def find_store(run_data: RunData, predictions: Predictions) -> ImageStore | None:
     """Return what reads the images: as their evaluation did, from files, or from the run's source."""
+    found, spec = _own_store(run_data, predictions), read_spec(run_data.run)
+    return found if found is None or spec is None else ranged_store(found, spec.value_range)
+
+
+def _own_store(run_data: RunData, predictions: Predictions) -> ImageStore | None:
+    """Return what reads the images, by whichever range of values."""
     if run_data.store is not None:
         return run_data.store
     paths = [Path(str(path)) for path in predictions.paths[:1]]

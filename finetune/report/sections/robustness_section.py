@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.table import ranged_store
 from finetune.data.thumbnails import encode_jpeg
 from finetune.data.transforms import eval_transform
 from finetune.errors import FinetuneError
@@ -55,7 +56,8 @@ def example_of(run_data: RunData, document: _Document) -> list[Gallery]:
         return []
     name, path = str(predictions.ids[0]), str(predictions.paths[0])
     try:
-        image = eval_transform(spec).pixels(store.open(path, spec.channels))
+        picture = ranged_store(store, spec.value_range).open(path, spec.channels)
+        image = eval_transform(spec).pixels(picture)
     except (FinetuneError, OSError, IndexError, ValueError):
         return []
     severities = severities_of(document)

@@ -110,7 +110,8 @@ def build_with(candidate: BackboneCandidate, weights: str, settings: RankRootSet
     """Return a backbone with these weights; random ones are the same in every call, as those of a run are."""
     pl.seed_everything(settings.seed, verbose=False)
     model = ModelSettings(
-        candidate.name, weights, drop_rate=0.0, drop_path_rate=0.0, in_chans=3, image_size=settings.data.image_size,
+        candidate.name, weights, use_ema=True, drop_rate=0.0, drop_path_rate=0.0, in_chans=3,
+        image_size=settings.data.image_size,
         mean=None, std=None, interpolation=None, crop_pct=None, crop_mode=settings.data.crop_mode,
         grad_checkpointing=False, depth=None,
     )  # fmt: skip

@@ -57,7 +57,7 @@ def test_a_changed_row_is_not_believed(tmp_path: Path) -> None:
     known, path = KnownFiles(tmp_path / "files.sqlite"), old_file(tmp_path / "a.png")
     note(known, path)
     with sqlite3.connect(known.path) as database:
-        database.execute("UPDATE files SET digest = 'def'")
+        database.execute("UPDATE images SET digest = 'def'")
     assert known.digests([path]) == {}
 
 

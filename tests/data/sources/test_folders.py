@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 from finetune.data.sources import digits, folder
+from finetune.data.sources.table_builder import require_classes
+from finetune.data.sources.unlabelled import unlabelled
 from finetune.data.splits import make_splits
 from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
+from finetune.evaluation.image_files import find_images
 
 Make = Callable[..., Path]
 
@@ -106,7 +109,7 @@ def test_files_that_are_no_images_are_left_out_with_one_warning(
     (root / "README.md").write_text("no image")
     assert sorted(folder(str(root)).frame["id"]) == names("a", "b")
     assert [record.message for record in caplog.records] == [
-        f"3 files of {root} are no images and are left out (first: a/notes.txt)."
+        f"2 files of {root} are no images and are left out (first: a/notes.txt)."
     ]
 
 
@@ -173,8 +176,30 @@ def test_a_folder_without_images_says_what_was_expected(tmp_path: Path, make_ima
 
 def test_a_single_class_folder_is_an_error_that_looks_one_level_down(make_images: Make) -> None:
     root = make_images(names("inner/a", "inner/b"))
-    with pytest.raises(DataError, match=f"only one class folder, inner; .* set data.root={root}/inner"):
-        folder(str(root))
+    with pytest.raises(DataError, match=rf"the same label \(inner\); .* set data.root={root}/inner"):
+        require_classes(folder(str(root)))
+
+
+def test_a_folder_of_one_class_is_read_since_a_run_can_be_scored_on_it(make_images: Make) -> None:
+    table = folder(str(make_images(names("only"))))
+    assert table.labels == ("only",) and len(table) == len(names("only"))
+    with pytest.raises(DataError, match=r"All \d+ images have the same label \(only\)[^I]*$"):
+        require_classes(table)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["1", "2", "3", "9", "10", "11", "12"], ["1", "2", "3", "9", "10", "11", "12"]),
+        (["week 2", "week 10", "week 1"], ["week 1", "week 2", "week 10"]),
+        (["1.10", "1.9", "1.2"], ["1.2", "1.9", "1.10"]),
+        (["2", "02", "1", "010"], ["1", "02", "2", "010"]),
+        (["10", "dog", "9", "cat"], ["9", "10", "cat", "dog"]),
+        (["b", "B", "a"], ["B", "a", "b"]),
+    ],
+)
+def test_classes_stand_in_natural_order(given: list[str], expected: list[str], make_images: Make) -> None:
+    assert folder(str(make_images(names(*given)))).labels == tuple(expected)
 
 
 def test_a_misspelt_split_folder_names_the_nearest(make_images: Make) -> None:
@@ -238,3 +263,74 @@ def test_spaces_and_letters_of_any_script_are_kept(make_images: Make) -> None:
 def test_labels_that_differ_only_in_capitals_are_named(make_images: Make, caplog: pytest.LogCaptureFixture) -> None:
     assert folder(str(make_images(names("Cat", "cat")))).labels == ("Cat", "cat")
     assert "'Cat' and 'cat' differ only in capitals" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("training_set/training_set", "test_set/test_set"),
+        ("training_set", "test_set"),
+        ("Train", "Validation"),
+        ("train-images", "valid"),
+        ("dataset/train", "dataset/dev"),
+        ("trainset", "testset"),
+        ("archive/training_set/training_set", "archive/test_set/test_set"),
+    ],
+)
+def test_splits_are_found_by_usual_names_and_one_level_deeper(train: str, held: str, make_images: Make) -> None:
+    table = folder(
+        str(make_images(names(*(f"{place}/{label}" for place in (train, held) for label in ("cat", "dog")))))
+    )
+    assert table.labels == ("cat", "dog")
+    assert table.sizes() == {"train": 4, "val": 0, "test": 4}
+    assert table.frame["id"].iloc[0].startswith(train) or table.frame["id"].iloc[0].startswith(held)
+
+
+def test_what_stands_beside_splits_is_named(make_images: Make) -> None:
+    root = make_images([*names("seg_train/seg_train/a", "seg_test/seg_test/a"), "seg_pred/seg_pred/1.png"])
+    with pytest.raises(DataError, match=r"folders of splits \(seg_test, seg_train\) and others \(seg_pred\)"):
+        folder(str(root))
+
+
+@pytest.mark.parametrize("hidden", ["@eaDir/1.png", ".thumbnails", "__MACOSX", "Thumbs", "thumbnails", "@Recycle"])
+@pytest.mark.parametrize("place", ["cat", ""])
+def test_copies_of_a_system_are_left_out_and_said_once(
+    hidden: str, place: str, make_images: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not place and hidden.lower().startswith("thumb"):
+        pytest.skip("beside others it may be a class")
+    path = f"{place}/{hidden}".lstrip("/")
+    root = make_images([*names("cat", "dog"), *names(path), *names(f"dog/{hidden}")])
+    with caplog.at_level("INFO"):
+        table = folder(str(root))
+    assert len(table) == 4 and table.labels == ("cat", "dog")
+    assert sum("left out" in message for message in caplog.messages) == 1 and hidden.split("/")[0] in caplog.text
+    assert len(find_images(root)) == 4
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        (".heic", r"4 files of the kind \.heic .*convert them to JPEG"),
+        (".DCM", r"4 files of the kind \.dcm .*pydicom"),
+        (".npy", r"\.npy .*save each array"),
+        (".nef", "rawpy"),
+        (".zip", "unpack"),
+        (".xyz", r"4 files of the kind \.xyz \(first: a/0\.xyz\)"),
+        ("", "4 files without a file ending .*, which is PNG: name them with the ending"),
+        (".png?w=200", r"of the kind \.png\?w=200 .*, which is PNG"),
+    ],
+)
+def test_files_that_are_no_images_are_named_with_what_reads_them(ending: str, message: str, make_images: Make) -> None:
+    root = make_images(names("a", "b"))
+    for file in root.glob("*/*.png"):
+        if ending in ("", ".png?w=200"):
+            file.rename(file.with_name(file.stem + ending))
+        else:
+            file.with_name(file.stem + ending).write_text("something")
+            file.unlink()
+    for read in (lambda: folder(str(root)), lambda: unlabelled(str(root)), lambda: find_images(root)):
+        with pytest.raises(DataError, match=message) as caught:
+            read()
+        assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ import pytest
 
 from finetune.data.sources import csv
 from finetune.data.splits import make_splits
-from finetune.data.table import ImageTable
+from finetune.data.table import ImageTable, as_multilabel
 from finetune.data.verification import verify_images
 from finetune.errors import ConfigError, DataError
 
@@ -69,13 +69,13 @@ def test_ways_to_write_a_table_mean_the_same(text: str, name: str, encoding: str
 
 def test_labels_are_text_whatever_they_look_like(write: Write) -> None:
     table = csv(str(write("path,label\n0.png,007\n1.png,7\n2.png,NA\n3.png,1.0\n4.png,None\n5.png,True\n")))
-    assert table.labels == ("007", "1.0", "7", "NA", "None", "True")
+    assert table.labels == ("1.0", "007", "7", "NA", "None", "True")  # by their numbers
 
 
 def test_integer_labels_of_parquet_are_integers(write: Write) -> None:
     root = write("").parent
     pd.DataFrame({"path": ["0.png", "1.png", "2.png"], "label": [10, 2, 2]}).to_parquet(root / "labels.parquet")
-    assert csv(str(root / "labels.parquet")).labels == ("10", "2")
+    assert csv(str(root / "labels.parquet")).labels == ("2", "10")
     labels = pd.array([10, None, 2], dtype="Int64")
     pd.DataFrame({"path": ["0.png", "1.png", "2.png"], "label": labels}).to_parquet(root / "gaps.parquet")
     with pytest.raises(DataError, match=r"1 of 3 rows .* have no label \(first: row 2 below the header\)"):
@@ -204,7 +204,6 @@ def test_a_misspelt_table_names_the_nearest(write: Write) -> None:
         ('path,label\n"0.png,a\n', "cannot be read as a table"),
         ("path,label\n,a\n1.png,b\n", r"1 of 2 rows .* have no path \(first: row 1 below the header\)"),
         ("path,label\n0.png,\n1.png,b\n2.png, \n", "2 of 3 rows .* have no label .* Fill them in, or remove the rows"),
-        ("path,label\n0.png,a\n1.png,a\n", r"All 2 images have the same label \(a\)"),
         ("path,label,split\n0.png,a,tset\n1.png,b,\n", "holds 'tset'; expected train, val, test.*Did you mean 'test'"),
     ],
 )
@@ -238,6 +237,69 @@ def test_labels_in_columns(write: Write) -> None:
     assert table.targets().tolist() == [[0, 1], [1, 1], [0, 0]]
     with pytest.raises(DataError, match="The column 'air' of .* holds '-1'; a label column holds 0 or 1"):
         csv(str(write("path,cloud,air\n0.png,1,-1\n")), label_columns=["cloud", "air"])
+
+
+def test_columns_with_one_label_in_every_row_are_one_label_per_image(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write("path,cloud,air\n0.png,1,0\n1.png,0,1\n2.png,1,\n")
+    with caplog.at_level("INFO"):
+        table = csv(str(file), label_columns=["cloud", "air"])
+    assert table.task == "multiclass" and table.frame["label"].tolist() == ["cloud", "air", "cloud"]
+    assert "one label per image" in caplog.text
+    assert as_multilabel(table).names() == [("cloud",), ("air",), ("cloud",)]
+    for row in ("1,1", "0,0"):
+        more = csv(str(write(f"path,cloud,air\n0.png,1,0\n1.png,0,1\n2.png,{row}\n")), label_columns=["cloud", "air"])
+        assert more.task == "multilabel"
+
+
+@pytest.mark.parametrize("separator", [None, ",", "|"])
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["['a', 'b']", "['b']", "[]"], [("a", "b"), ("b",), ()]),
+        (['["b", "a"]', '["it\'s"]', ""], [("a", "b"), ("it's",), ()]),
+        (["[a, big dog]", "[ b ]", "[1, 2]"], [("a", "big dog"), ("b",), ("1", "2")]),
+    ],
+)
+def test_lists_written_as_text_are_lists(
+    cells: list[str], expected: list[tuple[str, ...]], separator: str | None, write: Write
+) -> None:
+    rows = pd.DataFrame({"path": ["0.png", "1.png", "2.png"], "label": cells})
+    table = csv(str(write(rows.to_csv(index=False))), label_separator=separator)
+    assert table.task == "multilabel" and table.frame["label"].tolist() == expected
+
+
+def test_lists_of_one_are_one_label_per_image_and_names_in_brackets_are_names(write: Write) -> None:
+    assert csv(str(write("path,label\n0.png,['a']\n1.png,['b']\n"))).frame["label"].tolist() == ["a", "b"]
+    assert csv(str(write("path,label\n0.png,[a]\n1.png,b\n"))).labels == ("[a]", "b")
+
+
+@pytest.mark.parametrize("odd", ["['a' 'b']", "['a', 'b'", "[['a'], 'b']", "a", "array(['a'])"])
+def test_a_list_that_cannot_be_read_is_refused_and_never_split(odd: str, write: Write) -> None:
+    rows = pd.DataFrame({"path": ["0.png", "1.png"], "label": ["['a', 'b']", odd]})
+    file = write(rows.to_csv(index=False))
+    for separator in (None, ","):
+        with pytest.raises(DataError, match=r"1 of its cells cannot be read as one \(first: .* in row 2 below"):
+            csv(str(file), label_separator=separator)
+
+
+def test_names_without_an_ending_are_found_where_only_one_image_is_called_so(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write("path,label\n0,a\n1.png,b\n2,a\n")
+    with caplog.at_level("INFO"):
+        table = csv(str(file))
+    assert table.frame["id"].tolist() == ["0.png", "1.png", "2.png"]
+    assert "2 names" in caplog.text and "0.png" in caplog.text
+    (file.parent / "2.JPG").write_bytes((file.parent / "2.png").read_bytes())
+    with pytest.raises(DataError, match=r"several images are called so \(first: 2, with .JPG and .png\)"):
+        csv(str(file))
+    (file.parent / "v1.2.png").write_bytes((file.parent / "2.png").read_bytes())
+    dotted = csv(str(write("path,label\nv1.2,a\n1.png,b\n1,b\n")))
+    assert dotted.frame["id"].tolist() == ["v1.2.png", "1.png"]  # the row that names an image again is used once
+    with pytest.raises(DataError, match="1 of 2 images .* do not exist"):
+        csv(str(write("path,label\nlost,a\n1.png,b\n")))
 
 
 def test_a_label_column_without_any_image_is_an_error(write: Write) -> None:
