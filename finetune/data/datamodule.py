@@ -133,7 +133,12 @@ def one_thread(worker: int) -> None:
 
 
 class ImageData(pl.LightningDataModule):
-    """The loaders of a table's splits."""
+    """The loaders of a table's splits.
+
+    Attributes:
+        first_epoch: The epoch whose batches a training begins with. Lightning makes the loaders, and workers read
+            ahead, before it knows the epoch at which a run goes on.
+    """
 
     def __init__(
         self,
@@ -183,6 +188,7 @@ class ImageData(pl.LightningDataModule):
         self.repeats = repeats
         self.pixel_cache = pixel_cache
         self.device_pixels = device_pixels
+        self.first_epoch = 0
         if device_pixels:
             check_device_pixels(spec, augment, pixel_cache=pixel_cache is not None)
         self.train_transform = train_transform(spec, augment)
@@ -274,12 +280,10 @@ class ImageData(pl.LightningDataModule):
         return {} if trainer is None else {"rank": trainer.global_rank, "world_size": trainer.world_size}
 
     def train_dataloader(self) -> "DataLoader[ImageBatch]":
-        """Return the training batches, starting with the epoch at which the trainer stands."""
+        """Return the training batches, starting with the first epoch to train."""
         loader = self.loader("train", augmented=True, **self._ranks())
-        if self.trainer is not None:
-            done: Any = self.trainer.fit_loop.epoch_progress.current
-            batches: Any = loader.batch_sampler
-            batches.set_epoch(done.processed)
+        batches: Any = loader.batch_sampler
+        batches.set_epoch(self.first_epoch)
         return loader
 
     def val_dataloader(self) -> "DataLoader[ImageBatch]":

@@ -15,6 +15,7 @@ class ResumePoint:
         phase: The phase to train next.
         steps: Optimizer steps of the phases before it.
         epochs: Epochs of the phases before it.
+        done: Epochs of the phase itself that are over.
         reached: The last step that the run keeps.
         checkpoint: Where the phase goes on; None for its start.
     """
@@ -22,6 +23,7 @@ class ResumePoint:
     phase: int = 0
     steps: int = 0
     epochs: int = 0
+    done: int = 0
     reached: int = 0
     checkpoint: Path | None = None
 
@@ -38,5 +40,6 @@ def find_resume_point(last: Path, checkpoints: Checkpoints, network: Network) ->
     network.load_state_dict(network_state(checkpoint, averaged=place["finished"]))
     checkpoints.load_state_dict(checkpoint["callbacks"][checkpoints.state_key])
     if place["finished"]:
-        return ResumePoint(place["phase"] + 1, place["steps"], place["epochs"], place["steps"])
-    return ResumePoint(place["phase"], place["steps_before"], place["epochs_before"], place["steps"], last)
+        return ResumePoint(place["phase"] + 1, place["steps"], place["epochs"], reached=place["steps"])
+    done = place["epochs"] - place["epochs_before"]
+    return ResumePoint(place["phase"], place["steps_before"], place["epochs_before"], done, place["steps"], last)
