@@ -113,6 +113,7 @@ def fit(
             logger=list(loggers) or False,
             callbacks=[*suitable(extra, solved=recipe.solves(phase)), metrics, checkpoints],
             plugins=[checkpoints.io],
+            enable_checkpointing=True,  # by the callback above alone
             log_every_n_steps=recipe.trainer.log_every,
             enable_progress_bar=False,
             **loop_of(phase, recipe),

@@ -41,7 +41,12 @@ class Kill(Callback):
 
 
 def train(
-    run: Run, strategy: Strategy, *callbacks: Callback, workers: int = 0, balance: Balance | None = None
+    run: Run,
+    strategy: Strategy,
+    *callbacks: Callback,
+    workers: int = 0,
+    balance: Balance | None = None,
+    lr: float = 1e-2,
 ) -> dict[str, torch.Tensor]:
     """Train, or go on training, in a run folder as the command does, and return the final weights."""
     pl.seed_everything(0, verbose=False)
@@ -60,7 +65,7 @@ def train(
         )
     recipe = Recipe(
         CrossEntropy(),
-        settings_for(OptimizerSettings, lr=1e-2),
+        settings_for(OptimizerSettings, lr=lr),
         settings_for(Schedule, "cosine", 0.1, 0.0),
         settings_for(TrainerSettings, accelerator="cpu", devices=1, log_every=1),
         mixing=build_mixing(settings_for(Augment, mixup=0.5), num_classes=table.num_classes, task="multiclass"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from finetune.errors import RunError
@@ -55,12 +55,15 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
         torch.save(checkpoint, temporary)
 
 
-class Checkpoints(Callback):
+class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and best.ckpt whenever the monitored value improves.
 
     One object serves all phases of a run, so that the best epoch is the best of all of them; a tie is broken by the
     lower validation loss. Both files are replaced atomically. While features are cached both are held in memory and
     written every ten seconds and at the end of the phase.
+
+    As a `Checkpoint` it is called after all other callbacks, those that watch a value included, so that a checkpoint
+    holds what each of them has made of the epoch.
     """
 
     def __init__(self, run: Run, monitor: str, mode: str) -> None:
@@ -107,23 +110,12 @@ class Checkpoints(Callback):
             self.write(trainer, improved)
         trainer.strategy.barrier("checkpoints")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the last epoch of a phase that has ended before its time, which early stopping says after the epoch."""
-        assert isinstance(pl_module, Classifier)
-        if not trainer.should_stop:
-            return
-        if pl_module.phase.backbone_frozen:
-            self.hold(trainer, pl_module, improved=False)
-        else:
-            self.write(trainer, improved=False)
-        trainer.strategy.barrier("checkpoints")
-
     def write(self, trainer: pl.Trainer, improved: bool) -> None:
-        """Write the epoch."""
+        """Write the epoch: as the best before as the last, since a run that goes on from the last has that best."""
         self.io.holding = False
-        trainer.save_checkpoint(self.run.last_checkpoint)
+        trainer.save_checkpoint(self.run.best_checkpoint if improved else self.run.last_checkpoint)
         if improved and trainer.is_global_zero:
-            duplicate(self.run.last_checkpoint, self.run.best_checkpoint)
+            duplicate(self.run.best_checkpoint, self.run.last_checkpoint)
 
     def hold(self, trainer: pl.Trainer, classifier: Classifier, improved: bool) -> None:
         """Hold the epoch if it is the best or the last, and write what is held when it is time."""
