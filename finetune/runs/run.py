@@ -83,6 +83,7 @@ class Run:
         checkpoints: The folder of checkpoints.
         best_checkpoint: The checkpoint of the best epoch.
         last_checkpoint: The checkpoint of the last epoch.
+        previous_checkpoint: The one before it, while the run is not finished.
         probe_checkpoint: The checkpoint of the probe's best epoch, where fine-tuning follows it.
         model_dir: The folder of the finished model.
         log_file: The run's log.
@@ -101,6 +102,7 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.previous_checkpoint = self.checkpoints / "previous.ckpt"
         self.probe_checkpoint = self.checkpoints / "probe.ckpt"
         self.model_dir = self.path / "model"
         self.log_file = self.path / "train.log"

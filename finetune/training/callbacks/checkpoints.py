@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last epoch, from which it resumes, the best one, and the probe that was fine-tuned."""
+"""Checkpoints of a run: the last epoch, from which it resumes, the one before, the best, and the probe."""
 
 import copy
 import math
@@ -58,6 +58,8 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
 class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and best.ckpt whenever the monitored value improves.
 
+    The last.ckpt of before is kept as previous.ckpt, to fall back on.
+
     One object serves all phases of a run, so that the best epoch is the best of all of them; a tie is broken by the
     lower validation loss. Both files are replaced atomically. While features are cached both are held in memory and
     written every ten seconds and at the end of the phase.
@@ -76,6 +78,7 @@ class Checkpoints(Checkpoint):
         self.io = CheckpointIO()
         self.written = 0.0
         self.follows_probe = False
+        self.last_is_whole = True  # what the next epoch replaces is worth keeping
 
     @property
     def best_value(self) -> float | None:
@@ -113,6 +116,8 @@ class Checkpoints(Checkpoint):
     def write(self, trainer: pl.Trainer, improved: bool) -> None:
         """Write the epoch: as the best before as the last, since a run that goes on from the last has that best."""
         self.io.holding = False
+        if trainer.is_global_zero:
+            self.keep_previous()
         trainer.save_checkpoint(self.run.best_checkpoint if improved else self.run.last_checkpoint)
         if improved and trainer.is_global_zero:
             duplicate(self.run.best_checkpoint, self.run.last_checkpoint)
@@ -126,9 +131,17 @@ class Checkpoints(Checkpoint):
         if improved:
             trainer.save_checkpoint(self.run.best_checkpoint)
         if due:
+            if trainer.is_global_zero:
+                self.keep_previous()
             trainer.save_checkpoint(self.run.last_checkpoint)
             self.io.write_held()
             self.written = time.monotonic()
+
+    def keep_previous(self) -> None:
+        """Keep the last checkpoint beside the one that is about to replace it, unless it is damaged."""
+        if self.last_is_whole and self.run.last_checkpoint.exists():
+            duplicate(self.run.last_checkpoint, self.run.previous_checkpoint)
+        self.last_is_whole = True
 
     def state_dict(self) -> dict[str, Any]:
         """Return what decides whether a later epoch is better."""
@@ -154,12 +167,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, without unpickling code.
 
     Raises:
-        RunError: The file cannot be read.
+        RunError: The file cannot be read, or is no checkpoint.
     """
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as a checkpoint ({error}). Start the run anew.") from error
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - what a damaged file makes torch raise is of any kind
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(f"{path} cannot be read as a checkpoint ({first}). Start the run anew.") from error
+    weights = found.get("state_dict") if isinstance(found, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise RunError(f"{path} is no checkpoint: it holds no weights. Start the run anew.")
+    return dict(found)
 
 
 def network_state(checkpoint: dict[str, Any], *, averaged: bool) -> dict[str, torch.Tensor]:
