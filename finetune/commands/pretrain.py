@@ -81,7 +81,6 @@ def pretrain(cfg: DictConfig) -> None:
         trainer.fit(module, datamodule=UnlabelledImages(images), ckpt_path=last, weights_only=True)
         if is_first_rank():
             _finish(run, model, images, plan, settings.seed)
-            run.update(status="finished")
             show_pretraining_end(run, settings.model.name, time.monotonic() - started)
 
 

@@ -27,6 +27,7 @@ from finetune.data.table import ImageTable, content_digest
 from finetune.data.transforms import InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError
 from finetune.runtime.device import cores
+from finetune.runtime.signals import ignore_signals
 
 ImageBatch = dict[str, Tensor]
 # what an augmentation does to batches, not to an image
@@ -127,9 +128,10 @@ def collate(items: list[dict[str, Any]], *, join: Callable[[list[Any]], Any]) ->
     }
 
 
-def one_thread(worker: int) -> None:
-    """Leave the cores to the other workers."""
+def start_worker(worker: int) -> None:
+    """Leave the cores to the other workers, and the end of the run to the process that trains."""
     torch.set_num_threads(1)
+    ignore_signals()
 
 
 class ImageData(pl.LightningDataModule):
@@ -271,7 +273,7 @@ class ImageData(pl.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=one_thread,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),
         )
 
