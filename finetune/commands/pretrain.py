@@ -82,7 +82,6 @@ def pretrain(cfg: DictConfig) -> None:
             write_weights(run, model)
             write_metrics(run, images)
             write_pretraining_page(run, model, images, plan.images, settings.seed)
-            run.update(status="finished")
             show_pretraining_end(run, settings.model.name, time.monotonic() - started)
 
 

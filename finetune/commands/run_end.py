@@ -50,7 +50,8 @@ def finish_run(
         summary: What is shown before the scores, from metrics.json; None for nothing.
     """
     document = write_results(run, settings, model)
-    run.update(status="finished", **note)  # as the page says; what follows changes nothing of it
+    run.update(**note)
+    run.concluded = True  # as the page says; what follows changes nothing of its scores
     tested = model.calibrated.predictions["test"]
     if explains:
         explain = partial(

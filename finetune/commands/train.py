@@ -45,7 +45,7 @@ def train(cfg: DictConfig) -> None:
 def fit_phases(setup: TrainingSetup, tracker: Tracker | None) -> None:
     """Train the phases that are left, from where an interrupted run goes on."""
     checkpoints = Checkpoints(setup.run, setup.settings.monitor, setup.settings.mode)
-    place = find_resume_point(setup.run.last_checkpoint, checkpoints, setup.network)
+    place = find_resume_point(checkpoints, setup.network, setup.settings.strategy, setup.recipe.optimizer)
     history = open_history(setup.run, place.reached)
     table = setup.table
     fit(

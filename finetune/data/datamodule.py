@@ -27,6 +27,7 @@ from finetune.data.table import ImageTable, content_digest, with_value_range
 from finetune.data.transforms import InputSpec, Transform, eval_transform, train_transform
 from finetune.errors import ConfigError, DataError
 from finetune.runtime.device import cores
+from finetune.runtime.signals import ignore_signals
 
 ImageBatch = dict[str, Tensor]
 # what an augmentation does to batches, not to an image
@@ -127,13 +128,19 @@ def collate(items: list[dict[str, Any]], *, join: Callable[[list[Any]], Any]) ->
     }
 
 
-def one_thread(worker: int) -> None:
-    """Leave the cores to the other workers."""
+def start_worker(worker: int) -> None:
+    """Leave the cores to the other workers, and the end of the run to the process that trains."""
     torch.set_num_threads(1)
+    ignore_signals()
 
 
 class ImageData(pl.LightningDataModule):
-    """The loaders of a table's splits."""
+    """The loaders of a table's splits.
+
+    Attributes:
+        first_epoch: The epoch whose batches a training begins with. Lightning makes the loaders, and workers read
+            ahead, before it knows the epoch at which a run goes on.
+    """
 
     def __init__(
         self,
@@ -183,6 +190,7 @@ class ImageData(pl.LightningDataModule):
         self.repeats = repeats
         self.pixel_cache = pixel_cache
         self.device_pixels = device_pixels
+        self.first_epoch = 0
         if device_pixels:
             check_device_pixels(spec, augment, pixel_cache=pixel_cache is not None)
         self.train_transform = train_transform(spec, augment)
@@ -265,7 +273,7 @@ class ImageData(pl.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=one_thread,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),
         )
 
@@ -274,12 +282,10 @@ class ImageData(pl.LightningDataModule):
         return {} if trainer is None else {"rank": trainer.global_rank, "world_size": trainer.world_size}
 
     def train_dataloader(self) -> "DataLoader[ImageBatch]":
-        """Return the training batches, starting with the epoch at which the trainer stands."""
+        """Return the training batches, starting with the first epoch to train."""
         loader = self.loader("train", augmented=True, **self._ranks())
-        if self.trainer is not None:
-            done: Any = self.trainer.fit_loop.epoch_progress.current
-            batches: Any = loader.batch_sampler
-            batches.set_epoch(done.processed)
+        batches: Any = loader.batch_sampler
+        batches.set_epoch(self.first_epoch)
         return loader
 
     def val_dataloader(self) -> "DataLoader[ImageBatch]":

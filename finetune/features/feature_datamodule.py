@@ -1,7 +1,5 @@
 """Data module of cached features for training, validation and prediction."""
 
-from typing import Any
-
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -120,8 +118,7 @@ class FeatureData(pl.LightningDataModule):
         features, images = self.features("train"), self.images
         place = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
         batches = images.balance.batches(images.table, features.rows, self.batch_size, seed=self.seed, **place)
-        done: Any = self.trainer.fit_loop.epoch_progress.current
-        batches.set_epoch(done.processed)
+        batches.set_epoch(images.first_epoch)
         return feature_loader(features, batches, images, repeats=self.repeats())
 
     def val_dataloader(self) -> "DataLoader[dict[str, Tensor]]":

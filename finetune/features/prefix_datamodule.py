@@ -143,8 +143,7 @@ class PrefixData(pl.LightningDataModule):
         features = self.source.features(self.images.table.rows("train"), self.settings.views)
         images, place = self.images, {"rank": trainer.global_rank, "world_size": trainer.world_size}
         batches = images.balance.batches(images.table, features.rows, images.batch_size, seed=images.seed, **place)
-        done: Any = trainer.fit_loop.epoch_progress.current
-        batches.set_epoch(done.processed)
+        batches.set_epoch(images.first_epoch)
         return feature_loader(features, batches, self.images, "activations")
 
     def val_dataloader(self) -> "DataLoader[dict[str, Tensor]]":

@@ -16,12 +16,10 @@ import yaml
 from finetune.config.aliases import rename_config
 from finetune.config.trust import check_stored
 from finetune.errors import ConfigError, RunError, nearest
+from finetune.runs.leftovers import PARTIAL, remove_leftovers
 from finetune.runs.stored_files import read_json, read_stored_yaml
 from finetune.runtime.provenance import git_state, process, process_start, versions
 
-# that of C is ten times faster, where PyYAML was built with it; both make nothing but plain values
-# begins the name of a file that is being written
-PARTIAL = ".partial-"
 RECORD = "run.json"
 RUNNING, FINISHED, FAILED, INTERRUPTED, PRUNED = "running", "finished", "failed", "interrupted", "pruned"
 
@@ -75,10 +73,12 @@ class Run:
         checkpoints: The folder of checkpoints.
         best_checkpoint: The checkpoint of the best epoch.
         last_checkpoint: The checkpoint of the last epoch.
+        previous_checkpoint: The one before it, while the run is not finished.
         probe_checkpoint: The checkpoint of the probe's best epoch, where fine-tuning follows it.
         model_dir: The folder of the finished model.
         log_file: The run's log.
         report_file: The page about the run.
+        concluded: Whether this process has written the model and its scores, and only tells of them yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,10 +93,12 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.previous_checkpoint = self.checkpoints / "previous.ckpt"
         self.probe_checkpoint = self.checkpoints / "probe.ckpt"
         self.model_dir = self.path / "model"
         self.log_file = self.path / "train.log"
         self.report_file = self.path / "report.html"
+        self.concluded = False
 
     @classmethod
     def create(cls, path: Path, *, config: dict[str, Any], command: list[str], seed: int) -> "Run":
@@ -212,6 +214,8 @@ class Run:
     @property
     def status(self) -> str:
         """How the run stands; one whose process is gone without a word is interrupted."""
+        if self.concluded:
+            return FINISHED
         recorded = str(self.record.get("status", FAILED))
         return INTERRUPTED if recorded == RUNNING and not self.is_alive else recorded
 
@@ -252,8 +256,7 @@ class Run:
             ConfigError: The run is finished, or another process is still writing it.
         """
         self.check_resumable()
-        for leftover in self.path.rglob(f"{PARTIAL}*"):
-            leftover.unlink()
+        remove_leftovers(self.path)
         resumed = [*self.record.get("resumed", []), {"at": _now(), "command": command}]
         self.update(status=RUNNING, resumed=resumed, **process())
 

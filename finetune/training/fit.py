@@ -113,11 +113,12 @@ def fit(
             logger=list(loggers) or False,
             callbacks=[*suitable(extra, solved=recipe.solves(phase)), metrics, checkpoints],
             plugins=[checkpoints.io],
+            enable_checkpointing=True,  # by the callback above alone
             log_every_n_steps=recipe.trainer.log_every,
             enable_progress_bar=False,
             **loop_of(phase, recipe),
         )
-        data = batches_of(phase, images, recipe)
+        data = batches_of(phase, images, recipe, place.done)
         trainer.fit(classifier, datamodule=data, ckpt_path=place.checkpoint, weights_only=True)
         place = ResumePoint(index + 1, place.steps + trainer.global_step, place.epochs + trainer.current_epoch)
 
@@ -141,8 +142,9 @@ def suitable(callbacks: Sequence[Callback], *, solved: bool) -> list[Callback]:
     return [callback for callback in callbacks if not (solved and isinstance(callback, WeightAveraging))]
 
 
-def batches_of(phase: Phase, images: ImageData, recipe: Recipe) -> pl.LightningDataModule:
-    """Return the batches of a phase: cached features where the phase asks for them, else images."""
+def batches_of(phase: Phase, images: ImageData, recipe: Recipe, first_epoch: int) -> pl.LightningDataModule:
+    """Return the batches of a phase from an epoch on: cached features where the phase asks for them, else images."""
+    images.first_epoch = first_epoch
     if phase.features == "cached" and not phase.backbone_frozen:
         return PrefixData(images, epochs=phase.epochs, settings=recipe.features)
     if phase.backbone_frozen:

@@ -6,15 +6,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from finetune.config.settings.roots import PretrainRootSettings, TrainSettings
 from finetune.errors import ConfigError
-from finetune.runs.run import PRUNED, Run
+from finetune.runs.run import FAILED, FINISHED, INTERRUPTED, PRUNED, Run
 from finetune.runs.wandb import Tracker
+from finetune.runtime.signals import ENDING, exit_on_signals
 from finetune.training.build import build_tracker
 
 TRAIN, PRETRAIN, CROSSVAL = "train", "pretrain", "crossval"
@@ -62,39 +63,52 @@ def record_outcome(
 ) -> Iterator[Tracker | None]:
     """Record how the run ends, in its folder and in the tracker: finished, failed, interrupted or pruned.
 
-    A SIGTERM ends the run like an interruption with exit code 143, so that the logs are complete; a pruned trial of a
-    sweep ends here, without an evaluation, and that is no failure.
+    It is finished when all is done, the tracker's part included; what a kill has left undone is done when the run goes
+    on. A SIGTERM, and what else ends a process, ends the run like an interruption with exit code 143, so that the logs
+    are complete; a pruned trial of a sweep ends here, without an evaluation, and that is no failure.
     """
-
-    def terminate(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
-
     if is_first_rank():
         _begin(run, settings.document, resume=resume)
     started = time.monotonic()
-    previous = signal.signal(signal.SIGTERM, terminate)
     tracker = None
-    status, code = "failed", 1
+    status, code = FAILED, 1
+    with exit_on_signals(ending_signals()):
+        try:
+            if is_first_rank():
+                tracker = build_tracker(run, settings)
+            yield tracker
+            status, code = FINISHED, 0
+        except Pruned as end:
+            status, code = PRUNED, 0
+            note_pruned(run, end, tracker)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            status, code = INTERRUPTED, exit_code(stop)
+            raise SystemExit(code) from None
+        finally:
+            if is_first_rank():
+                _end(run, tracker, status, code, started)
+                if status == INTERRUPTED:
+                    again = resume_command(run, settings.verb)
+                    print(f"finetune: Interrupted.{f' Continue with: {again}' if again else ''}", file=sys.stderr)
+
+
+def _end(run: Run, tracker: Tracker | None, status: str, code: int, started: float) -> None:
+    """Close the tracker, and then record how the run has ended; a run that is over needs no second checkpoint."""
     try:
-        if is_first_rank():
-            tracker = build_tracker(run, settings)
-        yield tracker
-        status, code = "finished", 0
-    except Pruned as end:
-        status, code = PRUNED, 0
-        note_pruned(run, end, tracker)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        status, code = "interrupted", exit_code(stop)
-        raise SystemExit(code) from None
+        if tracker is not None:
+            tracker.finish(code)
+    except (KeyboardInterrupt, SystemExit):
+        status = INTERRUPTED
+        raise
     finally:
-        if is_first_rank():
-            run.update(status=status, seconds=time.monotonic() - started + float(run.record.get("seconds") or 0))
-            if tracker is not None:
-                tracker.finish(code)
-            if status == "interrupted":
-                again = resume_command(run, settings.verb)
-                print(f"finetune: Interrupted.{f' Continue with: {again}' if again else ''}", file=sys.stderr)
-        signal.signal(signal.SIGTERM, previous)
+        if status in (FINISHED, PRUNED):
+            run.previous_checkpoint.unlink(missing_ok=True)
+        run.update(status=status, seconds=time.monotonic() - started + float(run.record.get("seconds") or 0))
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that end a run; under Slurm, SIGUSR1 is how Lightning is told to requeue its job."""
+    return tuple(number for number in ENDING if not (number == signal.SIGUSR1 and SLURMEnvironment.detect()))
 
 
 def resume_command(run: Run, command: str) -> str:

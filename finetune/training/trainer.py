@@ -34,10 +34,9 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, **options: Any) ->
             limit_val_batches=settings.limit_batches,
             default_root_dir=folder,
             use_distributed_sampler=False,
-            enable_checkpointing=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            **options,
+            **{"enable_checkpointing": False, **options},
         )
     except (MisconfigurationException, ValueError) as error:
         message = " ".join(str(error).split())

@@ -122,6 +122,17 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
         create(tmp_path / "run", status="finished").continue_with(["finetune"])
 
 
+def test_what_was_being_written_is_removed_when_a_run_goes_on(tmp_path: Path) -> None:
+    run = create(tmp_path / "run", status="interrupted")
+    left = [run.model_dir / ".tmpA1b2C3", run.checkpoints / ".partial-00000000-last.ckpt", run.path / ".tmpX"]
+    kept = [run.model_dir / "weights.safetensors", run.path / "wandb" / "run-1" / ".tmp7"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    run.continue_with(["finetune"])
+    assert [path.exists() for path in (*left, *kept)] == [False] * 3 + [True] * 2
+
+
 def test_a_live_run_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"still running .process {os.getpid()}"):
         create(tmp_path / "run").continue_with(["finetune"])

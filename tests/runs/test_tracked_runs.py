@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from finetune.config.settings.roots import TrainSettings
 from finetune.errors import ConfigError, RunError
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
+from finetune.runs.wandb import Tracker
+from finetune.runtime.signals import ENDING
 from finetune.training.run_lifecycle import record_outcome
 
 TINY = [
@@ -98,7 +101,7 @@ def fail(error: BaseException) -> None:
         (lambda: fail(ConfigError("no such column")), "failed", 1),
         (lambda: fail(KeyboardInterrupt()), "interrupted", 130),
         (lightning_interrupt, "interrupted", 130),
-        (lambda: os.kill(os.getpid(), signal.SIGTERM), "interrupted", 143),
+        *((lambda number=number: os.kill(os.getpid(), number), "interrupted", 143) for number in (SIGTERM, *ENDING)),
         (lambda: sys.exit("stopped"), "interrupted", 1),
     ],
 )
@@ -131,6 +134,32 @@ def test_another_run_in_the_same_folder_is_refused_however_the_first_ended(tmp_p
     with record_outcome(run, settings, resume=True):
         assert run.status == "running"
     assert run.status == "finished"
+
+
+def test_run_is_finished_when_the_tracker_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, settings = configured(tmp_path / "run")
+    close, seen = Tracker.finish, []
+
+    def finish(tracker: Tracker, code: int) -> None:
+        seen.append((code, run.record["status"]))
+        close(tracker, code)
+
+    monkeypatch.setattr(Tracker, "finish", finish)
+    with record_outcome(run, settings, resume=False):
+        run.previous_checkpoint.touch()
+    assert seen == [(0, "running")]
+    assert run.record["status"] == "finished" and not run.previous_checkpoint.exists()
+
+
+def test_interruption_while_the_tracker_closes_leaves_the_run_to_be_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, settings = configured(tmp_path / "run")
+    monkeypatch.setattr(Tracker, "finish", lambda tracker, code: os.kill(os.getpid(), SIGTERM))
+    with pytest.raises(SystemExit) as stop, record_outcome(run, settings, resume=False):
+        pass
+    assert (stop.value.code, run.record["status"]) == (143, "interrupted")
+    run.check_resumable()
 
 
 def test_the_handler_of_sigterm_is_given_back(tmp_path: Path) -> None:

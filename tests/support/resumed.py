@@ -11,7 +11,7 @@ from finetune.config.settings.training_groups import Augment, OptimizerSettings,
 from finetune.data.resampling import Balance
 from finetune.models.adapters import add_lora
 from finetune.models.heads.modules import HeadSpec
-from finetune.models.network import build_network
+from finetune.models.network import Network, build_network
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
@@ -40,34 +40,37 @@ class Kill(Callback):
             raise Killed
 
 
+def tiny_network(strategy: Strategy) -> Network:
+    """Return the network of `train` before its first phase, with chance in it that a resumed run must repeat."""
+    head, options = HeadSpec(dropout=0.2), {"weights": "none", "image_size": 32, "drop_path_rate": 0.1}
+    network = build_network("test_efficientnet", num_classes=10, head=head, **options)  # type: ignore[arg-type]
+    if (adapter := strategy.adapter) is not None:
+        add_lora(network.backbone, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets)
+    return network
+
+
 def train(
-    run: Run, strategy: Strategy, *callbacks: Callback, workers: int = 0, balance: Balance | None = None
+    run: Run,
+    strategy: Strategy,
+    *callbacks: Callback,
+    workers: int = 0,
+    balance: Balance | None = None,
+    lr: float = 1e-2,
 ) -> dict[str, torch.Tensor]:
     """Train, or go on training, in a run folder as the command does, and return the final weights."""
     pl.seed_everything(0, verbose=False)
     table = tiny_table(train=24, val=8, test=8)
-    network = build_network(
-        "test_efficientnet",
-        num_classes=table.num_classes,
-        weights="none",
-        head=HeadSpec(dropout=0.2),
-        image_size=32,
-        drop_path_rate=0.1,
-    )
-    if strategy.adapter is not None:
-        add_lora(
-            network.backbone, rank=strategy.adapter.rank, alpha=strategy.adapter.alpha, targets=strategy.adapter.targets
-        )
+    network = tiny_network(strategy)
     recipe = Recipe(
         CrossEntropy(),
-        settings_for(OptimizerSettings, lr=1e-2),
+        settings_for(OptimizerSettings, lr=lr),
         settings_for(Schedule, "cosine", 0.1, 0.0),
         settings_for(TrainerSettings, accelerator="cpu", devices=1, log_every=1),
         mixing=build_mixing(settings_for(Augment, mixup=0.5), num_classes=table.num_classes, task="multiclass"),
         head_batch_size=8,
     )
     checkpoints = Checkpoints(run, "val/accuracy", "max")
-    place = find_resume_point(run.last_checkpoint, checkpoints, network)
+    place = find_resume_point(checkpoints, network, strategy, recipe.optimizer)
     history = RunHistory(run.history_file)
     history.truncate_after(place.reached)
     metrics = MetricsCallback(table.task, table.num_classes, history, 1)

@@ -8,6 +8,7 @@ from configured import settings_for
 
 from finetune.config.settings.training_groups import Augment
 from finetune.data.datamodule import ImageData
+from finetune.data.resampling import Balance
 from finetune.data.sources import digits
 from finetune.data.table import ImageTable
 from finetune.models.network import Network
@@ -44,7 +45,10 @@ def tiny_table(*, train: int, val: int, test: int) -> ImageTable:
     return replace(table, frame=frame)
 
 
-def tiny_images(table: ImageTable, network: Network, *, batch_size: int = 8, workers: int = 0) -> ImageData:
+def tiny_images(
+    table: ImageTable, network: Network, *, batch_size: int = 8, workers: int = 0, balance: Balance | None = None
+) -> ImageData:
     """Return batches with random crops, so that a repeated run must repeat its augmentation."""
     augment = settings_for(Augment, crop_scale=(0.5, 1.0), horizontal_flip=0.5, color_jitter=0.2)
-    return ImageData(table, network.spec, augment, batch_size=batch_size, workers=workers, seed=0)
+    options = {"batch_size": batch_size, "workers": workers}
+    return ImageData(table, network.spec, augment, seed=0, balance=balance, **options)

@@ -1,27 +1,19 @@
 """An interrupted run that is resumed equals an uninterrupted one, weight for weight."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from configured import settings_for
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
-from tiny import PHASES, strategy_config, tiny_images, tiny_table
+from resumed import Kill, Killed, train
+from tiny import PHASES, strategy_config
 
-from finetune.config.settings.phases import build_strategy
-from finetune.config.settings.training_groups import Augment, OptimizerSettings, Schedule, TrainerSettings
-from finetune.models.adapters import add_lora
-from finetune.models.heads.modules import HeadSpec
-from finetune.models.network import build_network
+from finetune.config.settings.phases import Strategy, build_strategy
+from finetune.data.resampling import Balance
 from finetune.runs.history import RunHistory
 from finetune.runs.run import Run
-from finetune.training.callbacks.checkpoints import Checkpoints
-from finetune.training.callbacks.epoch_metrics import MetricsCallback
-from finetune.training.fit import Recipe, fit
-from finetune.training.losses import CrossEntropy
-from finetune.training.mixing import build_mixing
-from finetune.training.resume import find_resume_point
 
 # each place is a phase and an epoch of it; the kill comes in the middle of that epoch
 PLACES = [
@@ -32,57 +24,23 @@ PLACES = [
 ]
 
 
-class Killed(RuntimeError):
-    """Stands for a kill -9: nothing runs after it."""
+class Batches(Callback):
+    """Notes the rows of the training batches of each epoch."""
 
+    def __init__(self) -> None:
+        """Note nothing yet."""
+        self.rows: dict[int, list[list[int]]] = {}
 
-class Kill(Callback):
-    """Ends training in the middle of an epoch of a phase."""
-
-    def __init__(self, phase: int, epoch: int) -> None:
-        """Choose the epoch."""
-        self.place = (phase, epoch)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if (pl_module.phase_index, trainer.current_epoch) == self.place:
-            raise Killed
+        epoch = pl_module.epochs_before + trainer.current_epoch
+        self.rows[epoch] = [*(self.rows.get(epoch, []) if batch_idx else []), batch["row"].tolist()]
 
 
-def train(run: Run, name: str, *callbacks: Callback) -> dict[str, torch.Tensor]:
-    """Train, or go on training, in a run folder as the command does, and return the final weights."""
-    pl.seed_everything(0, verbose=False)
-    table = tiny_table(train=24, val=8, test=8)
-    strategy = build_strategy(strategy_config(name))
-    network = build_network(
-        "test_efficientnet",
-        num_classes=table.num_classes,
-        weights="none",
-        head=HeadSpec(dropout=0.2),
-        image_size=32,
-        drop_path_rate=0.1,
-    )
-    if strategy.adapter is not None:
-        add_lora(
-            network.backbone, rank=strategy.adapter.rank, alpha=strategy.adapter.alpha, targets=strategy.adapter.targets
-        )
-    recipe = Recipe(
-        CrossEntropy(),
-        settings_for(OptimizerSettings, lr=1e-2),
-        settings_for(Schedule, "cosine", 0.1, 0.0),
-        settings_for(TrainerSettings, accelerator="cpu", devices=1, log_every=1),
-        mixing=build_mixing(settings_for(Augment, mixup=0.5), num_classes=table.num_classes, task="multiclass"),
-        head_batch_size=8,
-    )
-    checkpoints = Checkpoints(run, "val/accuracy", "max")
-    place = find_resume_point(run.last_checkpoint, checkpoints, network)
-    history = RunHistory(run.history_file)
-    history.truncate_after(place.reached)
-    metrics = MetricsCallback(table.task, table.num_classes, history, 1)
-    fit(network, strategy, tiny_images(table, network), recipe, place=place, metrics=metrics,
-        checkpoints=checkpoints, callbacks=lambda: callbacks, loggers=[])  # fmt: skip
-    return {key: value.clone() for key, value in network.state_dict().items()}
+def tiny_strategy(name: str) -> Strategy:
+    """Return a strategy of a few epochs."""
+    return build_strategy(strategy_config(name))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +49,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[d
     results = {}
     for name in PHASES:
         run = Run(tmp_path_factory.mktemp(name))
-        results[name] = (train(run, name), run.path)
+        results[name] = (train(run, tiny_strategy(name)), run.path)
     return results
 
 
@@ -101,8 +59,8 @@ def test_resume_equals_uninterrupted(
 ) -> None:
     run = Run(tmp_path)
     with pytest.raises(Killed):
-        train(run, name, Kill(phase, epoch))
-    resumed = train(run, name)
+        train(run, tiny_strategy(name), Kill(phase, epoch))
+    resumed = train(run, tiny_strategy(name))
     expected, folder = uninterrupted[name]
     assert [key for key in expected if not torch.equal(expected[key], resumed[key])] == []
     assert RunHistory(run.history_file).read() == RunHistory(Run(folder).history_file).read()
@@ -117,9 +75,27 @@ def test_resume_equals_uninterrupted(
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_resume_keeps_the_moving_average(tmp_path: Path, epoch: int) -> None:
-    whole = train(Run(tmp_path / "whole"), "full", EMAWeightAveraging(decay=0.9))
+    whole = train(Run(tmp_path / "whole"), tiny_strategy("full"), EMAWeightAveraging(decay=0.9))
     run = Run(tmp_path / "broken")
     with pytest.raises(Killed):
-        train(run, "full", EMAWeightAveraging(decay=0.9), Kill(0, epoch))
-    resumed = train(run, "full", EMAWeightAveraging(decay=0.9))
+        train(run, tiny_strategy("full"), EMAWeightAveraging(decay=0.9), Kill(0, epoch))
+    resumed = train(run, tiny_strategy("full"), EMAWeightAveraging(decay=0.9))
+    assert [key for key in whole if not torch.equal(whole[key], resumed[key])] == []
+
+
+@pytest.mark.parametrize(("workers", "policy"), [(1, "none"), (2, "oversample")])
+def test_batches_follow_seed_and_epoch_after_two_resumes_with_workers(
+    tmp_path: Path, workers: int, policy: str
+) -> None:
+    phase = {"name": "full", "train": "all", "epochs": 3, "batchnorm": "train"}
+    strategy = build_strategy({"name": "full", "adapter": None, "phases": [phase]})
+    options: dict[str, Any] = {"workers": workers, "balance": Balance(policy)}
+    first, second = Batches(), Batches()
+    whole = train(Run(tmp_path / "whole"), strategy, first, **options)
+    run = Run(tmp_path / "broken")
+    for epoch in (1, 2):
+        with pytest.raises(Killed):
+            train(run, strategy, second, Kill(0, epoch), **options)
+    resumed = train(run, strategy, second, **options)
+    assert second.rows == first.rows
     assert [key for key in whole if not torch.equal(whole[key], resumed[key])] == []

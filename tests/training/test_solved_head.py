@@ -100,7 +100,9 @@ def test_fine_tuning_goes_on_from_the_solved_head(tmp_path: Path) -> None:
 def test_a_run_that_stopped_after_the_solved_phase_resumes_behind_it(tmp_path: Path) -> None:
     plan = HeadPlan(SPEC, L2)
     network, _, checkpoints = train(tmp_path, plan)
-    place = find_resume_point(checkpoints.run.last_checkpoint, checkpoints, network)
+    place = find_resume_point(
+        checkpoints, network, build_strategy(strategy_config("frozen")), settings_for(OptimizerSettings)
+    )
     assert (place.phase, place.epochs, place.steps) == (1, 1, 0)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from finetune.data.datamodule import ImageBatch, ImageData, ImageRows, collate, one_thread, seeded
+from finetune.data.datamodule import ImageBatch, ImageData, ImageRows, collate, seeded, start_worker
 from finetune.data.pixel_cache import StoredImages
 from finetune.data.sampling import Draw
 from finetune.data.sequences.frame_store import SequenceStore, frame_table, sequence_limit
@@ -98,7 +98,7 @@ class SequenceData(ImageData):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=one_thread,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),
         )
 

@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from finetune.data.datamodule import one_thread
+from finetune.data.datamodule import start_worker
 from finetune.data.table import ImageTable, ranged_store
 from finetune.data.transforms import InputSpec, eval_transform
 from finetune.errors import ConfigError
@@ -79,7 +79,7 @@ def measure_corruptions(
         images,
         batch_sampler=batches,
         num_workers=settings.workers,
-        worker_init_fn=one_thread,
+        worker_init_fn=start_worker,
         pin_memory=settings.device_pass.device.type == "cuda",
         generator=torch.Generator(),
     )

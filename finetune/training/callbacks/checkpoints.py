@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last epoch, from which it resumes, the best one, and the probe that was fine-tuned."""
+"""Checkpoints of a run: the last epoch, from which it resumes, the one before, the best, and the probe."""
 
 import copy
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from finetune.errors import RunError
@@ -55,12 +55,17 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
         torch.save(checkpoint, temporary)
 
 
-class Checkpoints(Callback):
+class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and best.ckpt whenever the monitored value improves.
+
+    The last.ckpt of before is kept as previous.ckpt, to fall back on.
 
     One object serves all phases of a run, so that the best epoch is the best of all of them; a tie is broken by the
     lower validation loss. Both files are replaced atomically. While features are cached both are held in memory and
     written every ten seconds and at the end of the phase.
+
+    As a `Checkpoint` it is called after all other callbacks, those that watch a value included, so that a checkpoint
+    holds what each of them has made of the epoch.
     """
 
     def __init__(self, run: Run, monitor: str, mode: str) -> None:
@@ -73,6 +78,7 @@ class Checkpoints(Callback):
         self.io = CheckpointIO()
         self.written = 0.0
         self.follows_probe = False
+        self.last_is_whole = True  # what the next epoch replaces is worth keeping
 
     @property
     def best_value(self) -> float | None:
@@ -107,23 +113,14 @@ class Checkpoints(Callback):
             self.write(trainer, improved)
         trainer.strategy.barrier("checkpoints")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the last epoch of a phase that has ended before its time, which early stopping says after the epoch."""
-        assert isinstance(pl_module, Classifier)
-        if not trainer.should_stop:
-            return
-        if pl_module.phase.backbone_frozen:
-            self.hold(trainer, pl_module, improved=False)
-        else:
-            self.write(trainer, improved=False)
-        trainer.strategy.barrier("checkpoints")
-
     def write(self, trainer: pl.Trainer, improved: bool) -> None:
-        """Write the epoch."""
+        """Write the epoch: as the best before as the last, since a run that goes on from the last has that best."""
         self.io.holding = False
-        trainer.save_checkpoint(self.run.last_checkpoint)
+        if trainer.is_global_zero:
+            self.keep_previous()
+        trainer.save_checkpoint(self.run.best_checkpoint if improved else self.run.last_checkpoint)
         if improved and trainer.is_global_zero:
-            duplicate(self.run.last_checkpoint, self.run.best_checkpoint)
+            duplicate(self.run.best_checkpoint, self.run.last_checkpoint)
 
     def hold(self, trainer: pl.Trainer, classifier: Classifier, improved: bool) -> None:
         """Hold the epoch if it is the best or the last, and write what is held when it is time."""
@@ -134,9 +131,17 @@ class Checkpoints(Callback):
         if improved:
             trainer.save_checkpoint(self.run.best_checkpoint)
         if due:
+            if trainer.is_global_zero:
+                self.keep_previous()
             trainer.save_checkpoint(self.run.last_checkpoint)
             self.io.write_held()
             self.written = time.monotonic()
+
+    def keep_previous(self) -> None:
+        """Keep the last checkpoint beside the one that is about to replace it, unless it is damaged."""
+        if self.last_is_whole and self.run.last_checkpoint.exists():
+            duplicate(self.run.last_checkpoint, self.run.previous_checkpoint)
+        self.last_is_whole = True
 
     def state_dict(self) -> dict[str, Any]:
         """Return what decides whether a later epoch is better."""
@@ -162,12 +167,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content, without unpickling code.
 
     Raises:
-        RunError: The file cannot be read.
+        RunError: The file cannot be read, or is no checkpoint.
     """
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as a checkpoint ({error}). Start the run anew.") from error
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - what a damaged file makes torch raise is of any kind
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(f"{path} cannot be read as a checkpoint ({first}). Start the run anew.") from error
+    weights = found.get("state_dict") if isinstance(found, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise RunError(f"{path} is no checkpoint: it holds no weights. Start the run anew.")
+    return dict(found)
 
 
 def network_state(checkpoint: dict[str, Any], *, averaged: bool) -> dict[str, torch.Tensor]:

@@ -107,7 +107,7 @@ class UnlabelledImages(pl.LightningDataModule):
         self.images = images
 
     def train_dataloader(self) -> "DataLoader[_Batch]":
-        """Return the training batches, starting with the epoch at which the trainer stands."""
+        """Return the training batches, starting with the first epoch to train."""
         self.images.trainer = self.trainer
         return self.images.train_dataloader()
 
