@@ -37,7 +37,13 @@ SHARED_NAMES = {
 }
 # what may be imported without waiting for torch
 # what these packages nevertheless keep for when a command runs
-HEAVY_MODULES = ("runs/wandb.py", "search/multirun/live_table.py", "search/study/trial_reports.py")
+HEAVY_MODULES = (
+    "runs/wandb.py",
+    "runs/wandb_connection.py",
+    "runs/wandb_logger.py",
+    "search/multirun/live_table.py",
+    "search/study/trial_reports.py",
+)
 LIGHT_PACKAGES = ("errors", "config", "runs", "search/pools", "search/multirun", "search/spaces", "search/study")
 LIGHT = (
     "cli.py",

@@ -112,7 +112,7 @@ def test_searches_take_former_names_typed_stored_and_in_spaces(tmp_path: Path) -
     (varying,) = [each for each in plan.space.dimensions if each.key == "imbalance"]
     assert sorted(each.key for each in varying.when) == ["label_noise", "model"]
     stored = {"own": [], "fixed": ["interpolate=[0.5]"], "swept": ["head.solver=means,lbfgs"], "config_dir": None}
-    request = request_of(stored)
+    request = request_of({"request": stored}, tmp_path / "sweep.json")
     assert request.fixed == ("wise_ft=[0.5]",) and request.swept == ("head.solver=nearest_mean,lbfgs",)
     with pytest.raises(ConfigError, match="two names"):
         rename_space({"noise": "none", "label_noise": "none"})
