@@ -27,9 +27,10 @@ from finetune.config.error_messages import error_message
 from finetune.config.resolve import resolve
 from finetune.config.settings.root_table import ROOTS
 from finetune.config.trust import trust_folders
-from finetune.config.typed_text import quote_text, quoted
+from finetune.config.typed_text import quote_for_hydra, quote_text
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.runtime.control_characters import escape_controls, escape_on_screen
+from finetune.runtime.log_files import log_file, log_to_file
 from finetune.runtime.threads import set_openmp_wait_policy
 
 log = logging.getLogger(__name__)
@@ -225,22 +226,6 @@ def discard_empty_folder() -> None:
                 parent.rmdir()
 
 
-def log_file() -> Path | None:
-    """Return the file that the run's log goes to."""
-    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
-    return Path(files[0].baseFilename) if files else None
-
-
-def log_to_file(message: str, error: BaseException | None = None) -> None:
-    """Write an error to the run's log alone."""
-    record = log.makeRecord(
-        log.name, logging.ERROR, __file__, 0, message, (), (type(error), error, error.__traceback__) if error else None
-    )
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.emit(record)
-
-
 def print_error(message: str) -> None:
     """Print one line to standard error."""
     print(f"finetune: {escape_controls(' '.join(message.split()))}", file=sys.stderr)
@@ -279,7 +264,7 @@ def quoted_condition(argument: str) -> str:
     key, _, value = argument.partition("=")
     if key not in CONDITIONS or value in ("", "null") or value[0] in "\"'":
         return argument
-    return f"{key}={quoted(value)}"
+    return f"{key}={quote_for_hydra(value)}"
 
 
 def with_resumed_folder(arguments: Sequence[str]) -> list[str]:

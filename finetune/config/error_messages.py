@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.compose import conf_dir
 from finetune.config.foreign_words import typed_for
-from finetune.config.typed_text import quoted
+from finetune.config.typed_text import quote_for_hydra
 from finetune.errors import nearest
 
 _WANTED = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
@@ -48,14 +48,14 @@ def error_message(error: BaseException, arguments: Sequence[str]) -> str:
     place = re.search(r"full_key: (\S+)", text)
     if wrong and place and wrong[2] in _WANTED:
         return f"{place[1]}={wrong[1]} must be {_WANTED[wrong[2]]}."
-    if unread := unreadable(arguments):
+    if unread := unreadable_override(arguments):
         return unread
     first = lines[0] if lines else type(error).__name__
     detail = next((line for line in lines if line.startswith("full_key:")), "")
     return f"{first} {f'({detail[10:].strip()})' if detail else ''}".strip()
 
 
-def unreadable(arguments: Sequence[str]) -> str:
+def unreadable_override(arguments: Sequence[str]) -> str:
     """Return a line about an override that Hydra's grammar cannot read, with how it is typed; empty for none."""
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -64,7 +64,7 @@ def unreadable(arguments: Sequence[str]) -> str:
         try:
             OverridesParser.create().parse_override(argument)
         except HydraException:
-            typed = f'"{name}={quoted(value)}"'
+            typed = f'"{name}={quote_for_hydra(value)}"'
             return f"{argument} has characters that mean something else. Put the value into quotes: {typed}"
     return ""
 

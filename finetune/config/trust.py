@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.config.settings.targets import TARGETS
+from finetune.config.settings.targets import TARGET_SETTINGS
 from finetune.errors import ConfigError
 
 _OWN: set[str] = set()  # paths that this process has composed by itself
 _STATE = {"trust": False}
 # deeper than any configuration that was ever stored
-MOST_DEPTH = 40
+STORED_DEPTH = 40
 
 
 def trust_folders(trust: bool) -> None:
@@ -45,7 +45,7 @@ def check_stored(plain: Any, place: str) -> None:
     for path, node in named_targets(plain):
         if path in _OWN:
             continue
-        if path not in TARGETS or any(key.startswith("_") and key != "_target_" for key in node):
+        if path not in TARGET_SETTINGS or any(key.startswith("_") and key != "_target_" for key in node):
             raise ConfigError(_refusal(place, path))
 
 
@@ -62,7 +62,7 @@ def check_stored_overrides(overrides: Sequence[str], config_dir: str | None, pla
         texts |= {str(file): file.read_text(errors="replace") for file in sorted(Path(config_dir).rglob("*.y*ml"))}
     for source, text in texts.items():
         for match in re.finditer(r"""_target_["']?\s*[:=]\s*["']?([^\s"',}\]]*)""", text):
-            if match[1] not in TARGETS:
+            if match[1] not in TARGET_SETTINGS:
                 raise ConfigError(_refusal(source, match[1]))
         if "_target_" in text and len(re.findall("_target_", text)) != len(re.findall(r"_target_[\"']?\s*[:=]", text)):
             raise ConfigError(_refusal(source, "what it does not name plainly"))
@@ -81,9 +81,9 @@ def named_targets(node: Any, depth: int = 0) -> Iterator[tuple[str, Mapping[str,
     Raises:
         ConfigError: It is nested too deeply.
     """
-    if depth > MOST_DEPTH:
+    if depth > STORED_DEPTH:
         raise ConfigError(
-            f"A stored configuration is nested deeper than {MOST_DEPTH} levels: it is none of finetune's."
+            f"A stored configuration is nested deeper than {STORED_DEPTH} levels: it is none of finetune's."
         )
     if isinstance(node, Mapping):
         if any(str(key).startswith("_") for key in node):

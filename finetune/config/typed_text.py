@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from finetune.config.settings.checked import Checked, hints, without_none
 from finetune.config.settings.root_table import ROOTS
-from finetune.config.settings.targets import TARGETS
+from finetune.config.settings.targets import TARGET_SETTINGS
 from finetune.errors import ConfigError
 
 LEFT = ("", "null", "???")
@@ -24,7 +24,7 @@ LEFT = ("", "null", "???")
 @lru_cache(maxsize=1)
 def text_keys() -> frozenset[str]:
     """Return the settings that are text, or lists of it."""
-    return frozenset(key for cls in (*ROOTS.values(), *TARGETS.values()) for key in _keys_of(cls))
+    return frozenset(key for cls in (*ROOTS.values(), *TARGET_SETTINGS.values()) for key in _keys_of(cls))
 
 
 def _keys_of(cls: type[Checked]) -> Iterator[str]:
@@ -49,7 +49,7 @@ def quote_text(arguments: Sequence[str], *, several: bool) -> list[str]:
     return [_quoted_argument(argument, several=several) for argument in arguments]
 
 
-def quoted(text: str) -> str:
+def quote_for_hydra(text: str) -> str:
     """Return a text in quotes of Hydra's grammar, in which backslashes before a quote are typed twice."""
     escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + end[2].replace("'", r"\'"), text)
     return f"'{escaped}'"
@@ -64,7 +64,7 @@ def _quoted_argument(argument: str, *, several: bool) -> str:
         parsed = OverridesParser.create().parse_override(argument)
     except HydraException as error:
         return f"{name}={_quoted_value(argument, value, several=several, cause=error)}"
-    return argument if _is_text(parsed, several=several) else f"{name}={quoted(value)}"
+    return argument if _is_text(parsed, several=several) else f"{name}={quote_for_hydra(value)}"
 
 
 def _is_text(parsed: Override, *, several: bool) -> bool:
@@ -77,11 +77,11 @@ def _is_text(parsed: Override, *, several: bool) -> bool:
 
 def _quoted_value(argument: str, value: str, *, several: bool, cause: Exception) -> str:
     if value[0] == "[" and value[-1] == "]":
-        return f"[{','.join(quoted(entry.strip()) for entry in value[1:-1].split(','))}]"
+        return f"[{','.join(quote_for_hydra(entry.strip()) for entry in value[1:-1].split(','))}]"
     if several and "," in value:
         key = argument.partition("=")[0]
         raise ConfigError(
             f'{argument} cannot be read. Put each value into quotes: "{key}='
-            f'{",".join(quoted(entry) for entry in value.split(","))}"'
+            f'{",".join(quote_for_hydra(entry) for entry in value.split(","))}"'
         ) from cause
-    return quoted(value)
+    return quote_for_hydra(value)

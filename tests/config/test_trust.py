@@ -12,7 +12,7 @@ import yaml
 
 from finetune.config.compose import conf_dir
 from finetune.config.settings.checked import read_target
-from finetune.config.settings.targets import TARGETS
+from finetune.config.settings.targets import TARGET_SETTINGS
 from finetune.config.trust import check_stored, check_stored_overrides, named_targets, own_targets, trust_folders
 from finetune.errors import ConfigError, RunError
 from finetune.runs.run import Run
@@ -49,8 +49,8 @@ def test_the_list_is_what_conf_names_and_takes_what_it_is_called_with() -> None:
         for path, _ in named_targets(yaml.safe_load(file.read_text()))
         if path
     }
-    assert named == set(TARGETS)
-    for path, settings in TARGETS.items():
+    assert named == set(TARGET_SETTINGS)
+    for path, settings in TARGET_SETTINGS.items():
         made = pydoc.locate(path)
         assert callable(made), path
         known = set(inspect.signature(made).parameters) - {"kwargs", "class_weights", "save_dir"}

@@ -165,7 +165,7 @@ class TensorBoardTarget(Checked):
     sub_dir: str | None
 
 
-TARGETS: Mapping[str, type[Checked]] = {
+TARGET_SETTINGS: Mapping[str, type[Checked]] = {
     "finetune.data.sources.digits": DigitsTarget,
     "finetune.data.sources.folder": FolderTarget,
     "finetune.data.sources.csv": TableTarget,
@@ -183,4 +183,4 @@ TARGETS: Mapping[str, type[Checked]] = {
     "pytorch_lightning.callbacks.EarlyStopping": EarlyStoppingTarget,
     "pytorch_lightning.loggers.TensorBoardLogger": TensorBoardTarget,
 }
-KNOWN_TARGETS.update(TARGETS)
+KNOWN_TARGETS.update(TARGET_SETTINGS)
