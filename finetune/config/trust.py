@@ -83,7 +83,7 @@ def named_targets(node: Any, depth: int = 0) -> Iterator[tuple[str, Mapping[str,
     """
     if depth > STORED_DEPTH:
         raise ConfigError(
-            f"A stored configuration is nested deeper than {STORED_DEPTH} levels: it is none of finetune's."
+            f"A stored configuration is nested deeper than {STORED_DEPTH} levels, unlike finetune's."
         )
     if isinstance(node, Mapping):
         if any(str(key).startswith("_") for key in node):
