@@ -24,10 +24,11 @@ from finetune.config.aliases import register_source, rename_overrides
 from finetune.config.command_help import command_help
 from finetune.config.compose import check_read, command_names, conf_dir, register
 from finetune.config.error_messages import error_message
+from finetune.config.quoting import quote_value, unquote_value
 from finetune.config.resolve import resolve
 from finetune.config.settings.root_table import ROOTS
 from finetune.config.trust import trust_folders
-from finetune.config.typed_text import quote_for_hydra, quote_text
+from finetune.config.typed_text import quote_text
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.runtime.control_characters import escape_controls, escape_on_screen
 from finetune.runtime.log_files import log_file, log_to_file
@@ -264,21 +265,22 @@ def quoted_condition(argument: str) -> str:
     key, _, value = argument.partition("=")
     if key not in CONDITIONS or value in ("", "null") or value[0] in "\"'":
         return argument
-    return f"{key}={quote_for_hydra(value)}"
+    return f"{key}={quote_value(value)}"
 
 
 def with_resumed_folder(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with `resume=` made an absolute folder, which the run's output goes to again."""
     values = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
-    reference = values.get("resume", "null")
+    reference = unquote_value(values.get("resume", "null"))
     if reference in ("null", "", "None") or "hydra.run.dir" in values:
         return list(arguments)
     from finetune.runs.run import Run
 
     command = str(get_args_parser().parse_known_args(list(arguments))[0].config_name)
-    folder = Run.find(reference, Path(values.get("runs", RUN_FOLDERS.get(command, "runs")))).path
+    folder = Run.find(reference, Path(unquote_value(values.get("runs", RUN_FOLDERS.get(command, "runs"))))).path
     rest = [argument for argument in arguments if not argument.startswith("resume=")]
-    return [*rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    quoted = quote_value(folder)
+    return [*rest, f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
 
 
 def is_multirun(arguments: Sequence[str]) -> bool:

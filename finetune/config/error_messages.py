@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.compose import conf_dir
 from finetune.config.foreign_words import typed_for
-from finetune.config.typed_text import quote_for_hydra
+from finetune.config.quoting import quote_value
 from finetune.errors import nearest
 
 _WANTED = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
@@ -64,7 +64,7 @@ def unreadable_override(arguments: Sequence[str]) -> str:
         try:
             OverridesParser.create().parse_override(argument)
         except HydraException:
-            typed = f'"{name}={quote_for_hydra(value)}"'
+            typed = f'"{name}={quote_value(value)}"'
             return f"{argument} has characters that mean something else. Put the value into quotes: {typed}"
     return ""
 

@@ -82,9 +82,7 @@ def named_targets(node: Any, depth: int = 0) -> Iterator[tuple[str, Mapping[str,
         ConfigError: It is nested too deeply.
     """
     if depth > STORED_DEPTH:
-        raise ConfigError(
-            f"A stored configuration is nested deeper than {STORED_DEPTH} levels, unlike finetune's."
-        )
+        raise ConfigError(f"A stored configuration is nested deeper than {STORED_DEPTH} levels, unlike finetune's.")
     if isinstance(node, Mapping):
         if any(str(key).startswith("_") for key in node):
             yield str(node.get("_target_", "")), {str(key): value for key, value in node.items()}

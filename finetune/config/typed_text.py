@@ -4,7 +4,6 @@ Hydra's grammar takes `2024` and `true` for numbers and switches, and does not k
 quotes. Values of settings that are text are therefore put into quotes where they mean nothing else.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, get_args, get_origin
@@ -13,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
+from finetune.config.quoting import quote_value
 from finetune.config.settings.checked import Checked, hints, without_none
 from finetune.config.settings.root_table import ROOTS
 from finetune.config.settings.targets import TARGET_SETTINGS
@@ -49,12 +49,6 @@ def quote_text(arguments: Sequence[str], *, several: bool) -> list[str]:
     return [_quoted_argument(argument, several=several) for argument in arguments]
 
 
-def quote_for_hydra(text: str) -> str:
-    """Return a text in quotes of Hydra's grammar, in which backslashes before a quote are typed twice."""
-    escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + end[2].replace("'", r"\'"), text)
-    return f"'{escaped}'"
-
-
 def _quoted_argument(argument: str, *, several: bool) -> str:
     name, equals, value = argument.partition("=")
     key = name.lstrip("+")
@@ -64,7 +58,7 @@ def _quoted_argument(argument: str, *, several: bool) -> str:
         parsed = OverridesParser.create().parse_override(argument)
     except HydraException as error:
         return f"{name}={_quoted_value(argument, value, several=several, cause=error)}"
-    return argument if _is_text(parsed, several=several) else f"{name}={quote_for_hydra(value)}"
+    return argument if _is_text(parsed, several=several) else f"{name}={quote_value(value)}"
 
 
 def _is_text(parsed: Override, *, several: bool) -> bool:
@@ -77,11 +71,11 @@ def _is_text(parsed: Override, *, several: bool) -> bool:
 
 def _quoted_value(argument: str, value: str, *, several: bool, cause: Exception) -> str:
     if value[0] == "[" and value[-1] == "]":
-        return f"[{','.join(quote_for_hydra(entry.strip()) for entry in value[1:-1].split(','))}]"
+        return f"[{','.join(quote_value(entry.strip()) for entry in value[1:-1].split(','))}]"
     if several and "," in value:
         key = argument.partition("=")[0]
         raise ConfigError(
             f'{argument} cannot be read. Put each value into quotes: "{key}='
-            f'{",".join(quote_for_hydra(entry) for entry in value.split(","))}"'
+            f'{",".join(quote_value(entry) for entry in value.split(","))}"'
         ) from cause
-    return quote_for_hydra(value)
+    return quote_value(value)

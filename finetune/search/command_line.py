@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from finetune.config.aliases import move_strays, rename_overrides
 from finetune.config.compose import conf_dir
 from finetune.config.error_messages import error_message
+from finetune.config.quoting import quote_value
 from finetune.config.resolve import resolve
 from finetune.config.settings.roots import TrainSettings
 from finetune.config.trust import check_stored_overrides
@@ -57,7 +58,7 @@ class Request:
         Raises:
             ConfigError: They do not go together.
         """
-        search = [f"hydra.searchpath=['file://{self.config_dir}']"] if self.config_dir else []
+        search = [f"hydra.searchpath=[{quote_value(f'file://{self.config_dir}')}]"] if self.config_dir else []
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 config = compose(name, [*search, *overrides], return_hydra_config=hydra)

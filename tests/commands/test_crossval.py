@@ -1,8 +1,14 @@
 """A cross-validation is one experiment: images are scored by models that never saw them, and its models are one run."""
 
+import contextlib
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +16,19 @@ import torch
 from command import finetune
 from configured import settings_for
 from crossed import SMALL
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from members import count_members
 
+from finetune.cli import with_resumed_folder
+from finetune.config.compose import register
 from finetune.config.settings.data_groups import FoldSettings
-from finetune.ensembles.crossval.fold_jobs import override_of
+from finetune.ensembles.crossval.crossval_plan import OWN, make_crossval_plan
+from finetune.ensembles.crossval.fold_jobs import FoldJobs, override_of
 from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import load_bundle
 from finetune.models.ensemble_network import JoinedHead
 from finetune.runs.run import Run
+from finetune.search.command_line import read_request
 
 FROZEN = ["strategy=frozen", "strategy.epochs=3", "head.standardize=true"]
 
@@ -185,3 +196,44 @@ def test_a_fold_is_an_override_of_an_ordinary_run() -> None:
     assert override_of(settings_for(FoldSettings, "repeated", 4, 2, 7), 5) == (
         "data.splits.fold={kind:repeated,folds:4,repeats:2,seed:7,index:5}"
     )
+
+
+def test_fold_that_was_interrupted_goes_on_in_a_folder_of_any_name(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    register()
+    plan = make_crossval_plan(
+        read_request(["--config-name", "crossval", *SMALL, "data.root=.", "strategy=full"], OWN, "crossval")
+    )
+    jobs = FoldJobs(plan, Run(tmp_path / "it's a \\run"), 2)
+    new = jobs.arguments(0)
+    run = Run.create(jobs.fold(0).path, config={}, command=[], seed=0)
+    run.update(status="interrupted")
+    run.last_checkpoint.touch()
+    for arguments in (new, with_resumed_folder(jobs.arguments(0))):
+        values = {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides(arguments)}
+        assert values["hydra.run.dir"] == str(run.path)
+        assert values.get("resume", str(run.path)) == str(run.path)
+
+
+@pytest.mark.slow
+def test_crossval_killed_within_a_fold_equals_an_uninterrupted_one(photos: Path, tmp_path: Path) -> None:
+    words = [*SMALL, f"data.root={photos}", "strategy=full", "strategy.epochs=2", "cv.folds=2"]
+    whole, broken = tmp_path / "whole", tmp_path / "it's broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    assert finetune("crossval", *words, folder=whole).returncode == 0
+    program = [sys.executable, "-m", "finetune", "crossval", *words]
+    with (broken / "output").open("wb") as output:
+        process = subprocess.Popen(program, cwd=broken, stdout=output, stderr=output, start_new_session=True)
+    while not (kept := list(broken.glob("runs/*/*/folds/*/checkpoints/last.ckpt"))) and process.poll() is None:
+        time.sleep(0.05)
+    folds = {int(Run(path.parents[1]).record["pid"]) for path in kept}
+    for number in (process.pid, *folds):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(number, signal.SIGKILL)
+    process.wait()
+    resumed = finetune("crossval", "resume=last", folder=broken)
+    assert resumed.returncode == 0, resumed.stderr
+    (run,), (expected,) = Run.all(broken / "runs"), Run.all(whole / "runs")
+    assert sum("resumed" in Run(folder).record for folder in run.path.glob("folds/[01]")) >= 1
+    assert run.metrics["test"] == expected.metrics["test"]

@@ -5,7 +5,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.config.typed_text import quote_for_hydra, quote_text, text_keys
+from finetune.config.quoting import quote_value
+from finetune.config.typed_text import quote_text, text_keys
 from finetune.errors import ConfigError
 
 ODD = [
@@ -31,7 +32,7 @@ def test_text_stays_text(key: str, text: str) -> None:
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1))
 def test_any_text_in_quotes_is_itself(text: str) -> None:
-    assert value_of(f"name={quote_for_hydra(text)}") == text
+    assert value_of(f"name={quote_value(text)}") == text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
+from finetune.config.quoting import quote_value
 from finetune.config.settings.data_groups import FoldSettings
 from finetune.data.table import load_saved_table
 from finetune.ensembles.crossval.crossval_plan import CrossvalPlan
@@ -67,12 +68,12 @@ class FoldJobs:
         """Return a fold's overrides; a run that was interrupted goes on, any other is set aside and begun anew."""
         run = self.fold(number)
         if run.status == INTERRUPTED and run.last_checkpoint.exists():
-            return [f"resume='{run.path}'"]
+            return [f"resume={quote_value(run.path)}"]
         if run.path.exists():
             set_aside(run.path, sum(1 for _ in run.path.parent.glob(f"{run.path.name}-attempt-*")))
         fixed = self.plan.request.fixed
-        plain = unless_typed({"group": f"'{short_name(self.run.path)}'", **QUICK}, fixed)
-        return [*fixed, *plain, override_of(self.plan.settings, number), f"hydra.run.dir='{run.path}'"]
+        plain = unless_typed({"group": quote_value(short_name(self.run.path)), **QUICK}, fixed)
+        return [*fixed, *plain, override_of(self.plan.settings, number), f"hydra.run.dir={quote_value(run.path)}"]
 
     def result(self, number: int) -> FoldResult:
         """Return what a fold's run has left."""

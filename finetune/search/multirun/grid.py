@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from finetune.config.aliases import rename_overrides
 from finetune.config.compose import conf_dir
 from finetune.config.error_messages import error_message
+from finetune.config.quoting import quote_value
 from finetune.config.resolve import resolve
 from finetune.config.settings.root_table import ROOTS
 from finetune.config.settings.roots import PartsSettings
@@ -108,7 +109,7 @@ def configurations(config_name: str, config_dir: str | None) -> Iterator[list[st
     """Let Hydra compose, and give the override that names a second folder; the root may be in either."""
     folders = [conf_dir(), *([Path(config_dir).absolute()] if config_dir else [])]
     home = next((folder for folder in folders if (folder / f"{config_name}.yaml").is_file()), folders[0])
-    others = ",".join(f"'file://{folder}'" for folder in folders if folder != home)
+    others = ",".join(quote_value(f"file://{folder}") for folder in folders if folder != home)
     with initialize_config_dir(str(home), version_base="1.3"):
         yield [f"hydra.searchpath=[{others}]"] if others else []
 
@@ -172,8 +173,7 @@ def placed(plan: JobPlan, number: str) -> JobPlan:
     if plan.folder is None or given:
         return plan
     folder = plan.folder.with_name(f"{plan.folder.name}_{number}")
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return replace(plan, folder=folder, overrides=(*plan.overrides, f"hydra.run.dir='{quoted}'"))
+    return replace(plan, folder=folder, overrides=(*plan.overrides, f"hydra.run.dir={quote_value(folder)}"))
 
 
 def refuse_shared_folders(plans: Sequence[JobPlan]) -> None:

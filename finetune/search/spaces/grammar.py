@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Transformer
 from hydra.errors import HydraException
 
+from finetune.config.quoting import quote_value
 from finetune.errors import ConfigError
 from finetune.search.spaces.space import Dimension, Kind, SearchSpace, SettingValue, SpaceCondition, SpaceValue
 
@@ -121,8 +122,7 @@ def _written(value: Any, text: Any) -> str:
         alike = parse(f"key={value}").value() == value
     except ConfigError:
         alike = False
-    escaped = value.replace("'", r"\'")
-    return value if alike else f"'{escaped}'"
+    return value if alike else quote_value(value)
 
 
 def choice(override: Override, choices: Sequence[SpaceValue]) -> Dimension:

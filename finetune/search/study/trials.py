@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.directions import NETWORK_COSTS
+from finetune.config.quoting import quote_value
 from finetune.runs.checkpoint_scores import checkpoint_scores
 from finetune.runs.run import FINISHED, INTERRUPTED, PRUNED, RUNNING, Run
 from finetune.runs.stored_files import read_json
@@ -81,10 +82,10 @@ class TrialJobs:
     def arguments(self, asked: TrialSpec, run: Run, attempts: int) -> list[str]:
         """Return a trial's overrides; what an attempt that cannot go on has left is set aside first."""
         if run.status == INTERRUPTED and run.last_checkpoint.exists():
-            return [f"resume={run.path}"]
+            return [f"resume={quote_value(run.path)}"]
         if run.path.exists():
             set_aside(run.path, attempts)
-        return [*self.overrides, *self.space.overrides(asked.values), f"hydra.run.dir='{run.path}'"]
+        return [*self.overrides, *self.space.overrides(asked.values), f"hydra.run.dir={quote_value(run.path)}"]
 
     def message(self, number: int) -> dict[str, Any]:
         """Return what a trial needs to report to the study."""

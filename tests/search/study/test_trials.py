@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune.cli import with_resumed_folder
+from finetune.config.quoting import quote_value
 from finetune.runs.run import Run, write_json
 from finetune.search.pools.jobs import Outcome
 from finetune.search.spaces.grammar import build_space
@@ -49,11 +50,13 @@ def test_trials_by_several_metrics_report_none(tmp_path: Path) -> None:
     assert json.loads(jobs(tmp_path, *OBJECTIVES).job(ASKED, 0).environment[VARIABLE])["metric"] is None
 
 
-def test_an_interrupted_attempt_goes_on_and_any_other_is_set_aside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sweep", "it's a \\sweep, 2"])
+def test_an_interrupted_attempt_goes_on_and_any_other_is_set_aside(tmp_path: Path, name: str) -> None:
+    tmp_path = tmp_path / name
     run = run_in(tmp_path, "interrupted")
     run.last_checkpoint.touch()
     resumed = list(jobs(tmp_path).job(ASKED, 1).command[1:])
-    assert f"hydra.run.dir='{run.path}'" in with_resumed_folder(resumed)
+    assert f"hydra.run.dir={quote_value(run.path)}" in with_resumed_folder(resumed)
     run.update(status="failed")
     assert jobs(tmp_path).job(ASKED, 1).command[1] == "data=digits"
     assert not run.path.exists()
