@@ -1,6 +1,7 @@
 """Sweeps that begin, go on, or join that of another machine."""
 
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,32 @@ def resume_sweep(typed: Request, reference: str) -> Sweep:
     """Return a sweep that goes on in its folder."""
     folder = find_folder(reference, Path(typed.words()["folder"]))
     record = folder.record
-    place = StudyLocation(folder.path, record["storage"], record["study"])
+    place = located(folder.path, record)
     plan, search = continued(typed, record, place)
     pool = build_pool(plan.pool, folder.path)
     folder.update({"status": "running"})
     return Sweep(plan, folder, place, search, pool, in_process(plan))
+
+
+def located(folder: Path, record: Mapping[str, Any]) -> StudyLocation:
+    """Return where the study of a stored sweep is: a journal in its own folder, also where that was copied, or a url.
+
+    Raises:
+        ConfigError: The record does not say, or names a file elsewhere.
+    """
+    storage, study = record.get("storage"), record.get("study")
+    file = folder / "sweep.json"
+    if not isinstance(storage, str) or not isinstance(study, str) or not isinstance(record.get("space"), dict):
+        raise ConfigError(f"{file} does not say where its study is: it is damaged, or none of finetune's. Begin anew.")
+    if "://" not in storage:
+        own = folder / Path(storage).name
+        if Path(storage).absolute() != own.absolute() and not own.is_file():
+            raise ConfigError(
+                f"{file} keeps its study outside its folder, in {storage}. If that is right, type: finetune sweep join="
+                f"{storage}"
+            )
+        storage = str(own)
+    return StudyLocation(folder, storage, study)
 
 
 def join_sweep(typed: Request, reference: str) -> Sweep:
@@ -59,7 +81,8 @@ def join_sweep(typed: Request, reference: str) -> Sweep:
     storage, name = place_of(reference, Path()), words["name"]
     if (Path(reference) / "sweep.json").is_file():
         record = SweepFolder(Path(reference)).record
-        storage, name = record["storage"], record["study"]
+        place = located(Path(reference), record)
+        storage, name = place.storage, place.study
     elif "://" not in storage and not Path(storage).is_file():
         raise ConfigError(f"join={reference} is neither a sweep's folder nor its storage. Type the other's storage.")
     study = load_study(open_storage(storage), name, storage)

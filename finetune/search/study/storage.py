@@ -1,5 +1,6 @@
 """Where Optuna keeps a search: a journal file by default, or a database that several machines reach."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -33,10 +34,16 @@ def open_storage(place: str) -> optuna.storages.BaseStorage:
             patience = {"connect_args": {"timeout": 60}} if place.startswith("sqlite") else None
             return optuna.storages.RDBStorage(place, engine_kwargs=patience)
         except Exception as error:  # noqa: BLE001 - whatever the driver of the database raises
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = without_password((str(error).strip() or type(error).__name__).splitlines()[0])
             raise ConfigError(
-                f"The storage {place} cannot be opened: {first}. Use a url such as sqlite:////shared/a.db, or a file."
+                f"The storage {without_password(place)} cannot be opened: {first}. Use a url such as "
+                "sqlite:////shared/a.db, or a file."
             ) from error
+
+
+def without_password(text: str) -> str:
+    """Return a text in which the password of a url is left out."""
+    return re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1***@", text)
 
 
 def open_journal(file: Path) -> optuna.storages.JournalStorage:
