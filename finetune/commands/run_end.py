@@ -9,12 +9,14 @@ from typing import Any
 from rich.console import RenderableType
 
 from finetune.config.settings.roots import TrainSettings
+from finetune.data.table import ImageTable
 from finetune.evaluation.bootstrap import metrics_document
 from finetune.evaluation.calibrated import FinishedModel
 from finetune.evaluation.explain.explain_run import explain_run
 from finetune.evaluation.fairness.group_metrics import groups_document
 from finetune.evaluation.fairness.partition import check_group_columns
 from finetune.evaluation.ood import acceptance_document
+from finetune.evaluation.predictions import Predictions
 from finetune.models.bundle import save_bundle
 from finetune.models.cost import cost
 from finetune.report.run_page import attempt, write_report
@@ -69,6 +71,12 @@ def finish_run(
     show_lines(end_summary(document, seconds=time.monotonic() - started, folder=run.path, notes=notes, report=report))
 
 
+def limited(predictions: Mapping[str, Predictions], table: ImageTable) -> dict[str, dict[str, int]]:
+    """Return the splits of which not all images were predicted (`trainer.limit_batches`), with how many of how many."""
+    counts = {split: {"n": found.num, "of": len(table.rows(split))} for split, found in predictions.items()}
+    return {split: count for split, count in counts.items() if count["n"] < count["of"]}
+
+
 def write_results(run: Run, settings: TrainSettings, model: FinishedModel) -> dict[str, Any]:
     """Write predictions, metrics with intervals, and the model that predict and export need; return the metrics."""
     predictions = model.calibrated.predictions
@@ -76,6 +84,8 @@ def write_results(run: Run, settings: TrainSettings, model: FinishedModel) -> di
         found.save(run.predictions_file(split))
     any_split, trainer = predictions["test"], settings.trainer
     document = metrics_document(predictions, resamples=settings.bootstrap, seed=settings.seed)
+    if partial_splits := limited(predictions, model.table):
+        document["partial"] = partial_splits
     document["calibration"] = model.calibrated.document
     if model.detector is not None:
         document["ood"] = acceptance_document(model.detector, model.seen)

@@ -43,6 +43,7 @@ from finetune.training.build import (
 from finetune.training.callbacks.progress import PhaseProgressBar
 from finetune.training.final_predictions import FinalizeSettings, read_finalize_settings
 from finetune.training.fit import Recipe, rehearse
+from finetune.training.freezing import check_batch_statistics
 from finetune.training.run_lifecycle import check_command, is_first_rank
 
 RootT = TypeVar("RootT", bound=RootSettings)
@@ -144,6 +145,7 @@ def build_training(
     settings: PartsSettings, table: ImageTable, network: Network, cache: Cache | None
 ) -> tuple[Recipe, ImageData]:
     """Return how a network is trained and the batches of images that it expects."""
+    check_batch_statistics(network, settings.strategy.phases, settings.data.batch_size)
     recipe = build_recipe(settings, table, cache)
     recipe = replace(recipe, regularizer=recipe.regularizer.towards(network))
     return recipe, load_images(settings, table, network, cache)

@@ -45,6 +45,8 @@ def end_summary(
         notes: Further lines, such as how to look at the run in W&B.
     """
     facts = facts_grid()
+    for split, count in document.get("partial", {}).items():
+        facts.add_row("partial", Text(partial_line(split, count), "yellow"))
     weakest = _weakest_line(document)
     if weakest:
         facts.add_row("weakest", Text(weakest))
@@ -63,6 +65,14 @@ def end_summary(
     unbroken: dict[str, Any] = {"no_wrap": True, "overflow": "ignore"}
     texts = [Text.assemble((line[:10], "bold"), line[10:], **unbroken) for line in lines]
     return Group(_score_table(document), facts, *texts)
+
+
+def partial_line(split: str, count: Mapping[str, int]) -> str:
+    """Return that a score is of some images of a split alone."""
+    return (
+        f"{split}: {count['n']:,} of {count['of']:,} images (trainer.limit_batches), so its scores do not measure the "
+        "whole split"
+    )
 
 
 def _score_table(document: Mapping[str, Any]) -> Table:

@@ -137,6 +137,8 @@ def _publish(
             scores = {f"test/{name}{end}": score[key] for key, end in ends.items()
                       for name, score in document[split].items()}  # fmt: skip
         tracker.log_summary(scores)
+    for split, count in document.get("partial", {}).items():
+        tracker.log_summary({f"partial/{split}": f"{count['n']} of {count['of']}"})
     tracker.log_summary({f"model/{name}": document["model"][name] for name in ("parameters", "latency_ms")})
     tracker.log_charts(charts_of(predictions, "test", rows=tracking.table))
     if tracking.images:

@@ -5,6 +5,7 @@ would. A module that rests is in eval mode: no dropout, no stochastic depth, and
 """
 
 import math
+from collections.abc import Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -33,6 +34,20 @@ def apply_phase(network: Network, phase: Phase) -> None:
         parameter.requires_grad_(name in moving)
     network.resting = tuple(resting_modules(network, phase))
     network.train()
+
+
+def check_batch_statistics(network: Network, phases: Sequence[Phase], batch_size: int) -> None:
+    """Check that BatchNorm's statistics have more than one image to follow where a phase lets them.
+
+    Raises:
+        ConfigError: Batches are of one image.
+    """
+    following = [phase.name for phase in phases if phase.batchnorm == "train" and phase.train != "head"]
+    if batch_size == 1 and following and any(isinstance(module, _BatchNorm) for module in network.modules()):
+        raise ConfigError(
+            f"data.batch_size=1 leaves BatchNorm of {network.name} nothing to measure in phase '{following[0]}'. Set "
+            "data.batch_size=2 or more, or strategy.batchnorm=frozen."
+        )
 
 
 def moving_parameters(network: Network, phase: Phase) -> list[str]:

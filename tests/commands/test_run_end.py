@@ -63,3 +63,14 @@ def test_run_killed_in_its_ending_is_completed(tmp_path: Path, place: str) -> No
     assert [path for path in run.path.rglob(".*") if path.name.startswith((".tmp", ".partial-"))] == []
     with pytest.raises(ConfigError, match="nothing to resume"):
         run.check_resumable()
+
+
+def test_scores_of_some_images_are_marked_as_partial_everywhere(tmp_path: Path) -> None:
+    done = finetune(*TINY[:-1], "trainer.limit_batches=1", "data.eval_batch_size=8", "logger=none", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = Run.all(tmp_path / "runs")
+    count = run.metrics["partial"]["test"]
+    assert count["n"] == 8 < count["of"]
+    said = f"test: 8 of {count['of']:,} images (trainer.limit_batches)"
+    assert said in " ".join(done.stdout.split())
+    assert f"Partial scores: {said}" in run.report_file.read_text()

@@ -20,7 +20,7 @@ from finetune.runs.run import Run
 from finetune.training.callbacks.checkpoints import Checkpoints
 from finetune.training.callbacks.epoch_metrics import MetricsCallback
 from finetune.training.fit import Recipe, fit
-from finetune.training.freezing import apply_phase
+from finetune.training.freezing import apply_phase, check_batch_statistics
 from finetune.training.losses import CrossEntropy
 from finetune.training.resume import ResumePoint
 
@@ -137,3 +137,25 @@ def test_phase_that_moves_nothing_more_is_refused() -> None:
     network.backbone = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ConfigError, match="moves nothing"):
         apply_phase(network, Phase("full", "all"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "size", "refused"),
+    [
+        ("test_resnet", {"batchnorm": "train"}, 1, True),
+        ("test_resnet", {"batchnorm": "train"}, 2, False),
+        ("test_resnet", {"batchnorm": "frozen"}, 1, False),
+        ("test_vit", {"batchnorm": "train"}, 1, False),
+        ("test_resnet", {"batchnorm": "train", "train": "head"}, 1, False),
+    ],
+)
+def test_batches_of_one_image_are_refused_where_statistics_follow_them(
+    name: str, changes: dict[str, Any], size: int, refused: bool
+) -> None:
+    phase = Phase(**{"name": "full", "train": "all", **changes})
+    network = network_of(name)
+    if refused:
+        with pytest.raises(ConfigError, match=r"data\.batch_size=1 leaves BatchNorm .* Set data\.batch_size=2"):
+            check_batch_statistics(network, [phase], size)
+    else:
+        check_batch_statistics(network, [phase], size)

@@ -11,6 +11,7 @@ from finetune.evaluation.metrics import WHOLE
 from finetune.evaluation.predictions import Predictions
 from finetune.report.html.blocks import Block, Column, Fact, FactList, Section, Table, Text, Tone
 from finetune.report.run_data import RunData
+from finetune.report.run_summary import partial_line
 from finetune.report.sections.section_split import NAMES, section_split
 from finetune.runtime.format import format_count, format_score
 
@@ -66,6 +67,8 @@ def doubts(
     run_data: RunData, split: str, predictions: Predictions, score: dict[str, Any]
 ) -> Iterator[tuple[str, Tone]]:
     """Yield what speaks against relying on the score, in sentences."""
+    for part, count in run_data.document.get("partial", {}).items():
+        yield f"Partial scores: {partial_line(part, count)}.", "warning"
     if split != "test":
         yield (
             "There are no test predictions: the score is that of the split that chose the epoch, so it flatters.",
