@@ -224,7 +224,7 @@ def test_kill_9_and_resume_gives_the_weights_of_an_uninterrupted_run(tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
 def test_a_stopped_run_is_interrupted_and_says_so(tmp_path: Path, number: signal.Signals, code: int) -> None:
     process = start(tmp_path, *TINY, "strategy=full", "strategy.epochs=200")
     wait_for(lambda: process.poll() is not None or list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")))
