@@ -22,6 +22,9 @@ os.environ.pop("WANDB_API_KEY", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # likewise by nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 settings.register_profile("same examples each time", derandomize=True, deadline=None)
 settings.load_profile("same examples each time")
 

@@ -71,7 +71,7 @@ def finish_run(
     show_lines(end_summary(document, seconds=time.monotonic() - started, folder=run.path, notes=notes, report=report))
 
 
-def limited(predictions: Mapping[str, Predictions], table: ImageTable) -> dict[str, dict[str, int]]:
+def partial_counts(predictions: Mapping[str, Predictions], table: ImageTable) -> dict[str, dict[str, int]]:
     """Return the splits of which not all images were predicted (`trainer.limit_batches`), with how many of how many."""
     counts = {split: {"n": found.num, "of": len(table.rows(split))} for split, found in predictions.items()}
     return {split: count for split, count in counts.items() if count["n"] < count["of"]}
@@ -84,7 +84,7 @@ def write_results(run: Run, settings: TrainSettings, model: FinishedModel) -> di
         found.save(run.predictions_file(split))
     any_split, trainer = predictions["test"], settings.trainer
     document = metrics_document(predictions, resamples=settings.bootstrap, seed=settings.seed)
-    if partial_splits := limited(predictions, model.table):
+    if partial_splits := partial_counts(predictions, model.table):
         document["partial"] = partial_splits
     document["calibration"] = model.calibrated.document
     if model.detector is not None:

@@ -126,6 +126,10 @@ def other_images(run: Run, source: Target, split: str, vocabulary: Vocabulary, u
         DataError: A label is unknown to the run, the split is empty, or an image cannot be read.
     """
     table: ImageTable = instantiate_target(source)
+    if vocabulary.task == "multilabel" and any(
+        source.arguments.get(name) for name in ("label_columns", "label_separator")
+    ):
+        table = as_multilabel(table)  # that each image has one label here says nothing of the kind
     trained_on = run_table(run)
     if table.frame["split"].isna().all():
         table = replace(table, frame=table.frame.assign(split=split))
@@ -188,8 +192,6 @@ def map_to_vocabulary(table: ImageTable, vocabulary: Vocabulary) -> ImageTable:
     Raises:
         DataError: The model does not know a label, or one side has several labels per image and the other one.
     """
-    if vocabulary.task == "multilabel":
-        table = as_multilabel(table)
     if table.task != vocabulary.task:
         raise DataError(f"The images are {table.task}, the run is {vocabulary.task}. Give labels of the run's kind.")
     unknown = sorted(set(table.labels) - set(vocabulary.labels))

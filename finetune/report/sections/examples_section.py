@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from finetune.config.compose import instantiate_target
+from finetune.config.settings.checked import read_target
 from finetune.data.image_stores import FileStore
-from finetune.data.sources.digits import digits
 from finetune.data.table import ImageStore, ranged_store
 from finetune.data.thumbnails import encode_jpeg
 from finetune.data.transforms import InputSpec
@@ -21,6 +22,8 @@ from finetune.report.run_data import RunData, read_spec
 from finetune.report.sections.section_split import about_split
 
 NUMBER, SIDE = 12, 200
+# sources of ours that name images by something else than their path, and need no network
+_LOCAL = tuple(f"finetune.data.sources.{name}" for name in ("digits", "sequences", "sequence_table"))
 _TITLES = {"best": "Right and surest", "worst": "Wrong and surest", "random": "At random"}
 
 
@@ -61,8 +64,14 @@ def _own_store(run_data: RunData, predictions: Predictions) -> ImageStore | None
     paths = [Path(str(path)) for path in predictions.paths[:1]]
     if not paths or paths[0].is_absolute():
         return FileStore()
-    source = run_data.config.get("data", {}).get("source", {})  # a page builds nothing that a stored run names
-    return digits().store if source == {"_target_": "finetune.data.sources.digits"} else None
+    source = run_data.config.get("data", {}).get("source", {})
+    if not isinstance(source, dict) or source.get("_target_") not in _LOCAL:  # a page builds nothing else
+        return None
+    try:
+        store: ImageStore = instantiate_target(read_target("data.source", source)).store
+    except Exception:  # noqa: BLE001 - the images may be gone, or others
+        return None
+    return store
 
 
 def _picture(
