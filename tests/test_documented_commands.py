@@ -4,6 +4,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import finetune
@@ -53,7 +54,14 @@ def shown_files() -> list[tuple[str, str]]:
     return [(match[1], match[2]) for match in matches if match]
 
 
-@pytest.mark.parametrize("command", [line for line in documented() if not SHOWS.search(line)])
+def composed_commands() -> list[Any]:
+    """Return the commands that run something; those that only files of conf/ show are many, and take long."""
+    guides = in_guides()
+    lines = [line for line in documented() if not SHOWS.search(line)]
+    return [line if line in guides else pytest.param(line, marks=pytest.mark.slow) for line in lines]
+
+
+@pytest.mark.parametrize("command", composed_commands())
 def test_documented_command_composes(command: str, tmp_path: Path) -> None:
     arguments = with_config_name([word for word in shlex.split(command)[1:] if not word.startswith("$")])
     typed = get_args_parser().parse_args(arguments)
