@@ -81,6 +81,8 @@ def main() -> None:
         several = named_command(sys.argv[1:]) in _SEARCHES or has_flag(("--multirun", "-m"), sys.argv[1:])
         sys.argv[1:] = quote_text(sys.argv[1:], several=several)
         if (command := named_command(sys.argv[1:])) in _SEARCHES:
+            trust_folders("trust=true" in sys.argv[1:])  # which is no part of what is searched
+            sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "trust=true"]
             sys.exit(search(command, sys.argv[1:]))
         if is_multirun(sys.argv[1:]):
             from finetune.commands.multirun import run_multirun

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from finetune.config.quoting import unquote_value
 from finetune.config.schemas import pool_schemas, schemas
 from finetune.config.settings.checked import Target
 from finetune.errors import ConfigError, FinetuneError, nearest
@@ -75,7 +76,7 @@ def folder_name(*parts: str) -> str:
 
 def _short(override: str) -> str:
     key, _, value = override.lstrip("+~").partition("=")
-    value = value[1:-1] if value[:1] in ("'", '"') and value[:1] == value[-1:] else value
+    value = unquote_value(value)
     if "/" in value:
         value = Path(value).name
     return f"{key.rsplit('.', 1)[-1]}_{value}"

@@ -23,6 +23,11 @@ def trust_folders(trust: bool) -> None:
     _STATE["trust"] = trust
 
 
+def trust_words() -> list[str]:
+    """Return what a process of this one's is told, so that it reads folders as this one does."""
+    return ["trust=true"] if _STATE["trust"] else []
+
+
 def own_targets(plain: Any) -> None:
     """Remember the paths of a configuration that was composed here, for when its run is read at the end."""
     _OWN.update(path for path, _ in named_targets(plain))

@@ -10,10 +10,18 @@ from typing import Any
 import pytest
 import yaml
 
+from finetune.cli import main
 from finetune.config.compose import conf_dir
 from finetune.config.settings.checked import read_target
 from finetune.config.settings.targets import TARGET_SETTINGS
-from finetune.config.trust import check_stored, check_stored_overrides, named_targets, own_targets, trust_folders
+from finetune.config.trust import (
+    check_stored,
+    check_stored_overrides,
+    named_targets,
+    own_targets,
+    trust_folders,
+    trust_words,
+)
 from finetune.errors import ConfigError, RunError
 from finetune.runs.run import Run
 from finetune.runs.stored_files import read_json, read_stored_json, read_stored_yaml
@@ -95,7 +103,9 @@ def test_what_was_composed_here_or_is_trusted_is_not_refused() -> None:
         check_stored(own, "config.yaml")
     trust_folders(True)
     check_stored(own, "config.yaml")
+    assert trust_words() == ["trust=true"]  # what trials and folds that go on are told
     trust_folders(False)
+    assert trust_words() == []
     own_targets(stored("loss", "my_losses.PolyOfThisProcess"))
     check_stored(stored("loss", "my_losses.PolyOfThisProcess"), "config.yaml")
 
@@ -150,3 +160,23 @@ def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path: Path) -> None:
         read_stored_yaml(tmp_path / "config.yaml")
     with pytest.raises(RunError, match="it is no file"):
         read_stored_json(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["sweep", "crossval"])
+def test_a_search_that_goes_on_takes_trust_and_is_no_other_search_for_it(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def look(name: str, arguments: list[str]) -> int:
+        seen.extend([name, trust_words(), "trust=true" in arguments])
+        return 0
+
+    monkeypatch.setattr("finetune.cli.search", look)
+    monkeypatch.setattr("sys.argv", ["finetune", command, "resume=last", "trust=true"])
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert seen == [command, ["trust=true"], False]
+    finally:
+        trust_folders(False)

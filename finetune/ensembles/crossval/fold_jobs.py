@@ -20,7 +20,7 @@ from finetune.search.multirun.live_table import DONE, LiveTable
 from finetune.search.multirun.scheduler import Stop, drive_pool
 from finetune.search.pools.jobs import Job, Outcome, last_words
 from finetune.search.pools.pool_factory import build_pool
-from finetune.search.study.trials import QUICK, set_aside, unless_typed
+from finetune.search.study.trials import QUICK, resume_words, set_aside, unless_typed
 from finetune.search.sweep_plan import PROGRAM
 from finetune.training.run_lifecycle import resume_command
 
@@ -68,7 +68,7 @@ class FoldJobs:
         """Return a fold's overrides; a run that was interrupted goes on, any other is set aside and begun anew."""
         run = self.fold(number)
         if run.status == INTERRUPTED and run.last_checkpoint.exists():
-            return [f"resume={quote_value(run.path)}"]
+            return resume_words(run)
         if run.path.exists():
             set_aside(run.path, sum(1 for _ in run.path.parent.glob(f"{run.path.name}-attempt-*")))
         fixed = self.plan.request.fixed

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.config.directions import NETWORK_COSTS
 from finetune.config.quoting import quote_value
+from finetune.config.trust import trust_words
 from finetune.runs.checkpoint_scores import checkpoint_scores
 from finetune.runs.run import FINISHED, INTERRUPTED, PRUNED, RUNNING, Run
 from finetune.runs.stored_files import read_json
@@ -82,7 +83,7 @@ class TrialJobs:
     def arguments(self, asked: TrialSpec, run: Run, attempts: int) -> list[str]:
         """Return a trial's overrides; what an attempt that cannot go on has left is set aside first."""
         if run.status == INTERRUPTED and run.last_checkpoint.exists():
-            return [f"resume={quote_value(run.path)}"]
+            return resume_words(run)
         if run.path.exists():
             set_aside(run.path, attempts)
         return [*self.overrides, *self.space.overrides(asked.values), f"hydra.run.dir={quote_value(run.path)}"]
@@ -117,6 +118,11 @@ class TrialJobs:
 def unless_typed(settings: Mapping[str, str], typed: Sequence[str]) -> list[str]:
     """Return settings as overrides, without those that were typed."""
     return [f"{key}={value}" for key, value in settings.items() if not any(o.startswith(f"{key}=") for o in typed)]
+
+
+def resume_words(run: Run) -> list[str]:
+    """Return what continues the run of a trial or a fold, which reads its folder as this process does."""
+    return [f"resume={quote_value(run.path)}", *trust_words()]
 
 
 def set_aside(folder: Path, attempts: int) -> None:
